@@ -1,0 +1,10 @@
+"""Fixtures that every test may ask for."""
+
+import pytest
+
+from tests.cast import Cast, make_cast
+
+
+@pytest.fixture
+def cast(db: None) -> Cast:
+    return make_cast()

@@ -1,0 +1,24 @@
+"""Settings of the tests: a data folder of their own, fast hashing, and the same everything else."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_folder = tempfile.mkdtemp(prefix="lowrank-tests-")
+atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+os.environ["DATA_DIR"] = _folder
+os.environ.setdefault("SECRET_KEY", "tests-only-" + "x" * 50)
+
+from webapp.settings import *  # noqa: E402,F403 - DATA_DIR must be set first
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+# A doorbell in a unit test rings nowhere; tests that need workers start real ones (tests/processes.py).
+CELERY_BROKER_URL = "memory://"
+DATA_DIR = Path(_folder)

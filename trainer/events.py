@@ -1,0 +1,131 @@
+"""What a trainer reports: typed events, written as one JSON object a line on stdout and read back by the supervisor."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+PhaseName = Literal["loading", "preparing", "training", "evaluating", "saving", "publishing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """The attempt entered a phase."""
+
+    kind: ClassVar[str] = "phase"
+    name: PhaseName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One optimizer step was made.
+
+    `loss` is the mean over the step's trained tokens, `trained_tokens` the total so far over all attempts,
+    `tokens_per_second` counts real (not padded) tokens over a moving window, `seconds_left` comes from the same window.
+    """
+
+    kind: ClassVar[str] = "progress"
+    step: int
+    of: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    trained_tokens: int
+    tokens_per_second: float
+    seconds_left: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """The held-out rows were scored; at step 0 this is the base model. `accuracy` is over trained tokens."""
+
+    kind: ClassVar[str] = "evaluated"
+    step: int
+    loss: float
+    perplexity: float
+    accuracy: float
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A probe prompt's greedy completion at a step."""
+
+    kind: ClassVar[str] = "sample"
+    step: int
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A verified, resumable state lies in `folder` (a name below the attempt's own folder)."""
+
+    kind: ClassVar[str] = "checkpoint"
+    step: int
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """A line for people."""
+
+    kind: ClassVar[str] = "log"
+    text: str
+    level: Literal["info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """Bytes of a base model are here: how many of how many (0 when the total is unknown), and of what."""
+
+    kind: ClassVar[str] = "fetched"
+    done: int
+    of: int
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The work is done; `folder` holds the verified result (for training: the adapter), `facts` what to remember of it."""
+
+    kind: ClassVar[str] = "finished"
+    folder: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The work failed for a reason with a name; `code` is one of `errors.FAILURE_CODES`."""
+
+    kind: ClassVar[str] = "failed"
+    code: str
+    text: str
+    fix: str = ""
+
+
+Event = Phase | Progress | Evaluated | Sample | Checkpoint | Log | Fetched | Finished | Failed
+Emit = Callable[[Event], None]
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    cls.kind: cls for cls in (Phase, Progress, Evaluated, Sample, Checkpoint, Log, Fetched, Finished, Failed)
+}
+
+
+def encode(number: int, event: Event) -> str:
+    """The event as one line of JSON. A NaN or an infinity is an error here: JSON has no word for it."""
+    return json.dumps({"n": number, "kind": event.kind, **asdict(event)}, allow_nan=False, ensure_ascii=False)
+
+
+def decode(line: str) -> tuple[int, Event]:
+    """Read back what `encode` wrote. Raises ValueError for anything else; fields of a newer trainer are passed over."""
+    data = json.loads(line)
+    if not isinstance(data, dict) or data.get("kind") not in EVENT_TYPES or not isinstance(data.get("n"), int):
+        raise ValueError(f"not a trainer event: {line[:200]!r}")
+    cls = EVENT_TYPES[data["kind"]]
+    known = {f.name for f in fields(cls)}
+    try:
+        return data["n"], cls(**{key: value for key, value in data.items() if key in known})
+    except TypeError as error:
+        raise ValueError(f"incomplete {data['kind']} event: {error}") from error

@@ -1,0 +1,22 @@
+"""Ready sets of values for a spec: what a person picks who does not want to pick each value."""
+
+from typing import Any, Literal, get_args
+
+PresetName = Literal["quick", "balanced", "thorough"]
+PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
+
+# Only what differs from the spec's own defaults; `balanced` is the defaults.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {"lora": {"r": 8, "lora_alpha": 16.0}, "optim": {"epochs": 1.0, "learning_rate": 3e-4}},
+    "balanced": {},
+    "thorough": {
+        "lora": {"r": 32, "lora_alpha": 64.0, "lora_dropout": 0.05},
+        "optim": {"epochs": 5.0, "learning_rate": 1e-4},
+        "data": {"holdout": 0.1},
+    },
+}
+
+
+def preset(name: str) -> dict[str, dict[str, Any]]:
+    """A fresh copy of the preset's values by part. Raises KeyError for an unknown name."""
+    return {part: dict(values) for part, values in PRESETS[name].items()}

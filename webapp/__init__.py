@@ -1,0 +1,5 @@
+"""The Django project: web, database and queue. Never imports torch."""
+
+from webapp.celery import app as celery_app
+
+__all__ = ["celery_app"]

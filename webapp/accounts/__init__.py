@@ -1,0 +1,1 @@
+"""Users, teams, memberships, invitations, API keys and the audit trail."""

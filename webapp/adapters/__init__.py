@@ -1,0 +1,1 @@
+"""Base models and the trained adapters on them: library, download and shares."""

@@ -1,0 +1,126 @@
+"""Base models, the adapters trained on them, and the shares that let others use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+from uuid import uuid4
+
+from django.db import models
+from django.db.models import Q
+
+from webapp.accounts.models import Team, User
+from webapp.common.storage import adapter_folder
+from webapp.datasets.models import DatasetVersion
+
+HUES = 8  # an adapter keeps one of eight colours everywhere
+
+
+class BaseSource(models.TextChoices):
+    DEMO = "demo"  # the model that ships as a Python package
+    FOLDER = "folder"  # a folder of the machine, below an allowed root
+    HUB = "hub"  # a hub id with a revision
+
+
+class BaseStatus(models.TextChoices):
+    FETCHING = "fetching"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class BaseModelQuerySet(models.QuerySet["BaseModel"]):
+    def ready(self) -> BaseModelQuerySet:
+        return self.filter(status=BaseStatus.READY)
+
+
+class BaseModel(models.Model):
+    """A pretrained model underneath; everyone on the server may use it, its owner adds it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    name = models.CharField(max_length=120, unique=True)
+    source = models.CharField(max_length=10, choices=BaseSource.choices)
+    location = models.CharField(max_length=500, blank=True)  # folder, hub id, or package of the demo
+    revision = models.CharField(max_length=80, blank=True)  # after fetching: the immutable one
+    path = models.CharField(max_length=1000, blank=True)  # the folder it is loaded from, once ready
+    status = models.CharField(max_length=10, choices=BaseStatus.choices, default=BaseStatus.FETCHING)
+    fetched_bytes = models.PositiveBigIntegerField(default=0)
+    total_bytes = models.PositiveBigIntegerField(default=0)
+    status_text = models.CharField(max_length=500, blank=True)  # what is being fetched, or why it failed
+    # From `trainer.bases.inspect`: architecture, parameters, layers, hidden_size, vocab_size, context_length, license…
+    facts = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = BaseModelQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status == BaseStatus.READY
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path)
+
+
+class AdapterQuerySet(models.QuerySet["Adapter"]):
+    def visible_to(self, user: User) -> AdapterQuerySet:
+        """Of the user's teams, shared with one of them, or shared with everyone on the server."""
+        return self.filter(
+            Q(team__memberships__user=user)
+            | Q(shares__team__memberships__user=user)
+            | Q(shares__isnull=False, shares__team__isnull=True)
+        ).distinct()
+
+
+class Adapter(models.Model):
+    """Trained LoRA weights in PEFT's format, with all that is needed to use them."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="adapters")
+    name = models.CharField(max_length=120)
+    base_model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="adapters")
+    dataset_version = models.ForeignKey(
+        DatasetVersion, null=True, blank=True, on_delete=models.SET_NULL, related_name="adapters"
+    )
+    hue = models.PositiveSmallIntegerField(default=0)
+    size = models.PositiveBigIntegerField(default=0)  # bytes of the folder
+    weights_sha256 = models.CharField(max_length=64)  # of adapter_model.safetensors
+    spec = models.JSONField(default=dict)
+    metrics = models.JSONField(default=dict)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = AdapterQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def folder(self) -> Path:
+        return adapter_folder(self.pk)
+
+
+class Share(models.Model):
+    """Lets another team use an adapter; without a team, everyone on the server."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="shares")
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="received_shares")
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["adapter", "team"], name="one_share_per_team", nulls_distinct=False)
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.adapter} with {self.team or 'everyone'}"

@@ -1,0 +1,1 @@
+"""Conversations with base models and adapters, side by side, streamed."""

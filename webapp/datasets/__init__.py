@@ -1,0 +1,1 @@
+"""Uploads of instruction data: inspection, immutable versions, findings and preview."""

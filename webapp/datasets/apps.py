@@ -1,0 +1,8 @@
+"""The Django app `datasets`."""
+
+from django.apps import AppConfig
+
+
+class DatasetsConfig(AppConfig):
+    name = "webapp.datasets"
+    label = "datasets"

@@ -1,0 +1,98 @@
+"""Datasets by name, and their immutable versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+from uuid import uuid4
+
+from django.db import models
+
+from webapp.accounts.models import Team, User
+from webapp.common.storage import dataset_folder
+
+
+class DatasetQuerySet(models.QuerySet["Dataset"]):
+    def visible_to(self, user: User) -> DatasetQuerySet:
+        return self.filter(team__memberships__user=user)
+
+
+class Dataset(models.Model):
+    """An upload by name. What it holds is in its versions."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="datasets")
+    name = models.CharField(max_length=120)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = DatasetQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def newest(self) -> DatasetVersion | None:
+        return self.versions.first()
+
+
+class VersionStatus(models.TextChoices):
+    UPLOADED = "uploaded"
+    INSPECTING = "inspecting"
+    READY = "ready"
+    REJECTED = "rejected"
+
+
+class DatasetVersionQuerySet(models.QuerySet["DatasetVersion"]):
+    def visible_to(self, user: User) -> DatasetVersionQuerySet:
+        return self.filter(dataset__team__memberships__user=user)
+
+    def ready(self) -> DatasetVersionQuerySet:
+        return self.filter(status=VersionStatus.READY)
+
+
+class DatasetVersion(models.Model):
+    """One immutable state of a dataset. Its files lie in `folder`; only this row makes them visible."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    status = models.CharField(max_length=10, choices=VersionStatus.choices, default=VersionStatus.UPLOADED)
+    original_name = models.CharField(max_length=255)
+    original_sha256 = models.CharField(max_length=64)
+    size = models.PositiveBigIntegerField()  # bytes of the upload
+    skip_bad_rows = models.BooleanField(default=False)
+    content_hash = models.CharField(max_length=64, blank=True)  # sha256 of the canonical rows
+    row_count = models.PositiveIntegerField(default=0)
+    # What `python -m trainer check` wrote: format, errors (the first 100), error_counts, statistics
+    report = models.JSONField(default=dict)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = DatasetVersionQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-number"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["dataset", "number"], name="one_version_per_number")]
+
+    def __str__(self) -> str:
+        return f"{self.dataset.name} v{self.number}"
+
+    @property
+    def team(self) -> Team:
+        return self.dataset.team
+
+    @property
+    def folder(self) -> Path:
+        return dataset_folder(self.pk)
+
+    @property
+    def rows_path(self) -> Path:
+        return self.folder / "rows.parquet"
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status == VersionStatus.READY

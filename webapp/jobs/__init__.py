@@ -1,0 +1,1 @@
+"""Training jobs: submitting, claiming, supervising, watching and recovering them."""

@@ -1,0 +1,18 @@
+"""Every address of the site; each app adds its own."""
+
+from django.urls import include, path
+
+from webapp.system import views as system
+
+urlpatterns = [
+    path("", system.home, name="home"),
+    path("healthz", system.healthz, name="healthz"),
+    path("readyz", system.readyz, name="readyz"),
+    path("machines/", system.machines, name="machines"),
+    path("accounts/", include("allauth.account.urls")),
+    path("", include("webapp.accounts.urls")),
+    path("datasets/", include("webapp.datasets.urls")),
+    path("", include("webapp.adapters.urls")),
+    path("jobs/", include("webapp.jobs.urls")),
+    path("chat/", include("webapp.chat.urls")),
+]
