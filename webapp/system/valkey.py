@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 PATH_NAMES = ("valkey-server", "redis-server")
 START_SECONDS = 20.0  # loading a large append-only file takes a moment
@@ -61,14 +63,17 @@ def server_command(folder: Path, socket: Path) -> list[str]:
     return [str(find_server()), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 
+def _client(socket: Path, *, timeout: float = 2) -> redis.Redis:
+    """Without redis-py's retries, which would wait seconds for a server that is known to be away."""
+    return redis.Redis(unix_socket_path=str(socket), socket_timeout=timeout, retry=Retry(NoBackoff(), 0))
+
+
 def answers(socket: Path) -> bool:
     """Whether a living server listens on the socket."""
-    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=2)
+    client = _client(socket)
     try:
         return bool(client.ping())
-    except redis.BusyLoadingError:
-        return False
-    except (redis.RedisError, OSError):
+    except redis.RedisError:
         return False
     finally:
         client.close()
@@ -104,7 +109,7 @@ def end_living(socket: Path) -> None:
     """Shut down a server that listens on the socket: two servers on one append-only file would destroy it."""
     if not socket.exists():
         return
-    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=10)
+    client = _client(socket, timeout=10)
     try:
         client.shutdown()  # returns when the connection breaks, which the dying process does last
     except redis.ConnectionError:
