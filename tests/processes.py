@@ -62,10 +62,10 @@ class Processes:
         # A path of a unix socket is short by law (107 bytes), a folder of pytest is not.
         self._socket_folder = Path(tempfile.mkdtemp(prefix="lr-"))
         self.socket = self._socket_folder / "v.sock"
-        self._mark = f"TEST_PROCESSES={uuid4().hex}"  # inherited by children of children: how leftovers are found
+        self._mark = uuid4().hex  # inherited by children of children: how leftovers are found
         self.environment = {
             **os.environ,
-            **dict([self._mark.split("=")]),
+            "TEST_PROCESSES": self._mark,
             "DJANGO_SETTINGS_MODULE": "webapp.settings",
             "DATA_DIR": str(data_dir),
             "REDIS_URL": f"unix://{self.socket}",
@@ -192,7 +192,7 @@ class Processes:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # gone meanwhile, or not ours to look at
             return False
-        return self._mark.encode() in environment and bool(command) and containing in command
+        return f"TEST_PROCESSES={self._mark}".encode() in environment and bool(command) and containing in command
 
     def _open_log(self, name: str) -> "IO[bytes]":
         return (self.logs / f"{name}.log").open("ab")
