@@ -1,0 +1,5 @@
+"""From raw files to canonical rows: one module a format family; no torch, no Django."""
+
+from trainer.formats.canonical import Row, count_rows, iter_rows, read_rows
+
+__all__ = ["Row", "count_rows", "iter_rows", "read_rows"]

@@ -1,0 +1,87 @@
+"""What a check found: errors by line and by kind, statistics, and the report made of them."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from trainer.formats.canonical import Message, Tools
+from trainer.formats.problems import Problem
+
+MAX_ERRORS = 100  # listed one by one; all are counted
+MAX_TEXT = 500  # characters of a line that are shown
+MAX_KINDS = 50
+
+
+def printable(text: str, limit: int = MAX_TEXT) -> str:
+    """Text that every database and page can hold: no NUL, no half characters, not too long."""
+    return text[:limit].encode("utf-8", "replace").decode().replace("\0", "\N{SYMBOL FOR NULL}")
+
+
+class Findings:
+    """Errors and ignored fields, in constant memory."""
+
+    def __init__(self) -> None:
+        self.errors: list[dict[str, Any]] = []
+        self.counts: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+
+    def add(self, line: int, found: Problem, text: str) -> None:
+        problem = printable(found.problem, 200)
+        self.counts[problem if problem in self.counts or len(self.counts) < MAX_KINDS else "other"] += 1
+        if len(self.errors) < MAX_ERRORS:
+            field, fix = printable(found.field, 200), printable(found.fix)
+            error = {"line": line, "field": field, "problem": problem, "fix": fix, "text": printable(text)}
+            self.errors.append(error)
+
+    def ignore(self, names: Iterable[str], prefix: str = "") -> None:
+        for name in names:
+            shown = prefix + printable(name, 60)
+            if shown in self.ignored or len(self.ignored) < MAX_KINDS:
+                self.ignored[shown] += 1
+
+
+class Statistics:
+    """Numbers over the good rows; a few bytes of memory for each."""
+
+    def __init__(self) -> None:
+        self._turns = array("L")
+        self._characters = array("L")
+        self._answer_characters = array("L")
+        self._counts: Counter[str] = Counter()
+
+    def add(self, messages: list[Message], tools: Tools | None) -> None:
+        answers = [message for message in messages if message["role"] == "assistant"]
+        self._turns.append(len(answers))
+        self._characters.append(sum(len(message["content"] or "") for message in messages))
+        self._answer_characters.append(sum(len(message["content"] or "") for message in answers))
+        facts = {
+            "with_system": any(message["role"] == "system" for message in messages),
+            "with_tools": tools is not None or any("tool_calls" in message for message in messages),
+            "empty": any(message["content"] == "" for message in messages),
+        }
+        self._counts.update(name for name, true in facts.items() if true)
+
+    def to_dict(self, *, duplicates: int) -> dict[str, Any]:
+        return {
+            "turns": _spread(self._turns),
+            "characters": _spread(self._characters),
+            "answer_characters": _spread(self._answer_characters),
+            "with_system": self._counts["with_system"],
+            "with_tools": self._counts["with_tools"],
+            "empty": self._counts["empty"],
+            "duplicates": duplicates,
+        }
+
+
+def _spread(values: "array[int]") -> dict[str, int]:
+    if not values:
+        return {"total": 0, "p50": 0, "p95": 0, "max": 0}
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    at = {"p50": ordered[last * 50 // 100], "p95": ordered[last * 95 // 100], "max": ordered[-1]}
+    return {"total": sum(ordered)} | at
+
+
+def most_common(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
