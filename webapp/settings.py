@@ -1,30 +1,33 @@
 """Django settings, all of them from the environment; `.env.example` lists every variable."""
 
 from pathlib import Path
+from urllib.parse import quote
 
+import environ
 from csp.constants import NONE, SELF
 
-from webapp.env import broker_urls, choice, database, env, secret_key
+from webapp import env
 
 ROOT = Path(__file__).resolve().parent.parent
 if (ROOT / ".env").is_file():
-    env.read_env(ROOT / ".env")
+    environ.Env.read_env(ROOT / ".env")  # never over a variable that is set
 
 # Where everything lies
-DATA_DIR = Path(env.str("DATA_DIR", default=str(ROOT / "data"))).expanduser().resolve()
+DATA_DIR = Path(env.text("DATA_DIR", str(ROOT / "data"))).expanduser().resolve()
 FILES_DIR = DATA_DIR / "files"  # what database rows point to
 RUNS_DIR = DATA_DIR / "runs"  # what attempts write; visible to nobody before a row points to it
-BASES_ROOTS = [Path(one).expanduser().resolve() for one in env.list("BASES_ROOTS", default=[str(DATA_DIR / "bases")])]
+BASES_ROOTS = [Path(one).expanduser().resolve() for one in env.words("BASES_ROOTS") or [str(DATA_DIR / "bases")]]
 
 # Core
-DEBUG = env.bool("DEBUG", default=False)
-SECRET_KEY = secret_key(DATA_DIR)
-HOST = env.str("HOST", default="127.0.0.1")
-PORT = env.int("PORT", default=8000)
-BASE_URL = env.str("BASE_URL", default=f"http://{'localhost' if HOST in ('127.0.0.1', '0.0.0.0') else HOST}:{PORT}")
+DEBUG = env.flag("DEBUG", default=False)
+SECRET_KEY = env.secret_key(DATA_DIR)
+HOST = env.text("HOST", "127.0.0.1")
+PORT = env.whole("PORT", default=8000, lowest=1, highest=65535)
+WEB_CONCURRENCY = env.whole("WEB_CONCURRENCY", default=2, lowest=1, highest=256)
+BASE_URL = env.text("BASE_URL", f"http://{'localhost' if HOST == '127.0.0.1' else env.in_url(HOST)}:{PORT}").rstrip("/")
 SECURE = BASE_URL.startswith("https://")
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", HOST, BASE_URL.split("/")[2].rsplit(":", 1)[0]])
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[BASE_URL])
+ALLOWED_HOSTS = env.allowed_hosts(HOST, BASE_URL)
+CSRF_TRUSTED_ORIGINS = [BASE_URL, *env.words("CSRF_TRUSTED_ORIGINS")]
 ROOT_URLCONF = "webapp.urls"
 ASGI_APPLICATION = "webapp.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -89,9 +92,11 @@ TEMPLATES = [
 ]
 
 # Database, cache, queue
-DATABASES = {"default": database(DATA_DIR)}
-REDIS_URL = env.str("REDIS_URL", default=f"unix://{DATA_DIR / 'valkey' / 'v.sock'}")
-CELERY_BROKER_URL, CACHE_URL = broker_urls(REDIS_URL)
+VALKEY_SOCKET = env.embedded_socket(DATA_DIR)
+EMBEDDED_VALKEY = not env.text("REDIS_URL")  # then `manage.py up` starts a server of its own on VALKEY_SOCKET
+REDIS_URL = env.text("REDIS_URL", f"unix://{quote(str(VALKEY_SOCKET))}")
+CELERY_BROKER_URL, CACHE_URL = env.broker_urls(REDIS_URL)
+DATABASES = {"default": env.database(DATA_DIR, REDIS_URL)}
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CACHE_URL}}
 SESSION_ENGINE = "django.contrib.sessions.backends.db"  # a flushed cache signs nobody out
 
@@ -102,8 +107,12 @@ CELERY_TASK_ACKS_LATE = False  # the lease in the database recovers lost work, n
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A doorbell rung while the broker is away gives up at once: the request goes on, and the reconciler rings again.
+CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "socket_timeout": 30,
+    "max_retries": 0,
+    "socket_timeout": 10,
+    "socket_connect_timeout": 3,
     "socket_keepalive": True,
     "health_check_interval": 25,
     "global_keyprefix": "lowrank:",
@@ -111,9 +120,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {"jobs.work": {"queue": "gpu"}, "chat.*": {"queue": "chat"}}
 # The lease: a worker's sign of life, how long it may be missing, and how often the reaper and the doorbell look.
-HEARTBEAT_SECONDS = env.float("HEARTBEAT_SECONDS", default=5.0)
-LEASE_SECONDS = env.float("LEASE_SECONDS", default=30.0)
-RECONCILE_SECONDS = env.float("RECONCILE_SECONDS", default=5.0)
+HEARTBEAT_SECONDS = env.number("HEARTBEAT_SECONDS", default=5.0, lowest=0.1, highest=3600)
+LEASE_SECONDS = env.number("LEASE_SECONDS", default=30.0, lowest=0.1, highest=3600)
+RECONCILE_SECONDS = env.number("RECONCILE_SECONDS", default=5.0, lowest=0.1, highest=3600)
 CELERY_BEAT_SCHEDULE = {
     "reconcile": {
         "task": "jobs.reconcile",
@@ -145,8 +154,8 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"  # a box of one's own often has no mail server
 ACCOUNT_LOGIN_ON_PASSWORD_RESET = True
 ACCOUNT_SESSION_REMEMBER = True
-vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
-DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="lowrank@localhost")
+vars().update(env.email())
+DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "lowrank@localhost")
 
 # Security
 CONTENT_SECURITY_POLICY = {
@@ -162,14 +171,22 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = SECURE
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # asked by the machine itself, over plain HTTP
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+BEHIND_PROXY = env.flag("BEHIND_PROXY", default=False)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # HSTS for subdomains and preloading bind names beside ours: their owner decides, at the proxy
+    "security.W021",
+]
 SESSION_COOKIE_HTTPONLY = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
-FILE_UPLOAD_TEMP_DIR = None
-MAX_UPLOAD_BYTES = env.int("MAX_UPLOAD_MB", default=4096) * 1024 * 1024
+MAX_UPLOAD_BYTES = env.whole("MAX_UPLOAD_MB", default=4096, lowest=1) * 1024 * 1024
+# Bodies in flight lie on the disk that holds the data: /tmp is often small, or memory.
+FILE_UPLOAD_TEMP_DIR = DATA_DIR / "uploads"
+FILE_UPLOAD_TEMP_DIR.mkdir(parents=True, exist_ok=True)
 
 # Static files
 STATIC_URL = "/static/"
@@ -181,14 +198,23 @@ STORAGES = {
 }
 
 # Training and chat
-CHAT_DTYPE = choice("CHAT_DTYPE", "auto", ("auto", "bfloat16", "float16", "float32"))
-CHAT_QUANTIZATION = choice("CHAT_QUANTIZATION", "none", ("none", "int8", "nf4"))
-DEMO_MODEL = env.bool("DEMO_MODEL", default=True)
+CHAT_DTYPE = env.choice("CHAT_DTYPE", "auto", ("auto", "bfloat16", "float16", "float32"))
+CHAT_QUANTIZATION = env.choice("CHAT_QUANTIZATION", "none", ("none", "int8", "nf4"))
+DEMO_MODEL = env.flag("DEMO_MODEL", default=True)
 
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%Y-%m-%d %H:%M:%S"}
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        # One line per task received, sent and done would bury the rest: the reconciler alone rings every few seconds.
+        "celery.beat": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
+    },
 }
