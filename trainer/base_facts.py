@@ -1,0 +1,194 @@
+"""What a base model's folder holds, read without loading a weight: its facts, or what is missing."""
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import TrainerError
+
+MAX_CONFIG_BYTES = 1 << 20
+MAX_TOKENIZER_BYTES = 128 << 20
+MAX_HEADER_BYTES = 64 << 20
+MAX_CARD_BYTES = 64 << 10
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+WEIGHTS_INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.safetensors")
+
+# Upper ends that no real model comes near: a config beyond them would only make a loader take all memory.
+SIZE_LIMITS = {
+    "hidden_size": 1 << 17,
+    "intermediate_size": 1 << 20,
+    "vocab_size": 1 << 21,
+    "num_hidden_layers": 1 << 10,
+    "num_attention_heads": 1 << 12,
+    "num_key_value_heads": 1 << 12,
+    "head_dim": 1 << 12,
+    "max_position_embeddings": 1 << 25,
+}
+
+
+def inspect_folder(path: Path) -> dict[str, Any]:
+    """Facts of a base model: architecture, sizes, dtype, bytes, license, context length.
+
+    Raises TrainerError (`user_config`) naming what is missing, broken or not allowed. Nothing of the folder is run.
+    """
+    if not path.is_dir():
+        raise broken(f"There is no folder {path.name}.", "Name a folder that holds a model.")
+    refuse_code(path)
+    config = read_config(path)
+    if not (path / "tokenizer.json").is_file():
+        raise broken("The file tokenizer.json is missing.", "Save the model's fast tokenizer beside its weights.")
+    if (path / "tokenizer.json").stat().st_size > MAX_TOKENIZER_BYTES:
+        raise broken("The file tokenizer.json is too large.", f"Use one under {MAX_TOKENIZER_BYTES >> 20} MB.")
+    tensors, weight_bytes = read_tensors(path)
+    return _facts(config, tensors) | {
+        "bytes": weight_bytes,
+        "license": read_license(path),
+        "has_chat_template": has_chat_template(path),
+    }
+
+
+def _facts(config: dict[str, Any], tensors: dict[str, tuple[str, int]]) -> dict[str, Any]:
+    values_in: dict[str, int] = {}
+    for dtype, count in tensors.values():
+        values_in[dtype] = values_in.get(dtype, 0) + count
+    commonest = max(values_in, key=lambda name: values_in[name])
+    return {
+        "architecture": str(config["architectures"][0]),
+        "parameters": sum(count for _, count in tensors.values()),
+        "layers": config["num_hidden_layers"],
+        "hidden_size": config["hidden_size"],
+        "intermediate_size": config.get("intermediate_size"),
+        "vocab_size": config["vocab_size"],
+        "heads": config.get("num_attention_heads"),
+        "kv_heads": config.get("num_key_value_heads", config.get("num_attention_heads")),
+        "head_dim": config.get("head_dim"),
+        "context_length": config.get("max_position_embeddings"),
+        "tied_embeddings": bool(config.get("tie_word_embeddings", True)),
+        "dtype": DTYPES.get(commonest, commonest),
+    }
+
+
+def refuse_code(path: Path) -> None:
+    """A base model is data. Python files beside it mean that somebody expects them to be run."""
+    code = sorted(one.name for one in path.glob("*.py"))
+    if code:
+        raise broken(
+            f"The folder holds program code ({code[0]}).", "Code of a model is never run here: choose another."
+        )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json, checked to name an architecture and sane sizes, and no code of its own."""
+    config = read_json(path / "config.json", MAX_CONFIG_BYTES)
+    if "auto_map" in config:
+        raise broken("config.json asks for program code (auto_map).", "Choose a model that transformers knows itself.")
+    if "quantization_config" in config:
+        raise broken(
+            "The weights are quantised already.", "Choose the model's full weights: jobs quantise by themselves."
+        )
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names or not str(names[0]).endswith("ForCausalLM"):
+        raise broken("config.json names no causal language model.", "Choose a model for text generation.")
+    for name in ("hidden_size", "vocab_size", "num_hidden_layers"):
+        if name not in config:
+            raise broken(f"config.json has no {name}.", "Choose a plain text model.")
+    for name, limit in SIZE_LIMITS.items():
+        value = config.get(name)
+        if value is not None and (not isinstance(value, int) or not 0 < value <= limit):
+            raise broken(f"config.json has an impossible {name}.", "The file is damaged: fetch it again.")
+    return config
+
+
+def read_json(path: Path, limit: int) -> dict[str, Any]:
+    """A JSON object of at most `limit` bytes. Raises TrainerError."""
+    if not path.is_file():
+        raise broken(f"The file {path.name} is missing.", "Name the folder that holds the model's own files.")
+    if path.stat().st_size > limit:
+        raise broken(f"The file {path.name} is larger than {limit >> 10} kB.", "It is no such file: check the folder.")
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise broken(f"The file {path.name} is no JSON.", "It is damaged: fetch it again.") from error
+    if not isinstance(data, dict):
+        raise broken(f"The file {path.name} holds no JSON object.", "It is damaged: fetch it again.")
+    return data
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors files the model is loaded from: the index's shards, or the one file."""
+    if (path / WEIGHTS_INDEX).is_file():
+        weight_map = read_json(path / WEIGHTS_INDEX, MAX_HEADER_BYTES).get("weight_map")
+        names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+    else:
+        names = [WEIGHTS]
+    if bad := [name for name in names if not SHARD_NAME.fullmatch(name)]:
+        raise broken(f"{WEIGHTS_INDEX} names a file {bad[0]!r:.80}.", "It is damaged: fetch it again.")
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing or not names:
+        name = missing[0] if missing else WEIGHTS
+        raise broken(f"The weights {name} are missing.", "Only safetensors are read: convert other formats first.")
+    return [path / name for name in names]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, tuple[str, int]], int]:
+    """Every tensor's (dtype, number of values) from the headers of the weight files, and the files' bytes."""
+    tensors: dict[str, tuple[str, int]] = {}
+    total = 0
+    for file in weight_files(path):
+        total += file.stat().st_size
+        for name, entry in read_header(file).items():
+            if name != "__metadata__":
+                count = 1
+                for length in entry["shape"]:
+                    count *= length
+                tensors[name] = (str(entry["dtype"]), count)
+    if not tensors:
+        raise broken("The weights hold no tensor.", "The file is damaged: fetch it again.")
+    return tensors, total
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file, checked against the file's length."""
+    damaged = broken(f"{file.name} is no safetensors file, or is cut off.", "Fetch it again.")
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
+            raise damaged
+        try:
+            header = json.loads(opened.read(length))
+            end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise damaged from error
+    if end + 8 + length != size:
+        raise damaged
+    checked: dict[str, Any] = header
+    return checked
+
+
+def read_license(path: Path) -> str:
+    """The licence named in the model card's front matter, empty when there is none."""
+    card = path / "README.md"
+    if not card.is_file():
+        return ""
+    with card.open("rb") as opened:
+        text = opened.read(MAX_CARD_BYTES).decode("utf-8", errors="replace")
+    front = re.match(r"---\n(.*?)\n---", text, flags=re.DOTALL)
+    named = re.search(r"^license: *([A-Za-z0-9._-]{1,60})", front[1], flags=re.MULTILINE) if front else None
+    return named[1] if named else ""
+
+
+def has_chat_template(path: Path) -> bool:
+    if (path / "chat_template.jinja").is_file():
+        return True
+    settings = path / "tokenizer_config.json"
+    return settings.is_file() and bool(read_json(settings, MAX_CONFIG_BYTES * 8).get("chat_template"))
+
+
+def broken(text: str, fix: str) -> TrainerError:
+    return TrainerError("user_config", text, fix)

