@@ -2,13 +2,13 @@
 
 from django.urls import include, path
 
-from webapp.system import views as system
+from webapp.system import pages, views
 
 urlpatterns = [
-    path("", system.home, name="home"),
-    path("healthz", system.healthz, name="healthz"),
-    path("readyz", system.readyz, name="readyz"),
-    path("machines/", system.machines, name="machines"),
+    path("", pages.home, name="home"),
+    path("healthz", views.healthz, name="healthz"),
+    path("readyz", views.readyz, name="readyz"),
+    path("machines/", pages.machines, name="machines"),
     path("accounts/", include("allauth.account.urls")),
     path("", include("webapp.accounts.urls")),
     path("datasets/", include("webapp.datasets.urls")),

@@ -1,23 +1,21 @@
-"""Home, health and the machines page."""
+"""Health for machines to read: whether the process lives, and whether the server can do its work."""
 
-from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.cache import never_cache
 
-
-@login_required
-def home(request: HttpRequest) -> HttpResponse:
-    return render(request, "system/home.html")
+from webapp.system.health import failing
 
 
+@never_cache
 def healthz(request: HttpRequest) -> JsonResponse:
+    """Always 200: an answer means that the process lives."""
     return JsonResponse({"status": "ok"})
 
 
+@never_cache
 def readyz(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"status": "ok"})
-
-
-@login_required
-def machines(request: HttpRequest) -> HttpResponse:
-    return render(request, "system/machines.html")
+    """200 when everything is there, else 503 with the names of what is missing, and nothing more: anyone may ask."""
+    missing = failing()
+    if missing:
+        return JsonResponse({"status": "not ready", "missing": missing}, status=503)
+    return JsonResponse({"status": "ready"})
