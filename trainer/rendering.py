@@ -1,0 +1,235 @@
+"""Conversations to token ids and a loss mask, without torch: training, preview and chat all see exactly this."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.chat_template import ChatTemplate, Message
+from trainer.errors import TrainerError
+from trainer.safe_tokens import Marked, SafeTokenizer
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row as the model sees it. `trained[i]`: token i is learnt; `truncated`: the end was cut off."""
+
+    ids: list[int]
+    trained: list[bool]
+    truncated: bool
+
+
+class Renderer:
+    """A base model's tokenizer and chat template.
+
+    Renders as transformers' `apply_chat_template` does and encodes to the same ids, with one difference: a special
+    token spelt in the text of a person is ordinary text here. Thread-safe.
+    """
+
+    def __init__(self, folder: Path, *, moment: datetime | None = None) -> None:
+        config = _read_json(folder / "tokenizer_config.json")
+        named = _special_tokens(config)
+        sources = _template_sources(folder, config)
+        self._tokens = SafeTokenizer(folder, template="\n".join(sources.values()))
+        self._templates = {
+            name: ChatTemplate(source, named, marks=self._tokens.marks) for name, source in sources.items()
+        }
+        self._moment = moment
+        self.stop_ids = self._find_stop_ids(folder, named)
+
+    @classmethod
+    def load(cls, folder: Path, *, moment: datetime | None = None) -> "Renderer":
+        """Read tokenizer and template from a base model's (or an adapter's) folder; TrainerError when one is missing.
+
+        `moment` fixes what a template takes for today, so that a training resumed tomorrow sees the same tokens.
+        """
+        return cls(Path(folder), moment=moment)
+
+    def text(
+        self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, add_generation_prompt: bool = False
+    ) -> str:
+        """The conversation as the template writes it."""
+        rendered = self._render(_plain(messages), tools, prompt=add_generation_prompt)
+        return self._tokens.public(rendered.text)
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[int]:
+        """The conversation with the opening of the assistant's answer: what a model continues."""
+        return self._tokens.encode(self._render(_plain(messages), tools, prompt=True).text)[0]
+
+    def example(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Any] | None = None,
+        train_on: Literal["answers", "everything"] = "answers",
+        max_seq_length: int | None = None,
+    ) -> Example:
+        """A row for training. Trained are the assistant's answers with their end-of-turn token, or everything."""
+        plain = _plain(messages)
+        moment = self._moment or datetime.now()
+        full = self._render(plain, tools, moment=moment)
+        ids, offsets = self._tokens.encode(full.text)
+        if train_on == "everything":
+            trained = [True] * len(ids)
+        else:
+            trained = _inside(offsets, self._answer_spans(plain, tools, full, moment))
+        cut = max_seq_length if max_seq_length is not None and len(ids) > max_seq_length else None
+        return Example(ids[:cut], trained[:cut], truncated=cut is not None)
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        return self._tokens.decode(ids, skip_special=skip_special)
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Any] | None,
+        *,
+        prompt: bool = False,
+        moment: datetime | None = None,
+    ) -> Marked:
+        template = self._templates["tool_use" if tools and "tool_use" in self._templates else "default"]
+        guarded = [self._tokens.guard(_shown(message), answer=message["role"] == "assistant") for message in messages]
+        text = template.render(
+            guarded,
+            tools=self._tokens.guard(tools),
+            add_generation_prompt=prompt,
+            moment=moment or self._moment,
+        )
+        return self._tokens.mark(text)
+
+    def _answer_spans(
+        self, messages: list[dict[str, Any]], tools: Sequence[Any] | None, full: Marked, moment: datetime
+    ) -> list[tuple[int, int]]:
+        """The characters of `full` that each trained answer takes, up to the end of its turn.
+
+        An answer begins where the same conversation with a generation prompt in its place ends: what a model is given
+        at chat time is never trained.
+        """
+        answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+        if len(full.spans) == len(answers):  # the template says itself what the assistant says
+            found = list(full.spans)
+        else:
+            found = [self._answer_span(messages[: at + 1], tools, full, moment) for at in answers]
+        return [span for at, span in zip(answers, found, strict=True) if messages[at].get("weight", 1) != 0]
+
+    def _answer_span(
+        self, turns: list[dict[str, Any]], tools: Sequence[Any] | None, full: Marked, moment: datetime
+    ) -> tuple[int, int]:
+        before = self._render(turns[:-1], tools, prompt=True, moment=moment).text
+        if not full.text.startswith(before):
+            raise TrainerError(
+                "dataset_invalid",
+                f"The base model's chat template writes the turns before answer {len(turns)} differently once more "
+                "turns follow, so it cannot be told what the answer is.",
+                "Keep one answer in each row, or choose a base model with another template.",
+            )
+        after = self._render(turns, tools, moment=moment).text
+        ends = [len(after)] if full.text.startswith(after) else []
+        stop = self._tokens.end_of_next(full.text, start=len(before), ids=self.stop_ids)
+        ends += [stop] if stop is not None else []
+        return len(before), min(ends, default=len(full.text))
+
+    def _find_stop_ids(self, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
+        """Tokens that end an answer: the model's own list, and what the template writes after one."""
+        found: set[int] = set()
+        for name in ("generation_config.json", "config.json"):
+            listed = _read_json(folder / name).get("eos_token_id")
+            found |= {one for one in (listed if isinstance(listed, list) else [listed]) if isinstance(one, int)}
+        end = self._tokens.special_id(named.get("eos_token", ""))
+        probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        try:
+            before = self._render(probe[:1], None, prompt=True).text
+            rest = self._render(probe, None).text.removeprefix(before)
+            turn_end = self._tokens.first_special(rest, start=rest.find("b") + 1)
+        except TrainerError:  # a template that refuses so plain a conversation says so when it matters
+            turn_end = None
+        return frozenset(found | {one for one in (end, turn_end) if one is not None})
+
+
+def _inside(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
+    """Which tokens begin inside one of the spans (both in order)."""
+    trained = []
+    waiting = list(reversed(spans))
+    for start, _ in offsets:
+        while waiting and waiting[-1][1] <= start:
+            waiting.pop()
+        trained.append(bool(waiting) and waiting[-1][0] <= start)
+    return trained
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as templates expect them: no empty keys, text parts joined, call arguments as objects."""
+    plain = []
+    for message in messages:
+        if message.get("role") not in ROLES:
+            raise TrainerError(
+                "dataset_invalid",
+                f"A message has the role {message.get('role')!r:.40}.",
+                f"Use one of {', '.join(ROLES)}.",
+            )
+        kept = {key: value for key, value in message.items() if value is not None}
+        if isinstance(kept.get("content"), list):
+            kept["content"] = "".join(part.get("text", "") for part in kept["content"] if isinstance(part, dict))
+        if kept.get("tool_calls"):
+            kept["tool_calls"] = [_call_with_object(call) for call in kept["tool_calls"]]
+        plain.append(kept)
+    return plain
+
+
+def _call_with_object(call: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI writes a call's arguments as JSON text; templates write them out as JSON themselves."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return dict(call)
+    try:
+        arguments = json.loads(function["arguments"])
+    except ValueError:
+        return dict(call)
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _shown(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template sees: `weight` is for the loss alone."""
+    return {key: value for key, value in message.items() if key != "weight"}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise TrainerError("user_config", f"The base model's {path.name} is no valid JSON: {error}.") from error
+    return data if isinstance(data, dict) else {}
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token and their like, by name, as templates use them."""
+    found = {}
+    for name, value in config.items():
+        content = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(content, str):
+            found[name] = content
+    return found
+
+
+def _template_sources(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Chat templates by name; `default` is always there."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return {"default": file.read_text(encoding="utf-8")}
+    given = config.get("chat_template")
+    if isinstance(given, str):
+        return {"default": given}
+    if isinstance(given, list):
+        entries = [one for one in given if isinstance(one, dict) and {"name", "template"} <= one.keys()]
+        named = {one["name"]: one["template"] for one in entries}
+        if "default" in named:
+            return named
+    raise TrainerError(
+        "user_config", "The base model has no chat template.", "Choose an instruction-tuned base model, which has one."
+    )
