@@ -97,7 +97,7 @@ EMBEDDED_VALKEY = not env.text("REDIS_URL")  # then `manage.py up` starts a serv
 REDIS_URL = env.text("REDIS_URL", f"unix://{quote(str(VALKEY_SOCKET))}")
 CELERY_BROKER_URL, CACHE_URL = env.broker_urls(REDIS_URL)
 DATABASES = {"default": env.database(DATA_DIR, REDIS_URL)}
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CACHE_URL}}
+CACHES = {"default": {"BACKEND": "webapp.common.cache.FallbackCache", "LOCATION": CACHE_URL}}
 SESSION_ENGINE = "django.contrib.sessions.backends.db"  # a flushed cache signs nobody out
 
 CELERY_TASK_SERIALIZER = CELERY_RESULT_SERIALIZER = "json"
@@ -128,16 +128,19 @@ CELERY_BEAT_SCHEDULE = {
         "task": "jobs.reconcile",
         "schedule": RECONCILE_SECONDS,
         "options": {"expires": max(RECONCILE_SECONDS, 1.0)},
-    }
+    },
+    "reconcile chat": {
+        "task": "chat.reconcile",
+        "schedule": RECONCILE_SECONDS,
+        "options": {"queue": "default", "expires": max(RECONCILE_SECONDS, 1.0)},
+    },
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 
 # People
 AUTH_USER_MODEL = "accounts.User"
-AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
-    "allauth.account.auth_backends.AuthenticationBackend",
-]
+# Django's own backend with login by e-mail; one alone, so that a wrong password is hashed once.
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -152,7 +155,11 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"  # a box of one's own often has no mail server
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # mail to strangers who never asked for an account here
+ACCOUNT_EMAIL_SUBJECT_PREFIX = "Lowrank: "
 ACCOUNT_LOGIN_ON_PASSWORD_RESET = True
+# `key` is account and address together (see AccountAdapter). The second rate slows down who keeps trying for hours.
+ACCOUNT_RATE_LIMITS = {"login_failed": "10/15m/key,30/6h/key,60/15m/ip"}
 ACCOUNT_SESSION_REMEMBER = True
 vars().update(env.email())
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "lowrank@localhost")
@@ -171,10 +178,14 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = SECURE
+# Browsers take a __Host- cookie only from this very host over https: no neighbour below the same domain can plant one.
+SESSION_COOKIE_NAME = "__Host-lowrank" if SECURE else "lowrank"
+CSRF_COOKIE_NAME = "__Host-csrftoken" if SECURE else "csrftoken"
 SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # asked by the machine itself, over plain HTTP
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
 BEHIND_PROXY = env.flag("BEHIND_PROXY", default=False)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
+ALLAUTH_TRUSTED_PROXY_COUNT = 1 if BEHIND_PROXY else 0  # else X-Forwarded-For is whatever the visitor wrote
 SILENCED_SYSTEM_CHECKS = [
     "security.W005",  # HSTS for subdomains and preloading bind names beside ours: their owner decides, at the proxy
     "security.W021",
@@ -200,6 +211,8 @@ STORAGES = {
 # Training and chat
 CHAT_DTYPE = env.choice("CHAT_DTYPE", "auto", ("auto", "bfloat16", "float16", "float32"))
 CHAT_QUANTIZATION = env.choice("CHAT_QUANTIZATION", "none", ("none", "int8", "nf4"))
+CHAT_ENGINES = env.whole("CHAT_ENGINES", default=1, lowest=1)  # base models that stay in a chat worker's memory
+CHAT_ADAPTERS = env.whole("CHAT_ADAPTERS", default=32, lowest=1)  # adapters that stay loaded on each of them
 DEMO_MODEL = env.flag("DEMO_MODEL", default=True)
 
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))

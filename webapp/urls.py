@@ -9,7 +9,6 @@ urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
     path("machines/", pages.machines, name="machines"),
-    path("accounts/", include("allauth.account.urls")),
     path("", include("webapp.accounts.urls")),
     path("datasets/", include("webapp.datasets.urls")),
     path("", include("webapp.adapters.urls")),

@@ -14,10 +14,8 @@ from webapp.accounts.models import Role, Team, User
 class TeamRequest(HttpRequest):
     """A request of a logged-in person; the middleware sets `team`, the team they work in now."""
 
-    user: User  # type: ignore[assignment]  # every view that takes a TeamRequest is behind @login_required
+    user: User  # every view that takes a TeamRequest is behind @login_required
     team: Team
-
-
 
 
 M = TypeVar("M", bound=models.Model)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-from webapp.accounts.models import Team
+from webapp.accounts.models import Team, User
+from webapp.accounts.services import personal_team
 
 SESSION_KEY = "team"
 
@@ -16,8 +17,8 @@ class CurrentTeamMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if request.user.is_authenticated:
-            teams = Team.objects.visible_to(request.user)
-            chosen = teams.filter(pk=request.session.get(SESSION_KEY)).first()
-            request.team = chosen or teams.order_by("-personal_of", "created_at").first()  # type: ignore[attr-defined]
+        if isinstance(request.user, User):
+            chosen = request.session.get(SESSION_KEY)
+            team = Team.objects.visible_to(request.user).filter(pk=chosen).first() if chosen else None
+            request.team = team or personal_team(request.user)  # type: ignore[attr-defined]
         return self.get_response(request)

@@ -100,6 +100,12 @@ class Membership(models.Model):
         return f"{self.user} in {self.team}: {self.role}"
 
 
+class InvitationQuerySet(models.QuerySet["Invitation"]):
+    def open(self) -> InvitationQuerySet:
+        """Neither used nor expired."""
+        return self.filter(used_at=None, expires_at__gt=timezone.now())
+
+
 class Invitation(models.Model):
     """A link that lets one person join a team once. Only the hash of its token is stored."""
 
@@ -113,12 +119,23 @@ class Invitation(models.Model):
     used_at = models.DateTimeField(null=True, blank=True)
     used_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
 
+    objects = InvitationQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+
     def __str__(self) -> str:
         return f"invitation to {self.team} as {self.role}"
 
-    @property
-    def is_open(self) -> bool:
-        return self.used_at is None and self.expires_at > timezone.now()
+
+class FirstStart(models.Model):
+    """The one row (pk 1) that decides who becomes the server's owner: whoever sets `used_at` first."""
+
+    token_hash = models.CharField(max_length=64, blank=True)  # of the newest set-up link
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return "used" if self.used_at else "open"
 
 
 class ApiKey(models.Model):
@@ -132,6 +149,9 @@ class ApiKey(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"

@@ -72,6 +72,15 @@ class Turn(models.Model):
     def stream(self) -> str:
         return f"turn:{self.pk}"
 
+    @property
+    def is_active(self) -> bool:
+        """Whether some answer is still awaited or written."""
+        return any(completion.is_active for completion in self.completions.all())
+
+    @property
+    def has_failed(self) -> bool:
+        return any(completion.status == CompletionStatus.FAILED for completion in self.completions.all())
+
 
 class CompletionStatus(models.TextChoices):
     QUEUED = "queued"
@@ -81,8 +90,14 @@ class CompletionStatus(models.TextChoices):
     FAILED = "failed"
 
 
+ACTIVE = (CompletionStatus.QUEUED, CompletionStatus.STREAMING)
+
+
 class Completion(models.Model):
-    """One target's answer to a turn. Without an adapter the base model answers."""
+    """One target's answer to a turn. Without an adapter the base model answers.
+
+    A completion that has ended never changes; asking again puts a new one in its place.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="completions")
@@ -93,13 +108,49 @@ class Completion(models.Model):
     status = models.CharField(max_length=10, choices=CompletionStatus.choices, default=CompletionStatus.QUEUED)
     text = models.TextField(blank=True)
     error = models.CharField(max_length=500, blank=True)
-    numbers: models.JSONField[dict[str, Any]] = models.JSONField(default=dict)  # tokens, first_token_ms, tokens_per_second
+    # tokens, first_token_ms, tokens_per_second, finish
+    numbers: models.JSONField[dict[str, Any]] = models.JSONField(default=dict)
+    # Who writes it, and the sign of life: a counter that moves as long as that worker lives
+    worker = models.CharField(max_length=200, blank=True)
+    beat = models.PositiveIntegerField(default=0)
 
     class Meta:
         ordering: ClassVar = ["place"]
         constraints: ClassVar = [models.UniqueConstraint(fields=["turn", "place"], name="one_completion_per_place")]
+        indexes: ClassVar = [
+            # The reconciler asks for these every few seconds; all others are history.
+            models.Index(fields=["status"], name="active_completions", condition=models.Q(status__in=ACTIVE))
+        ]
 
     turn_id: UUID
+    adapter_id: UUID | None
 
     def __str__(self) -> str:
         return f"{self.label}: {self.text[:40]}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in ACTIVE
+
+    @property
+    def hue(self) -> str:
+        """The class of its colour: the adapter's own, grey for the base model and for an adapter that is gone."""
+        return f"hue-{self.adapter.hue}" if self.adapter else "hue-base"
+
+    @property
+    def numbers_text(self) -> str:
+        """What the column shows small and grey: how much, how fast, how soon."""
+        tokens = self.numbers.get("tokens")
+        if not tokens:
+            return ""
+        parts = [f"{tokens} token{'' if tokens == 1 else 's'}"]
+        if speed := self.numbers.get("tokens_per_second"):
+            parts.append(f"{speed:.1f} tok/s" if speed < 100 else f"{speed:.0f} tok/s")
+        if first := self.numbers.get("first_token_ms"):
+            parts.append(f"first after {first / 1000:.1f} s" if first >= 1000 else f"first after {first:.0f} ms")
+        return " · ".join(parts)
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the answer ended because the allowed number of tokens was used up."""
+        return bool(self.numbers.get("finish") == "length")

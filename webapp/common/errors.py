@@ -17,12 +17,15 @@ CATALOGUE: dict[str, Entry] = {
     "invitation_used": Entry("This invitation was used already or has expired.", "Ask for a new link.", 410),
     "last_owner": Entry("A team needs an owner.", "Make somebody else owner first."),
     "already_set_up": Entry("This server has its owner already.", "Log in, or ask for an invitation.", 410),
+    "email_taken": Entry("There is an account with the address {email} already.", "Log in with it.", 409),
+    "personal_team": Entry("A personal team stays with its person.", "Use another team for this."),
+    "team_in_use": Entry("{team} still owns datasets, jobs, adapters or conversations.", "Delete those first.", 409),
     # datasets
     "upload_empty": Entry("The file is empty.", "Choose a file with at least one row."),
     "upload_too_large": Entry("The file is larger than {limit}.", "Split it, or raise MAX_UPLOAD_MB.", 413),
-    "dataset_in_use": Entry("The job {job} is using this dataset.", "Wait for it or cancel it first.", 409),
+    "dataset_in_use": Entry("The job {job} was made from it.", "It stays so that its adapters can be traced back.", 409),
     "dataset_not_ready": Entry("This dataset cannot be used yet: it is {status}.", "Wait for the inspection.", 409),
-    "no_good_rows": Entry("No row of this file could be read.", "Correct the file and upload it again.", 409),
+    "no_good_rows": Entry("There are no good rows to go on with.", "Correct the file and upload it again.", 409),
     # adapters
     "base_not_ready": Entry("The base model {name} is not ready.", "Wait for the download, or choose another.", 409),
     "base_in_use": Entry("The base model {name} has adapters or jobs.", "Delete those first.", 409),
@@ -38,9 +41,18 @@ CATALOGUE: dict[str, Entry] = {
     "no_target": Entry("No model is chosen.", "Choose a base model or an adapter."),
     "mixed_bases": Entry("All models of a chat stand on one base model.", "Choose adapters of the same base."),
     "prompt_too_long": Entry(
-        "The conversation has {tokens} tokens; the model reads {limit}.", "Start a new conversation."
+        "The conversation has {tokens} tokens and {room} are kept for the answer; the model reads {limit}.",
+        "Shorten the message, allow fewer tokens for the answer, or start a new conversation.",
     ),
     "empty_message": Entry("The message is empty.", "Write something first."),
+    "target_gone": Entry(
+        "An adapter of this chat was deleted or is no longer shared with you.", "Choose the models again.", 409
+    ),
+    "prompt_refused": Entry(
+        "The chat template of {base} refuses this conversation: {reason}", "Change the system prompt.", 409
+    ),
+    "turn_running": Entry("The last question is still being answered.", "Wait for the answers, or stop them.", 409),
+    "turn_past": Entry("Only the last question can be asked again.", "Ask it as a new message.", 409),
 }
 
 
