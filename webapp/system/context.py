@@ -1,9 +1,31 @@
-"""What the frame around every page needs: teams to switch between, and the jobs that run."""
+"""What the frame around every page needs: teams to switch between, the jobs that run, and the theme."""
 
 from typing import Any
 
 from django.http import HttpRequest
 
+from webapp.accounts.models import Team
+from webapp.jobs.models import Job, JobStatus
+
+THEMES = ("light", "dark")
+RAIL_JOBS = 3
+
 
 def frame(request: HttpRequest) -> dict[str, Any]:
-    return {}
+    """Nothing here asks the database before a template uses it: error pages come through here too."""
+    theme = request.COOKIES.get("theme", "")
+    user = getattr(request, "user", None)
+    team: Team | None = getattr(request, "team", None)
+    context: dict[str, Any] = {"theme": theme if theme in THEMES else ""}
+    if user is None or team is None:
+        return context | {"shell": "plain.html"}
+    return context | {
+        "shell": "base.html",
+        "teams": lambda: Team.objects.visible_to(user).order_by("-personal_of", "name"),
+        "running_jobs": lambda: running_jobs(team),
+    }
+
+
+def running_jobs(team: Team) -> list[Job]:
+    """The jobs of a team that run now, for the foot of the rail."""
+    return list(Job.objects.filter(team=team, status=JobStatus.RUNNING).order_by("started_at")[:RAIL_JOBS])

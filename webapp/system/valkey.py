@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -90,9 +91,7 @@ def start(
 
     The caller holds the lock of the data folder, so no other server is rightly at work on these files.
     """
-    private_folder(folder)
-    private_folder(socket.parent)
-    end_living(socket)
+    make_way(folder, socket)
     process = subprocess.Popen(
         server_command(folder, socket),
         stdin=subprocess.DEVNULL,
@@ -103,6 +102,22 @@ def start(
     )
     wait_until_answers(process, socket)
     return process
+
+
+def make_way(folder: Path, socket: Path) -> None:
+    """What must hold before a server starts: private folders, and no other server on these files."""
+    private_folder(folder)
+    private_folder(socket.parent)
+    end_living(socket)
+
+
+def put_aside(folder: Path) -> Path | None:
+    """Move files that the server cannot read out of its way. They hold doorbells and live streams: no work is lost."""
+    files = folder / "appendonlydir"
+    if not files.is_dir():
+        return None
+    number = next(n for n in count(1) if not (folder / f"unreadable-{n}").exists())
+    return files.rename(folder / f"unreadable-{number}")
 
 
 def end_living(socket: Path) -> None:
