@@ -8,6 +8,7 @@ urlpatterns = [
     path("", pages.home, name="home"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
+    path("running/", pages.running, name="running"),
     path("machines/", pages.machines, name="machines"),
     path("", include("webapp.accounts.urls")),
     path("datasets/", include("webapp.datasets.urls")),

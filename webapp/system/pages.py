@@ -13,3 +13,9 @@ def home(request: HttpRequest) -> HttpResponse:
 @login_required
 def machines(request: HttpRequest) -> HttpResponse:
     return render(request, "system/machines.html")
+
+
+@login_required
+def running(request: HttpRequest) -> HttpResponse:
+    """The running jobs at the foot of the rail."""
+    return render(request, "_running.html")
