@@ -1,0 +1,120 @@
+"""The chat engine: one base model in memory, many adapters on it, and batches whose every row has its own."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.adapter_files import load_adapter
+from trainer.batch import Batch, Chunk, Row
+from trainer.chat_model import load_base
+from trainer.errors import TrainerError
+from trainer.rendering import Renderer
+from trainer.sampling import Sampler
+from trainer.spec import Dtype, Quantization
+from trainer.stacked_lora import LoraWeights, wrap
+from trainer.text_stream import TextStream
+
+__all__ = ["Chunk", "Engine", "Request"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one row answers: the prompt's tokens, the adapter's key (None: the base model), and how to sample.
+
+    Temperature 0 is greedy. Without a seed each answer is drawn anew.
+    """
+
+    prompt_ids: Sequence[int]
+    adapter: str | None = None
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+
+class Engine:
+    """A base model that answers. Safe to use from several threads: batches take turns, a step at a time."""
+
+    def __init__(
+        self, base: Path, *, dtype: Dtype = "auto", quantization: Quantization = "none", max_adapters: int = 64
+    ) -> None:
+        self._renderer = Renderer.load(base)
+        self._model = load_base(base, dtype=dtype, quantization=quantization)
+        self.device, self.dtype = self._model.device, self._model.dtype
+        self.context_length: int = self._model.config.max_position_embeddings
+        self._rows, self._layers = wrap(self._model, self._model.get_output_embeddings())
+        self._max_adapters = max_adapters
+        self._folders: dict[str, Path] = {}
+        self._adapters: OrderedDict[str, LoraWeights] = OrderedDict()  # the least recently used is first
+        self._adapters_lock = threading.Lock()
+        self._step_lock = threading.Lock()
+
+    def load_adapter(self, key: str, folder: Path) -> None:
+        """Make an adapter known and load it. Known already: nothing happens. Raises TrainerError when it is not sound."""
+        with self._adapters_lock:
+            if key not in self._folders:
+                self._adapters[key] = self._read(folder)
+                self._folders[key] = folder
+                self._evict()
+
+    def drop_adapter(self, key: str) -> None:
+        """Forget an adapter. Answers it is giving now go on."""
+        with self._adapters_lock:
+            self._folders.pop(key, None)
+            self._adapters.pop(key, None)
+
+    def generate(self, requests: Sequence[Request], should_stop: Callable[[], bool]) -> Iterator[Chunk]:
+        """Answer all requests as one batch; chunks name their request by its place.
+
+        `should_stop` is asked before every step; after a stop each row gives out what it held back and has no finish.
+        Raises TrainerError for a prompt that leaves no room, an unknown adapter or sampling values out of range.
+        """
+        rows = [self._row(number, request) for number, request in enumerate(requests)]
+        if not rows:
+            return
+        batch = Batch(self._model, rows, device=self.device)
+        while batch.rows:
+            if should_stop():
+                yield from (row.rest() for row in batch.rows)
+                return
+            with self._step_lock:
+                chunks = batch.step(self._rows)
+            yield from chunks
+
+    def _row(self, number: int, request: Request) -> Row:
+        room = self.context_length - len(request.prompt_ids)
+        if not request.prompt_ids or room < 1:
+            text = f"The prompt has {len(request.prompt_ids)} tokens; the model reads {self.context_length}."
+            raise TrainerError("user_config", text, "Shorten it.")
+        if request.max_tokens < 1:
+            raise TrainerError("user_config", "An answer needs at least one token.", "Raise max_tokens.")
+        return Row(
+            number=number,
+            prompt_ids=request.prompt_ids,
+            adapter=self._adapter(request.adapter) if request.adapter is not None else None,
+            limit=min(request.max_tokens, room),
+            stop_ids=self._renderer.stop_ids,
+            sampler=Sampler(request.temperature, request.top_p, request.seed),
+            text=TextStream(self._renderer.decode),
+        )
+
+    def _adapter(self, key: str) -> LoraWeights:
+        """A known adapter's weights, read again if they had to make room."""
+        with self._adapters_lock:
+            if key not in self._folders:
+                raise TrainerError("internal", f"The adapter {key} is not loaded.", "Try again.")
+            if key not in self._adapters:
+                self._adapters[key] = self._read(self._folders[key])
+            self._adapters.move_to_end(key)
+            self._evict()
+            return self._adapters[key]
+
+    def _read(self, folder: Path) -> LoraWeights:
+        return load_adapter(folder, self._layers, device=self.device, dtype=self.dtype)
+
+    def _evict(self) -> None:
+        """Free what was not used for longest. A running batch keeps its own hold on what it uses."""
+        while len(self._adapters) > self._max_adapters:
+            self._adapters.popitem(last=False)

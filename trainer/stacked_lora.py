@@ -1,0 +1,106 @@
+"""Linear layers whose every row of a batch uses its own adapter: the rows' A and B lie stacked, two products a layer.
+
+The update is LoRA's, `y = W x + s B A x` (Hu et al. 2021, https://arxiv.org/abs/2106.09685, section 4.1). Rows of one
+batch gather their own A and B once per composition of the batch, as in S-LoRA (Sheng et al. 2023,
+https://arxiv.org/abs/2311.03285, section 5), so that eight adapters cost about what one costs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class LoraPair:
+    """One layer's part of an adapter: `a` of shape (r, in), `b` of shape (out, r), and the factor on their product."""
+
+    a: Tensor
+    b: Tensor
+    scaling: float
+
+
+LoraWeights = dict[str, LoraPair]  # by the layer's name in the base model
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One layer's parts for the rows of a batch: (rows, in, r), (rows, r, out), (rows, 1, 1).
+
+    When all rows use one adapter the leading axis is missing, and `scaling` is (1, 1, 1).
+    """
+
+    a: Tensor
+    b: Tensor
+    scaling: Tensor
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """`y` of shape (rows, tokens, out) plus each row's update of `x` of shape (rows, tokens, in)."""
+        if self.a.dim() == 2:
+            return y + functional.linear(functional.linear(x, self.a.T) * self.scaling, self.b.T)
+        return torch.baddbmm(y, torch.bmm(x, self.a) * self.scaling, self.b)
+
+
+@dataclass
+class Rows:
+    """What the adapted layers of one model look at: the stacks of the batch that runs now. Layers without one: base."""
+
+    stacks: dict[str, Stack] = field(default_factory=dict)
+
+
+class AdaptedLinear(nn.Module):
+    """A frozen linear layer, quantised or not, plus the running batch's update."""
+
+    def __init__(self, inner: nn.Linear, name: str, rows: Rows) -> None:
+        super().__init__()
+        self.inner = inner
+        self.name = name
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner(x)
+        stack = self.rows.stacks.get(self.name)
+        return y if stack is None else stack.add_to(y, x)
+
+
+def wrap(model: nn.Module, head: nn.Module | None) -> tuple[Rows, dict[str, tuple[int, int]]]:
+    """Put an AdaptedLinear around every linear layer of `model` but its output head.
+
+    Returns what steers them, and each layer's (in, out) by name.
+    """
+    rows = Rows()
+    linears = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear) and one is not head}
+    for name, linear in linears.items():
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, AdaptedLinear(linear, name, rows))
+    return rows, {name: (one.in_features, one.out_features) for name, one in linears.items()}
+
+
+def stack_rows(adapters: Sequence[LoraWeights | None]) -> dict[str, Stack]:
+    """The stacks of a batch whose row i uses `adapters[i]`, None for the base model. Layers no row adapts have none."""
+    first = adapters[0]
+    if first is not None and all(one is first for one in adapters):
+        return {name: _shared(pair) for name, pair in first.items()}
+    names = {name: None for one in adapters if one is not None for name in one}
+    return {name: _stacked([one.get(name) if one is not None else None for one in adapters]) for name in names}
+
+
+def _shared(pair: LoraPair) -> Stack:
+    return Stack(pair.a.T, pair.b.T, pair.a.new_full((1, 1, 1), pair.scaling))
+
+
+def _stacked(pairs: Sequence[LoraPair | None]) -> Stack:
+    """Ranks are padded with zeros to the largest; a row of the base model is all zeros."""
+    there = [pair for pair in pairs if pair is not None]
+    rank = max(pair.a.shape[0] for pair in there)
+    like = there[0]
+    a = like.a.new_zeros(len(pairs), rank, like.a.shape[1])
+    b = like.b.new_zeros(len(pairs), like.b.shape[0], rank)
+    for row, pair in enumerate(pairs):
+        if pair is not None:
+            a[row, : pair.a.shape[0]] = pair.a
+            b[row, :, : pair.b.shape[1]] = pair.b
+    scaling = a.new_tensor([pair.scaling if pair else 0.0 for pair in pairs])
+    return Stack(a.transpose(1, 2), b.transpose(1, 2), scaling.view(-1, 1, 1))
