@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,  # type: ignore[attr-defined]  # of the HTTP library it uses, re-exported
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.file_download import repo_folder_name
 
 from trainer import demo_model
@@ -149,7 +154,7 @@ def _hub_failures(hub_id: str, revision: str) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         text = f"The hub has no model {hub_id}, or it is private."
         raise TrainerError("user_config", text, "Check its spelling, or set HF_TOKEN.") from error
-    except (HfHubHTTPError, OSError, *HfHubHTTPError.__bases__) as error:
+    except (HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise _disk_full() from error
         logger.exception("fetching %s", hub_id)

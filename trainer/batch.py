@@ -1,4 +1,4 @@
-"""Rows that are answered together on one model: their prompt is read in pieces, then each step gives each row a token."""
+"""Rows answered together on one model: their prompts are read in pieces, then each step gives each row a token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ Finish = Literal["stop", "length"]
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """What a row gained: `text` to append, and its numbers so far. `finish` says why it ended, None while it goes on."""
+    """What a row gained: `text` to append, and its numbers so far. `finish` says why it ended, None before that."""
 
     row: int
     text: str

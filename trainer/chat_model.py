@@ -22,8 +22,8 @@ def load_base(folder: Path, *, dtype: Dtype = "auto", quantization: Quantization
     inspect_folder(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     number_format = DTYPES[dtype] if dtype != "auto" else fastest_dtype(device)
-    transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=number_format,
         attn_implementation="sdpa",
@@ -45,10 +45,10 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
 
 def _quantization(name: Quantization, dtype: torch.dtype) -> Any:
     if name == "nf4":
-        return BitsAndBytesConfig(
+        return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    return BitsAndBytesConfig(load_in_8bit=True) if name == "int8" else None
+    return BitsAndBytesConfig(load_in_8bit=True) if name == "int8" else None  # type: ignore[no-untyped-call]

@@ -52,7 +52,7 @@ class Engine:
         self._step_lock = threading.Lock()
 
     def load_adapter(self, key: str, folder: Path) -> None:
-        """Make an adapter known and load it. Known already: nothing happens. Raises TrainerError when it is not sound."""
+        """Load an adapter and know it by `key`; nothing happens when it is known. Raises TrainerError if it is unsound."""
         with self._adapters_lock:
             if key not in self._folders:
                 self._adapters[key] = self._read(folder)

@@ -41,11 +41,10 @@ class Sampler:
         return int(torch.multinomial(chances, 1, generator=self._random))
 
     def _from_nucleus(self, chances: Tensor) -> int:
-        """From the smallest set of likeliest tokens that holds `top_p` (Holtzman et al. 2019, arxiv.org/abs/1904.09751)."""
-        likeliest = chances.topk(min(NUCLEUS_TRY, chances.numel()))
-        if float(likeliest.values.sum()) < self.top_p:
-            likeliest = chances.sort(descending=True)
-        before = likeliest.values.cumsum(0) - likeliest.values
-        kept = likeliest.values.where(before < self.top_p, 0.0)
-        kept[0] = likeliest.values[0]
-        return int(likeliest.indices[torch.multinomial(kept, 1, generator=self._random)])
+        """From the smallest set of likeliest tokens that holds `top_p` (Holtzman et al. 2019, arXiv:1904.09751)."""
+        values, tokens = chances.topk(min(NUCLEUS_TRY, chances.numel()))
+        if float(values.sum()) < self.top_p:
+            values, tokens = chances.sort(descending=True)
+        before = values.cumsum(0) - values
+        kept = values.where(before < self.top_p, 0.0)
+        return int(tokens[torch.multinomial(kept, 1, generator=self._random)])
