@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import cache
 
 import redis
@@ -43,7 +43,7 @@ def ping() -> bool:
         return False
 
 
-async def follow(stream: str, *, after: str = "0", idle: float = 1.0) -> AsyncIterator[Entry | None]:
+async def follow(stream: str, *, after: str = "0", idle: float = 1.0) -> AsyncGenerator[Entry | None, None]:
     """Entries after the id `after`, as they come; None whenever `idle` seconds brought nothing, or Redis is away.
 
     The None lets the caller look at the database, send a keep-alive, or notice that its reader has gone.
