@@ -39,9 +39,12 @@ class Row:
     tools: Tools | None = None
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def canonical_json(value: object) -> str:
     """One text for one value. Key order is kept: it is what the model will read."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 class RowWriter:

@@ -46,9 +46,15 @@ class VersionStatus(models.TextChoices):
     REJECTED = "rejected"
 
 
+PENDING = (VersionStatus.UPLOADED, VersionStatus.INSPECTING)
+
+
 class DatasetVersionQuerySet(models.QuerySet["DatasetVersion"]):
     def visible_to(self, user: User) -> DatasetVersionQuerySet:
         return self.filter(dataset__team__memberships__user=user)
+
+    def pending(self) -> DatasetVersionQuerySet:
+        return self.filter(status__in=PENDING)
 
     def ready(self) -> DatasetVersionQuerySet:
         return self.filter(status=VersionStatus.READY)
@@ -67,8 +73,11 @@ class DatasetVersion(models.Model):
     skip_bad_rows = models.BooleanField(default=False)
     content_hash = models.CharField(max_length=64, blank=True)  # sha256 of the canonical rows
     row_count = models.PositiveIntegerField(default=0)
-    # What `python -m trainer check` wrote: format, errors (the first 100), error_counts, statistics
+    # What `python -m trainer check` wrote: format, errors (the first 100), error_counts, statistics;
+    # `failure` (text, fix) in its place when it could not write anything
     report = models.JSONField(default=dict)
+    inspection = models.PositiveIntegerField(default=0)  # number of the newest inspection; the fencing token
+    heartbeat = models.PositiveBigIntegerField(default=0)  # counts up while that inspection's supervisor lives
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -94,5 +103,21 @@ class DatasetVersion(models.Model):
         return self.folder / "rows.parquet"
 
     @property
+    def original_path(self) -> Path:
+        return self.folder / "original"
+
+    @property
     def is_ready(self) -> bool:
         return self.status == VersionStatus.READY
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether its inspection is still to end."""
+        return self.status in PENDING
+
+    @property
+    def skippable_rows(self) -> int:
+        """How many good rows a rejected file has to go on with; 0 when leaving the bad ones out does not help."""
+        if self.status != VersionStatus.REJECTED or self.report.get("stopped_at"):
+            return 0
+        return int(self.report.get("rows", 0))

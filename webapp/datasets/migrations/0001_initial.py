@@ -42,6 +42,8 @@ class Migration(migrations.Migration):
                 ('content_hash', models.CharField(blank=True, max_length=64)),
                 ('row_count', models.PositiveIntegerField(default=0)),
                 ('report', models.JSONField(default=dict)),
+                ('inspection', models.PositiveIntegerField(default=0)),
+                ('heartbeat', models.PositiveBigIntegerField(default=0)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('created_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='versions', to='datasets.dataset')),

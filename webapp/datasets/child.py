@@ -1,0 +1,111 @@
+"""Runs `python -m trainer check` on a file of a stranger: a child with limits, which dies with its supervisor."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.events import Failed, decode
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MEMORY_BYTES = 2 * 1024**3  # address space
+LEAST_SECONDS = 60
+BYTES_PER_SECOND = 2_000_000  # a tenth of what was measured on two busy cores
+LOOK_SECONDS = 0.1
+STDERR_TAIL = 4000
+# Nothing else of our environment reaches the child: it has no need of keys, and reads what a stranger wrote.
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the child ended: exit status (negative: the signal), what it said last, and whether it ran out of time."""
+
+    status: int
+    failed: Failed | None
+    stderr: str
+    out_of_time: bool = False
+
+
+def run_check(original: Path, out: Path, *, skip_bad_rows: bool, still_ours: Callable[[], bool]) -> Ending | None:
+    """Inspect `original` into the folder `out`. None when `still_ours`, asked all the time, said no."""
+    seconds = LEAST_SECONDS + original.stat().st_size // BYTES_PER_SECOND
+    command = [sys.executable, "-m", "trainer", "check", str(original), "--out", str(out)]
+    events, stderr = out / "events.jsonl", out / "stderr.txt"
+    with events.open("wb") as said, stderr.open("wb") as complained:
+        child = subprocess.Popen(
+            [*command, "--skip-bad-rows"] if skip_bad_rows else command,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=complained,
+            cwd=ROOT,
+            env=_environment(),
+            start_new_session=True,
+        )
+    try:
+        _limit(child.pid, seconds)
+        out_of_time = _watch(child, deadline=time.monotonic() + 2 * seconds, still_ours=still_ours)
+    finally:
+        _kill(child)
+    if out_of_time is None:
+        return None
+    out_of_time = out_of_time or child.returncode == -signal.SIGXCPU
+    return Ending(child.returncode, _last_words(events), _tail(stderr), out_of_time)
+
+
+def _environment() -> dict[str, str]:
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    # Arrow's own allocator reserves more address space than the limit leaves it.
+    return passed_on | {"LOWRANK_DIE_WITH_PARENT": "1", "PYTHONUNBUFFERED": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+
+
+def _limit(pid: int, seconds: int) -> None:
+    if sys.platform != "linux":  # elsewhere only the time is limited
+        return
+    try:
+        resource.prlimit(pid, resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.prlimit(pid, resource.RLIMIT_CPU, (seconds, seconds + 5))
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+    except ProcessLookupError:
+        return  # it has ended already
+
+
+def _watch(child: "subprocess.Popen[bytes]", *, deadline: float, still_ours: Callable[[], bool]) -> bool | None:
+    """Wait for the end. True: out of time; None: the inspection is no longer ours."""
+    while True:
+        try:
+            child.wait(LOOK_SECONDS)
+            return False
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline:
+                return True
+            if not still_ours():
+                return None
+
+
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _last_words(events: Path) -> Failed | None:
+    lines = _tail(events, 20_000).splitlines()
+    if not lines:
+        return None
+    try:
+        _, event = decode(lines[-1])
+    except ValueError:
+        return None
+    return event if isinstance(event, Failed) else None
+
+
+def _tail(file: Path, size: int = STDERR_TAIL) -> str:
+    with file.open("rb") as reader:
+        reader.seek(max(0, file.stat().st_size - size))
+        return reader.read().decode(errors="replace")

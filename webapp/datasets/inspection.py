@@ -1,0 +1,100 @@
+"""One inspection of an uploaded file, from taking it to ready or rejected."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from trainer.errors import EXIT_CODES
+from trainer.formats import count_rows
+from webapp.common.storage import sync_path
+from webapp.datasets import lifecycle
+from webapp.datasets.child import MEMORY_BYTES, Ending, run_check
+from webapp.datasets.models import DatasetVersion
+
+logger = logging.getLogger(__name__)
+
+MOST_INSPECTIONS = 3  # a file whose inspection was cut short this often is the cause itself
+
+
+def inspect_version(version_id: UUID) -> None:
+    """Take the version if nobody has, inspect it, and say what came of it."""
+    inspection = lifecycle.begin(version_id)
+    if inspection is None:
+        return
+    version = DatasetVersion.objects.get(pk=version_id)
+    if inspection > MOST_INSPECTIONS:
+        lifecycle.reject(version_id, inspection, _failure("The inspection was interrupted too often.", FIX_AGAIN))
+        return
+    out = version.folder / f"inspection-{inspection}"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    try:
+        pulse = Pulse(version_id, inspection)
+        ending = run_check(version.original_path, out, skip_bad_rows=version.skip_bad_rows, still_ours=pulse)
+        if ending is not None:
+            _conclude(version, inspection, ending=ending, out=out)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+
+class Pulse:
+    """Asked all the time whether the inspection is still ours; gives its sign of life now and then."""
+
+    def __init__(self, version_id: UUID, inspection: int) -> None:
+        self._beat: Callable[[], bool] = lambda: lifecycle.beat(version_id, inspection)
+        self._due = time.monotonic() + settings.HEARTBEAT_SECONDS
+
+    def __call__(self) -> bool:
+        if time.monotonic() < self._due:
+            return True
+        self._due = time.monotonic() + settings.HEARTBEAT_SECONDS
+        return self._beat()
+
+
+FIX_AGAIN = "Upload the file again; if it happens again, split it into smaller files."
+
+
+def _conclude(version: DatasetVersion, inspection: int, *, ending: Ending, out: Path) -> None:
+    report = _report_in(out)
+    rows = out / "rows.parquet"
+    if ending.status == EXIT_CODES["finished"] and report and rows.is_file() and count_rows(rows) == report["rows"]:
+        # Whichever inspection moves its files here, they are the same; only the row makes them visible.
+        for file in (rows, out / "report.json"):
+            file.replace(version.folder / file.name)
+        sync_path(version.folder)
+        lifecycle.accept(version.pk, inspection, report)
+    elif ending.status == EXIT_CODES["dataset_invalid"] and report:
+        lifecycle.reject(version.pk, inspection, report)
+    else:
+        logger.error("inspection of %s ended with %s: %s", version.pk, ending.status, ending.stderr)
+        lifecycle.reject(version.pk, inspection, _unexpected(ending))
+
+
+def _report_in(out: Path) -> dict[str, Any] | None:
+    try:
+        report: dict[str, Any] = json.loads((out / "report.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return report
+
+
+def _unexpected(ending: Ending) -> dict[str, Any]:
+    if ending.out_of_time:
+        return _failure("Reading the file took too long.", "Split it into smaller files.")
+    if ending.failed and ending.failed.code != "internal":
+        return _failure(ending.failed.text, ending.failed.fix)
+    if "MemoryError" in ending.stderr or "MemoryError" in (ending.failed.text if ending.failed else ""):
+        limit = f"{MEMORY_BYTES // 1024**3} GB"
+        return _failure(f"Reading the file took more than {limit} of memory.", "Split it into smaller files.")
+    return _failure(f"The inspection ended unexpectedly (status {ending.status}).", FIX_AGAIN)
+
+
+def _failure(text: str, fix: str) -> dict[str, Any]:
+    return {"rows": 0, "bad_rows": 0, "errors": [], "error_counts": {}, "failure": {"text": text, "fix": fix}}

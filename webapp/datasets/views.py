@@ -1,0 +1,167 @@
+"""The pages of datasets: list, upload, and one dataset with its versions."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.db.models import OuterRef, Subquery
+from django.db.models.fields.json import KT
+from django.http import Http404, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from webapp.accounts.access import TeamRequest, get_visible, get_with_role, require_role
+from webapp.accounts.models import Role, Team
+from webapp.common.errors import UserError
+from webapp.datasets import services
+from webapp.datasets.forms import FileForm, UploadForm
+from webapp.datasets.models import Dataset, DatasetVersion
+from webapp.datasets.preview import FORMATS, findings, first_rows, page_of, state_sentence
+
+TABS = {"overview": "Overview", "rows": "Rows", "versions": "Versions"}
+FRAGMENT = "HX-Request"
+
+
+@login_required
+@require_safe
+def datasets(request: TeamRequest) -> HttpResponse:
+    listed = _newest_versions(request.team)
+    pending = any(version.is_pending for version, _ in listed)
+    ctx = {"listed": listed, "pending": pending, "can_change": _can_change(request, request.team)}
+    return render(request, "datasets/_table.html" if FRAGMENT in request.headers else "datasets/list.html", ctx)
+
+
+def _newest_versions(team: Team) -> list[tuple[DatasetVersion, str]]:
+    """The newest version of each of a team's datasets, and its format; reports, which can be long, stay unread."""
+    newest = DatasetVersion.objects.filter(dataset=OuterRef("dataset")).order_by("-number").values("pk")[:1]
+    rows = DatasetVersion.objects.filter(dataset__team=team, pk=Subquery(newest))
+    rows = rows.select_related("dataset", "created_by").order_by("-created_at").defer("report")
+    formats = dict(rows.values_list("pk", KT("report__format")))
+    return [(version, FORMATS.get(formats[version.pk] or "", "–")) for version in rows]
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def dataset_new(request: TeamRequest) -> HttpResponse:
+    require_role(request.team, request.user, Role.MEMBER)
+    form = UploadForm(request.POST, request.FILES) if request.method == "POST" else UploadForm()
+
+    def save() -> str:
+        made = services.upload_dataset(user=request.user, team=request.team, name=form.dataset_name, file=form.rows)
+        return reverse("dataset", args=[made.pk])
+
+    return _upload(request, form, save)
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def dataset_version_new(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_with_role(Dataset.objects.visible_to(request.user), pk, request.user)
+    form = FileForm(request.POST, request.FILES) if request.method == "POST" else FileForm()
+
+    def save() -> str:
+        made = services.upload_version(user=request.user, dataset=found, file=form.rows)
+        return _version_link(made)
+
+    return _upload(request, form, save, dataset=found)
+
+
+def _upload(request: TeamRequest, form: FileForm, save: Callable[[], str], **ctx: Any) -> HttpResponse:
+    """Save a good upload and go to `save`'s address, or show the page with its errors; a script gets both as JSON."""
+    by_script = request.headers.get("Accept") == "application/json"
+    if form.is_bound and form.is_valid():
+        try:
+            place = save()
+            return JsonResponse({"location": place}, status=201) if by_script else redirect(place)
+        except UserError as error:
+            form.add_error(None, str(error))
+    if form.is_bound and by_script:
+        return JsonResponse({"errors": [text for texts in form.errors.values() for text in texts]}, status=422)
+    return render(request, "datasets/upload.html", ctx | {"form": form}, status=422 if form.is_bound else 200)
+
+
+@login_required
+@require_POST
+def dataset_sample(request: TeamRequest) -> HttpResponse:
+    require_role(request.team, request.user, Role.MEMBER)
+    return redirect("dataset", services.add_sample_dataset(user=request.user, team=request.team).pk)
+
+
+@login_required
+@require_safe
+def dataset(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_visible(Dataset.objects.visible_to(request.user).select_related("team"), pk)
+    version = _asked_version(found, request.GET.get("version"))
+    if FRAGMENT in request.headers:
+        return _refresh(request, version)
+    ctx = {
+        "dataset": found,
+        "version": version,
+        "newest": found.newest,
+        "sentence": state_sentence(version),
+        "can_change": _can_change(request, found.team),
+    }
+    return render(request, "datasets/detail.html", ctx | _tab(request, version))
+
+
+def _refresh(request: TeamRequest, version: DatasetVersion) -> HttpResponse:
+    """What the page asks for while an inspection runs; when that is over the whole page loads again."""
+    if version.is_pending:
+        ctx = {"version": version, "sentence": state_sentence(version)}
+        return render(request, "datasets/_inspecting.html", ctx)
+    return HttpResponse(headers={"HX-Refresh": "true"})
+
+
+def _tab(request: TeamRequest, version: DatasetVersion) -> dict[str, Any]:
+    """What the open tab shows."""
+    tab = request.GET.get("tab", "")
+    tab = tab if tab in TABS else "overview"
+    ctx: dict[str, Any] = {"tab": tab, "tabs": TABS, "report": version.report}
+    if tab == "rows" and version.is_ready:
+        return ctx | {"page": page_of(version, request.GET.get("page"))}
+    if tab == "versions":
+        return ctx | {"versions": version.dataset.versions.select_related("created_by")}
+    if tab == "overview" and version.is_ready:
+        return ctx | {"findings": findings(version.report), "rows": first_rows(version)}
+    return ctx
+
+
+@login_required
+@require_POST
+def dataset_skip_bad_rows(request: TeamRequest, pk: UUID) -> HttpResponse:
+    rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
+    version = get_with_role(rows, pk, request.user)
+    return redirect(_version_link(services.skip_bad_rows(user=request.user, version=version)))
+
+
+@login_required
+@require_POST
+def dataset_delete(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_with_role(Dataset.objects.visible_to(request.user), pk, request.user)
+    services.delete_dataset(user=request.user, dataset=found)
+    messages.success(request, f"{found.name} was deleted.")
+    return redirect("datasets")
+
+
+def _asked_version(found: Dataset, number: str | None) -> DatasetVersion:
+    """The version with this number, the newest without one; 404 when there is none."""
+    if number is None:
+        version = found.newest
+    else:
+        good = number.isascii() and number.isdigit() and len(number) < 9
+        version = found.versions.filter(number=int(number)).first() if good else None
+    if version is None:
+        raise Http404
+    return version
+
+
+def _version_link(version: DatasetVersion) -> str:
+    return f"{reverse('dataset', args=[version.dataset.pk])}?version={version.number}"
+
+
+def _can_change(request: TeamRequest, team: Team) -> bool:
+    role = team.role_of(request.user)
+    return role is not None and role.includes(Role.MEMBER)
