@@ -8,11 +8,12 @@ from pathlib import Path
 
 from trainer.adapter_files import load_adapter
 from trainer.batch import Batch, Chunk, Row
-from trainer.chat_model import load_base
+from trainer.device import find_device
 from trainer.errors import TrainerError
+from trainer.model import load_base
 from trainer.rendering import Renderer
 from trainer.sampling import Sampler
-from trainer.spec import Dtype, Quantization
+from trainer.spec import Dtype, ModelSpec, Quantization
 from trainer.stacked_lora import LoraWeights, wrap
 from trainer.text_stream import TextStream
 
@@ -41,8 +42,9 @@ class Engine:
         self, base: Path, *, dtype: Dtype = "auto", quantization: Quantization = "none", max_adapters: int = 64
     ) -> None:
         self._renderer = Renderer.load(base)
-        self._model = load_base(base, dtype=dtype, quantization=quantization)
-        self.device, self.dtype = self._model.device, self._model.dtype
+        device = find_device(dtype)
+        self.device, self.dtype = device.torch, device.dtype
+        self._model = load_base(base, ModelSpec(quantization=quantization), device).eval()
         self.context_length: int = self._model.config.max_position_embeddings
         self._rows, self._layers = wrap(self._model, self._model.get_output_embeddings())
         self._max_adapters = max_adapters
