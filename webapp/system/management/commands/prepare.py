@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from webapp.accounts.services import setup_link
 from webapp.system import prepare
 
 
@@ -16,3 +18,5 @@ class Command(BaseCommand):
         prepare.collect_static()
         self.stdout.write("static files up to date")
         prepare.create_first_things()
+        if link := setup_link():
+            self.stdout.write(f"Create the owner's account, once: {settings.BASE_URL}{link}")
