@@ -7,6 +7,9 @@ from typing import ClassVar
 from uuid import UUID, uuid4
 
 from django.db import models
+from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
+from django.utils import timezone
 
 from trainer.spec import TrainSpec
 from webapp.accounts.models import Team, User
@@ -40,6 +43,16 @@ class FailureReason(models.TextChoices):
     INTERNAL = "internal"
 
 
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    def live(self) -> WorkerQuerySet:
+        return self.filter(stopped=False)
+
+    def idle(self) -> WorkerQuerySet:
+        """Without a running job."""
+        busy = Attempt.objects.filter(ended_at=None, worker__isnull=False, job__status=JobStatus.RUNNING)
+        return self.exclude(pk__in=busy.values("worker"))
+
+
 class Worker(models.Model):
     """A machine process that takes jobs. `beat` counts up while it lives; readers watch it move, not the clock."""
 
@@ -50,6 +63,8 @@ class Worker(models.Model):
     beat = models.PositiveBigIntegerField(default=0)
     seen_at = models.DateTimeField(auto_now=True)  # for people to read
     stopped = models.BooleanField(default=False)
+
+    objects = WorkerQuerySet.as_manager()
 
     class Meta:
         ordering: ClassVar = ["name"]
@@ -64,6 +79,17 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def unfinished(self) -> JobQuerySet:
         return self.exclude(status__in=ENDED)
+
+    def claimable(self) -> JobQuerySet:
+        """Queued, not to be cancelled, and with its back-off behind it."""
+        due = Q(not_before=None) | Q(not_before__lte=timezone.now())
+        return self.filter(due, status=JobStatus.QUEUED, cancel_requested=False)
+
+    def in_fair_order(self) -> JobQuerySet:
+        """Teams with the fewest running jobs first, then the oldest."""
+        running = self.model.objects.filter(team=OuterRef("team"), status=JobStatus.RUNNING).order_by().values("team")
+        load = Coalesce(Subquery(running.annotate(n=Count("pk")).values("n")), 0)
+        return self.annotate(team_load=load).order_by("team_load", "created_at", "pk")
 
 
 class Job(models.Model):

@@ -1,0 +1,202 @@
+"""Supervising: what a scripted trainer does decides what becomes of its job."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.conf import LazySettings
+from django.db import OperationalError
+
+from tests.cast import Cast
+from tests.jobs.scripted import ScriptedTrainer, progress
+from tests.make import make_base, make_dataset, make_job, make_worker
+from trainer import events
+from webapp.jobs import lifecycle
+from webapp.jobs.claiming import claim_next
+from webapp.jobs.models import Attempt, Job, JobEvent, JobStatus
+from webapp.jobs.supervisor import Patience, supervise
+
+QUICK = Patience(look=0.02, flush=0.05, cancel=0.4, preempt=0.4, silence={"loading": 0.4}, silence_otherwise=20)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> ScriptedTrainer:
+    return ScriptedTrainer(tmp_path)
+
+
+def claim(cast: Cast) -> Attempt:
+    if not Job.objects.exists():
+        make_job(cast.team)
+    Job.objects.update(not_before=None)
+    attempt = claim_next(make_worker(f"worker-{Attempt.objects.count()}"))
+    assert attempt
+    return attempt
+
+
+def run(attempt: Attempt, trainer: ScriptedTrainer, meanwhile: Callable[[], object] = lambda: None) -> Job:
+    """Supervise to the end; `meanwhile` happens at each look, and says True when the worker shuts down."""
+    supervise(attempt, is_stopping=lambda: meanwhile() is True, trainer=trainer.command, patience=QUICK)
+    attempt.refresh_from_db()
+    return Job.objects.get(pk=attempt.job_id)
+
+
+def once(act: Callable[[], object]) -> Callable[[], None]:
+    todo = [act]
+    return lambda: todo.pop()() and None if todo else None
+
+
+def test_it_works(cast: Cast, trainer: ScriptedTrainer) -> None:
+    attempt = claim(cast)
+    trainer.says(events.Phase(name="training"), progress(1)).logs("a library speaks").publishes(final_loss=1.5)
+    job = run(attempt, trainer)
+    assert (job.status, job.step, attempt.outcome) == (JobStatus.SUCCEEDED, 1, "succeeded")
+    assert job.adapter
+    kinds = list(job.events.values_list("kind", flat=True))
+    assert kinds[0] == kinds[-1] == "status"
+    assert {"phase", "progress", "log", "finished"} <= set(kinds)
+    assert list(job.events.values_list("seq", flat=True)) == list(range(1, len(kinds) + 1))
+    assert "a library speaks\n" in (attempt.folder / "log.txt").read_text()
+
+
+def test_the_spec_names_base_and_rows(cast: Cast, trainer: ScriptedTrainer) -> None:
+    base, version = make_base(), make_dataset(cast.team).versions.get()
+    make_job(cast.team, base=base, version=version)
+    trainer.runs("spec = json.load(open(sys.argv[2]))")
+    trainer.runs("print(sys.argv[1], spec['model']['base'], spec['data']['path'], file=sys.stderr)")
+    trainer.runs("print('secrets', [k for k in os.environ if k == 'SECRET_KEY'], file=sys.stderr)")
+    trainer.runs("print('parent', os.environ['LOWRANK_DIE_WITH_PARENT'], file=sys.stderr)")
+    run(claim(cast), trainer.publishes())
+    lines = list(JobEvent.objects.filter(kind="log").values_list("data__text", flat=True))
+    assert lines == [f"train {base.path} {version.rows_path}", "secrets []", "parent 1"]
+
+
+def test_a_reported_failure_is_told_as_it_is(cast: Cast, trainer: ScriptedTrainer) -> None:
+    failed = events.Failed(code="out_of_memory", text="The GPU is full.", fix="Lower the length.")
+    job = run(claim(cast), trainer.says(failed).exits(5))
+    assert (job.status, job.reason, job.reason_text, job.reason_fix) == (
+        JobStatus.FAILED,
+        "out_of_memory",
+        "The GPU is full.",
+        "Lower the length.",
+    )
+
+
+@pytest.mark.parametrize(("status", "reason"), [(1, "internal"), (7, "disk_full"), (99, "internal"), (0, "internal")])
+def test_an_end_without_a_word_is_a_failure(cast: Cast, trainer: ScriptedTrainer, status: int, reason: str) -> None:
+    job = run(claim(cast), trainer.exits(status))
+    assert (job.status, job.reason) == (JobStatus.FAILED, reason)
+
+
+def test_a_killed_trainer_is_tried_again_from_its_checkpoint(
+    cast: Cast, trainer: ScriptedTrainer, tmp_path: Path
+) -> None:
+    first = claim(cast)
+    job = run(first, trainer.says(progress(1)).checkpoints(1).is_killed())
+    assert (job.status, first.outcome, first.checkpoint_step) == (JobStatus.QUEUED, "interrupted", 1)
+    second = claim(cast)
+    other = ScriptedTrainer(tmp_path, "second").runs("print(sys.argv[-2:], file=sys.stderr)").publishes()
+    job = run(second, other)
+    assert (job.status, job.attempt_number) == (JobStatus.SUCCEEDED, 2)
+    said = JobEvent.objects.filter(kind="log", attempt_number=2).values_list("data__text", flat=True).first()
+    assert said == str(["--resume", str(first.folder / "checkpoints/step-000001")])
+
+
+def test_cancel_ends_the_trainer(cast: Cast, trainer: ScriptedTrainer) -> None:
+    attempt = claim(cast)
+    trainer.stops_when_asked().says(progress(1)).sleeps(30)
+    job = run(attempt, trainer, once(lambda: lifecycle.wish_cancel(attempt.job_id, "alice")))
+    assert (job.status, attempt.outcome) == (JobStatus.CANCELLED, "cancelled")
+
+
+def test_cancel_forces_a_trainer_that_does_not_listen(cast: Cast, trainer: ScriptedTrainer) -> None:
+    attempt = claim(cast)
+    trainer.ignores_being_asked().says(progress(1)).sleeps(30)
+    job = run(attempt, trainer, once(lambda: lifecycle.wish_cancel(attempt.job_id, "alice")))
+    assert job.status == JobStatus.CANCELLED
+    assert job.events.latest("seq").data["reason"] == "forced"
+
+
+def test_a_lost_lease_kills_the_trainer_and_touches_nothing(
+    cast: Cast, trainer: ScriptedTrainer, tmp_path: Path
+) -> None:
+    attempt = claim(cast)
+    trainer.runs(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))").ignores_being_asked().sleeps(30)
+
+    def lose() -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        lifecycle.requeue_interrupted(attempt, "lost")
+
+    job = run(attempt, trainer, once(lose))
+    assert (job.status, attempt.outcome) == (JobStatus.QUEUED, "interrupted")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_silence_is_a_stall(cast: Cast, trainer: ScriptedTrainer) -> None:
+    job = run(claim(cast), trainer.says(events.Phase(name="loading")).sleeps(30))
+    assert (job.status, job.reason) == (JobStatus.FAILED, "stalled")
+    assert "while loading" in job.reason_text
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_shutdown_hands_the_job_back(cast: Cast, trainer: ScriptedTrainer, listens: bool) -> None:
+    attempt = claim(cast)
+    trainer = trainer.stops_when_asked() if listens else trainer.ignores_being_asked()
+    job = run(attempt, trainer.says(progress(1)).sleeps(30), lambda: True)
+    assert (job.status, attempt.outcome, job.fruitless_attempts) == (JobStatus.QUEUED, "preempted", 0)
+
+
+def test_what_the_trainer_started_goes_with_it(cast: Cast, trainer: ScriptedTrainer, tmp_path: Path) -> None:
+    trainer.runs("import subprocess").runs("helper = subprocess.Popen(['sleep', '60'])")
+    trainer.runs(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(helper.pid))").publishes()
+    run(claim(cast), trainer)
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(50):
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("a helper of the trainer outlived it")
+
+
+def test_floods_of_lines_are_bounded(cast: Cast, trainer: ScriptedTrainer) -> None:
+    trainer.runs("for n in range(3000): print('x' * 5000, file=sys.stderr)").publishes()
+    job = run(claim(cast), trainer)
+    logs = list(job.events.filter(kind="log").values_list("data__text", flat=True))
+    assert job.status == JobStatus.SUCCEEDED
+    assert len(logs) < 2000
+    assert max(map(len, logs)) == 2000
+    assert any("lines left out" in text for text in logs)
+
+
+def test_what_is_no_event_is_a_line_of_the_log(cast: Cast, trainer: ScriptedTrainer) -> None:
+    trainer.prints("hello").prints('{"kind": "progress", "n": 1}').prints("10%\r20%\r30%").publishes()
+    job = run(claim(cast), trainer)
+    logs = [event.data["text"] for event in job.events.filter(kind="log")]
+    assert logs == ["hello", '{"kind": "progress", "n": 1}', "30%"]
+    assert job.status == JobStatus.SUCCEEDED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_is_away_loses_nothing(
+    cast: Cast, trainer: ScriptedTrainer, monkeypatch: pytest.MonkeyPatch, settings: LazySettings
+) -> None:
+    settings.HEARTBEAT_SECONDS = 0.05
+    away, real = [True] * 5, lifecycle.record_events
+
+    def record(attempt: Attempt, batch: list[events.Event]) -> int:
+        if away:
+            away.pop()
+            raise OperationalError("the database is away")
+        return real(attempt, batch)
+
+    monkeypatch.setattr(lifecycle, "record_events", record)
+    job = run(claim(cast), trainer.says(progress(1)).sleeps(0.5).says(progress(2)).publishes())
+    assert job.status == JobStatus.SUCCEEDED
+    assert [event.data["step"] for event in job.events.filter(kind="progress")] == [1, 2]
+    assert job.attempts.get().heartbeat > 2

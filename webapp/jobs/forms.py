@@ -1,0 +1,180 @@
+"""The form of a new job, built from TrainSpec: names, types, limits, choices and hints all come from there."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, cast, get_type_hints
+from uuid import uuid4
+
+from django import forms
+
+from trainer.presets import PRESET_NAMES, preset
+from trainer.spec import PARTS, TARGET_GROUPS, Issue, Option, SpecError, TrainSpec, choices_of, option_of
+from webapp.accounts.models import Team, User
+from webapp.adapters.models import BaseModel
+from webapp.datasets.models import DatasetVersion
+
+# What the job itself knows: its base model and its dataset.
+FILLED_IN = ("model.base", "model.revision", "data.path")
+# Where a plain name would puzzle; every other label is the field's own name.
+LABELS = {"r": "Rank (r)", "lora_alpha": "Strength (lora_alpha)", "lora_dropout": "Dropout", "holdout": "Held out"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecField:
+    """One value of a spec and its place in the form."""
+
+    part: str
+    name: str
+    option: Option
+    default: Any
+
+    @property
+    def path(self) -> str:
+        return f"{self.part}.{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Its name in the form."""
+        return f"{self.part}_{self.name}"
+
+    @property
+    def hint(self) -> Any:
+        return get_type_hints(PARTS[self.part])[self.name]
+
+    @property
+    def label(self) -> str:
+        plain = LABELS.get(self.name, self.name.replace("_", " ").capitalize())
+        return f"{plain}, {self.option.unit}" if self.option.unit and self.option.unit not in plain.lower() else plain
+
+
+def spec_fields() -> Iterator[SpecField]:
+    """Every value of a spec that a person sets."""
+    for part, cls in PARTS.items():
+        for item in dataclasses.fields(cls):
+            found = SpecField(part, item.name, option_of(item), item.default)
+            if found.path not in FILLED_IN:
+                yield found
+
+
+def form_value(value: Any) -> Any:
+    """A value of a spec as its field shows it: a list of module names on one line, a list of prompts one per line."""
+    if not isinstance(value, tuple):
+        return value
+    return ", ".join(value) if all(" " not in one for one in value) else "\n".join(value)
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """All values of the form under a preset."""
+    changed = preset(name)
+    return {one.key: form_value(changed.get(one.part, {}).get(one.name, one.default)) for one in spec_fields()}
+
+
+def all_presets() -> dict[str, dict[str, Any]]:
+    return {name: preset_values(name) for name in PRESET_NAMES}
+
+
+class VersionChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic when it runs
+    def label_from_instance(self, obj: DatasetVersion) -> str:
+        return f"{obj} · {obj.row_count:,} rows"
+
+
+class JobForm(forms.Form):
+    """What to train, how much, how. `cleaned_data["spec"]` is the TrainSpec."""
+
+    name = forms.CharField(max_length=120, label="Name", help_text="The adapter will be called so.")
+    base_model = forms.ModelChoiceField(
+        BaseModel.objects.none(), label="Base model", empty_label=None, help_text="The model that learns."
+    )
+    dataset_version = VersionChoice(
+        DatasetVersion.objects.none(), label="Dataset", empty_label=None, help_text="What it learns from."
+    )
+    form_key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid4)
+
+    def __init__(self, *args: Any, user: User, team: Team, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._choice("base_model").queryset = BaseModel.objects.ready()
+        versions = DatasetVersion.objects.visible_to(user).ready().filter(dataset__team=team)
+        self._choice("dataset_version").queryset = versions.select_related("dataset").order_by("-created_at")
+        for one in spec_fields():
+            self.fields[one.key] = _field(one)
+
+    def _choice(self, name: str) -> "forms.ModelChoiceField[Any]":
+        return cast("forms.ModelChoiceField[Any]", self.fields[name])
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        self._check_length(cleaned)
+        try:
+            spec = TrainSpec.from_dict(_spec_data(cleaned))
+        except SpecError as error:
+            self._show(error.issues)
+            return cleaned
+        self._show(spec.issues())
+        return cleaned | {"spec": spec}
+
+    def _check_length(self, cleaned: Mapping[str, Any]) -> None:
+        base, length = cleaned.get("base_model"), cleaned.get("data_max_seq_length")
+        reads = base.facts.get("context_length") if base else None
+        if base and reads and length and length > reads:
+            self.add_error("data_max_seq_length", f"{base.name} reads at most {reads} tokens. Use at most {reads}.")
+
+    def _show(self, issues: list[Issue]) -> None:
+        """Each issue at its field, unless the field itself was unreadable already."""
+        for issue in issues:
+            key = issue.path.replace(".", "_", 1)
+            if key not in self.errors:
+                self.add_error(key if key in self.fields else None, f"{issue.problem} {issue.fix}")
+
+    # Groups of the page
+
+    def how_much(self) -> list[forms.BoundField]:
+        return self._bound("data", "optim")
+
+    def how(self) -> list[forms.BoundField]:
+        return self._bound("model", "lora")
+
+    def other_options(self) -> list[forms.BoundField]:
+        return [self[one.key] for one in spec_fields() if not one.option.common]
+
+    def _bound(self, *parts: str) -> list[forms.BoundField]:
+        return [self[one.key] for one in spec_fields() if one.option.common and one.part in parts]
+
+
+def _field(one: SpecField) -> forms.Field:
+    """The form field of a value, by its type. Limits are the browser's to show and the spec's to check."""
+    common: dict[str, Any] = {"label": one.label, "help_text": one.option.meaning, "initial": form_value(one.default)}
+    limits = {
+        key: f"{value:g}" for key, value in (("min", one.option.low), ("max", one.option.high)) if value is not None
+    }
+    if words := choices_of(PARTS[one.part], one.name):
+        return forms.ChoiceField(choices=[(word, word) for word in words], **common)
+    if one.hint is bool:
+        return forms.BooleanField(required=False, **common)
+    if one.hint is int:
+        return forms.IntegerField(widget=forms.NumberInput(attrs=limits), **common)
+    if one.hint is float:
+        return forms.FloatField(widget=forms.NumberInput(attrs=limits | {"step": "any"}), **common)
+    if one.hint == tuple[str, ...]:
+        return forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 3}), **common)
+    return forms.CharField(max_length=2000, **common)
+
+
+def _spec_data(cleaned: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data for `TrainSpec.from_dict`; what could not be read is left to its default, its error stands already."""
+    base, version = cleaned.get("base_model"), cleaned.get("dataset_version")
+    data: dict[str, Any] = {part: {} for part in PARTS}
+    data["model"] |= {"base": base.path if base else "-", "revision": base.revision if base else ""}
+    data["data"] |= {"path": str(version.rows_path) if version else "-"}
+    for one in spec_fields():
+        if one.key in cleaned:
+            data[one.part][one.name] = _spec_value(one, cleaned[one.key])
+    return data
+
+
+def _spec_value(one: SpecField, value: Any) -> Any:
+    if one.hint == tuple[str, ...]:
+        return [line.strip() for line in value.splitlines() if line.strip()]
+    if one.hint == str | tuple[str, ...] and value.strip() not in TARGET_GROUPS:
+        # One word without a comma is a group of layers, misspelt perhaps; names of modules are a list.
+        return [name.strip() for name in value.split(",") if name.strip()] if "," in value else value.strip()
+    return value

@@ -1,0 +1,82 @@
+"""What people ask for: submit a job, ask for its end, try again."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.db import IntegrityError, transaction
+
+from trainer.spec import TrainSpec
+from webapp.accounts.audit import record
+from webapp.accounts.models import Team, User
+from webapp.adapters.models import BaseModel
+from webapp.common.errors import UserError
+from webapp.datasets.models import DatasetVersion
+from webapp.jobs import lifecycle
+from webapp.jobs.doorbell import ring
+from webapp.jobs.models import Job, JobStatus
+
+
+def submit_job(
+    *,
+    user: User,
+    name: str,
+    base_model: BaseModel,
+    dataset_version: DatasetVersion,
+    spec: TrainSpec,
+    form_key: UUID,
+) -> Job:
+    """Queue a job of the dataset's team and ring the doorbell. The same `form_key` gives the job of the first time."""
+    if not base_model.is_ready:
+        raise UserError("base_not_ready", name=base_model.name)
+    if not dataset_version.is_ready:
+        raise UserError("dataset_not_ready", status=dataset_version.status)
+    asked = {"base_model": base_model, "dataset_version": dataset_version, "spec": _portable(spec)}
+    return _create(user=user, team=dataset_version.team, name=name, form_key=form_key, **asked)
+
+
+def request_cancel(*, user: User, job: Job) -> None:
+    """Cancel a queued job at once; ask the worker of a running one to. Raises UserError when it has ended."""
+    with transaction.atomic():
+        # In this order: what leaves the queue between the two is running, and what is running may go back to it.
+        done = (
+            lifecycle.cancel_queued(job.pk, str(user))
+            or lifecycle.wish_cancel(job.pk, str(user))
+            or lifecycle.cancel_queued(job.pk, str(user))
+        )
+        if done:
+            record(actor=user, action="job.cancel", team=job.team, target=job.name)
+    if not done:
+        job.refresh_from_db()
+        raise UserError("job_finished", status=job.status)
+
+
+def retry_job(*, user: User, job: Job) -> Job:
+    """A new job that asks for the same. Raises UserError unless the old one failed or was cancelled."""
+    if job.status == JobStatus.SUCCEEDED:
+        raise UserError("job_finished", status=job.status)
+    if not job.has_ended:
+        raise UserError("job_running", status=job.status)
+    asked = {"base_model": job.base_model, "dataset_version": job.dataset_version, "spec": job.spec}
+    return _create(user=user, team=job.team, name=job.name, form_key=uuid4(), **asked)
+
+
+def _create(*, user: User, team: Team, name: str, form_key: UUID, **asked: Any) -> Job:
+    try:
+        with transaction.atomic():
+            job = Job.objects.create(team=team, name=name, created_by=user, form_key=form_key, **asked)
+            record(actor=user, action="job.submit", team=team, target=name)
+            transaction.on_commit(ring)
+    except IntegrityError:
+        first = Job.objects.filter(form_key=form_key, team=team, created_by=user).first()
+        if first is None:  # somebody else's key, or another constraint
+            raise
+        return first
+    return job
+
+
+def _portable(spec: TrainSpec) -> dict[str, Any]:
+    """The spec without this machine's folders: which base and rows are meant is in the job's own columns."""
+    plain = spec.to_dict()
+    plain["model"] |= {"base": "", "revision": ""}
+    plain["data"] |= {"path": ""}
+    return plain

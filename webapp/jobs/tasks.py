@@ -1,0 +1,59 @@
+"""Doors of the jobs app to Celery."""
+
+import logging
+import threading
+import time
+from functools import cache
+
+from celery import shared_task
+
+from webapp.common.errors import UserError
+from webapp.jobs import lifecycle
+from webapp.jobs.claiming import claim_next
+from webapp.jobs.doorbell import ring
+from webapp.jobs.models import Attempt, Job
+from webapp.jobs.reaper import Reaper
+from webapp.jobs.supervisor import supervise
+from webapp.jobs.worker_process import is_going, this_worker
+
+logger = logging.getLogger(__name__)
+
+_reconciling = threading.Lock()
+
+
+@shared_task(name="jobs.work")
+def work() -> None:
+    """The doorbell rang: carry the next job through, then ring for the one after it."""
+    if is_going() or not (attempt := claim_next(this_worker())):
+        return
+    carry_through(attempt)
+    if Job.objects.claimable().exists():
+        ring()
+
+
+def carry_through(attempt: Attempt) -> None:
+    """Supervise; whatever goes wrong in our own code ends the job with a number to look for in the log."""
+    try:
+        supervise(attempt, is_stopping=is_going)
+    except UserError as error:
+        lifecycle.fail(attempt, "internal", error.text, error.fix)
+    except Exception:
+        name = f"{attempt.job_id}/a{attempt.number}"
+        logger.exception("job %s: the supervisor failed", name)
+        lifecycle.fail(attempt, "internal", "Something went wrong on our side.", f"The server's log says more: {name}.")
+
+
+@cache
+def _reaper() -> Reaper:
+    return Reaper()
+
+
+@shared_task(name="jobs.reconcile")
+def reconcile() -> None:
+    """Beat's regular look at everything that may have been lost."""
+    if not _reconciling.acquire(blocking=False):  # one look at a time; the next one comes soon
+        return
+    try:
+        _reaper().reconcile(time.monotonic())
+    finally:
+        _reconciling.release()
