@@ -1,0 +1,124 @@
+"""`python -m trainer`: train, check and fetch; events as JSON lines on stdout, all else on stderr."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer import failures
+from trainer.errors import EXIT_CODES, Stopped, TrainerError
+from trainer.events import Finished
+from trainer.process import EventStream, StopWish, die_with_parent
+from trainer.spec import SpecError, TrainSpec
+
+# Loaded only when their command runs, by name: `check` runs often and must not wait a second for torch.
+HEAVY = {"train": "trainer.sft", "check": "trainer.formats.check", "fetch": "trainer.bases"}
+
+EXIT_TEXT = "exit codes: " + ", ".join(f"{number} {name}" for name, number in EXIT_CODES.items())
+EVENTS_TEXT = "Events are written to stdout, one JSON object a line; everything else goes to stderr."
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command. Returns the process's exit code."""
+    given = _parser().parse_args(arguments)
+    die_with_parent()
+    should_stop = StopWish()
+    stream = EventStream()
+    try:
+        given.run(given, importlib.import_module(HEAVY[given.command]), stream, should_stop)
+    except Stopped:
+        return EXIT_CODES["stopped"]
+    except Exception as error:  # noqa: BLE001 # the one place in the trainer where any failure gets its name
+        named = failures.named(error)
+        stream.emit(failures.as_event(named))
+        return named.exit_code
+    return EXIT_CODES["finished"]
+
+
+def run_train(given: argparse.Namespace, sft: Any, stream: EventStream, should_stop: Callable[[], bool]) -> None:
+    sft.train(read_spec(given.spec), out=given.out, resume=given.resume, emit=stream.emit, should_stop=should_stop)
+
+
+def run_check(given: argparse.Namespace, check: Any, stream: EventStream, should_stop: Callable[[], bool]) -> None:
+    check.check_file(given.file, given.out, skip_bad_rows=given.skip_bad_rows, emit=stream.emit)
+
+
+def run_fetch(given: argparse.Namespace, bases: Any, stream: EventStream, should_stop: Callable[[], bool]) -> None:
+    if given.what == "folder":
+        facts = bases.inspect_folder(given.path)
+        folder = given.path
+    else:
+        folder = given.out
+        if given.what == "demo":
+            facts = bases.fetch_demo(folder, stream.emit)
+        else:
+            facts = bases.fetch_hub(given.id, given.revision, folder, stream.emit)
+    stream.emit(Finished(folder=str(folder), facts=facts))
+
+
+def read_spec(path: Path) -> TrainSpec:
+    """A spec from YAML or JSON. Raises TrainerError(user_config) with every problem of it."""
+    try:
+        return TrainSpec.from_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainerError("user_config", f"The spec {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise TrainerError("user_config", f"The spec {path} is no text.", "Write it as UTF-8.") from error
+    except SpecError as error:
+        text = " ".join(f"{one.path}: {one.problem}".removeprefix(": ") for one in error.issues)
+        raise TrainerError("user_config", text, error.issues[0].fix) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=EVENTS_TEXT, epilog=EXIT_TEXT)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser(
+        "train",
+        help="train an adapter",
+        description="Train as SPEC says, write checkpoints to DIR/checkpoints and the adapter to DIR/adapter. "
+        "SIGTERM or Ctrl-C writes a checkpoint of the last whole step and ends with exit code 75. " + EVENTS_TEXT,
+        epilog=EXIT_TEXT,
+    )
+    train.add_argument("spec", metavar="SPEC", type=Path, help="YAML or JSON file with the parts model, lora, data, …")
+    train.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    train.add_argument(
+        "--resume", metavar="FOLDER", type=Path, help="a checkpoint, or a folder of them: the newest sound one is taken"
+    )
+    train.set_defaults(run=run_train)
+
+    check = commands.add_parser(
+        "check",
+        help="check a dataset file",
+        description="Write DIR/report.json and, when the file can be used, DIR/rows.parquet. " + EVENTS_TEXT,
+        epilog=EXIT_TEXT,
+    )
+    check.add_argument("file", metavar="FILE", type=Path, help="a JSON or JSONL file")
+    check.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    check.add_argument("--skip-bad-rows", action="store_true", help="use the good rows of a file that has bad ones")
+    check.set_defaults(run=run_check)
+
+    _add_fetch(commands)
+    return parser
+
+
+def _add_fetch(commands: Any) -> None:
+    fetch = commands.add_parser(
+        "fetch", help="bring a base model here", description="Bring a base model here. " + EVENTS_TEXT, epilog=EXIT_TEXT
+    )
+    fetch.set_defaults(run=run_fetch)
+    kinds = fetch.add_subparsers(dest="what", required=True)
+    demo = kinds.add_parser("demo", help="the demo model", epilog=EXIT_TEXT)
+    hub = kinds.add_parser("hub", help="a model of the hub, by id and revision", epilog=EXIT_TEXT)
+    hub.add_argument("id", metavar="ID", help="owner/name")
+    hub.add_argument("--revision", default="", help="branch, tag or commit; the main branch when left out")
+    for kind in (demo, hub):
+        kind.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the model is to lie")
+    folder = kinds.add_parser("folder", help="check a folder that holds a model", epilog=EXIT_TEXT)
+    folder.add_argument("path", metavar="PATH", type=Path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

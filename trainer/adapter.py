@@ -1,0 +1,115 @@
+"""The finished adapter: a folder that loads in plain PEFT and carries what made it, written whole and read back."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from trainer.errors import TrainerError
+from trainer.manifest import sha256_of, whole_folder
+from trainer.model_card import model_card
+from trainer.run import Run, write_lines
+from trainer.spec import TrainSpec
+
+MANIFEST = "manifest.json"
+WEIGHTS = "adapter_model.safetensors"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+
+
+def save_adapter(run: Run) -> dict[str, Any]:
+    """Write and verify `run.out`/adapter, replacing one of an earlier attempt. Returns what to remember of it."""
+    facts = adapter_facts(run)
+    target = run.out / "adapter"
+    shutil.rmtree(target, ignore_errors=True)
+    made_from = {
+        "base": base_name(run.spec),
+        "base_revision": run.spec.model.revision,
+        "base_hash": run.inputs.base_hash,
+        "dataset_hash": run.inputs.dataset_hash,
+        "dataset_rows": run.dataset.rows,
+    }
+    with whole_folder(target, name=MANIFEST, facts={**made_from, **facts}) as folder:
+        _write_config(run, folder)
+        save_file(run.optimizer.masters_on_cpu(), folder / WEIGHTS, metadata={"format": "pt"})
+        _check_weights(run, folder / WEIGHTS)
+        facts["weights_sha256"] = sha256_of(folder / WEIGHTS)
+        for name in TOKENIZER_FILES:
+            if (run.base / name).is_file():
+                shutil.copyfile(run.base / name, folder / name)
+        spec = portable(run.spec)
+        (folder / "spec.json").write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
+        write_lines(folder / "metrics.jsonl", run.position.metrics)
+        (folder / "README.md").write_text(model_card(spec, {**made_from, **facts}), encoding="utf-8")
+    return facts
+
+
+def adapter_facts(run: Run) -> dict[str, Any]:
+    """What a run came to, in numbers."""
+    steps, measured = run.metrics("progress"), run.metrics("evaluated")
+    facts: dict[str, Any] = {
+        "steps": run.position.step,
+        "loss": steps[-1]["loss"],
+        "trained_tokens": run.position.trained_tokens,
+        "seconds": round(run.position.seconds, 3),
+        "peak_memory_bytes": run.model.device.peak_bytes(),
+        "parameters": sum(weight.numel() for weight in run.model.lora.values()),
+    }
+    if measured:
+        first, last = measured[0], measured[-1]
+        facts |= {"evaluation_loss": last["loss"], "perplexity": last["perplexity"], "accuracy": last["accuracy"]}
+        facts |= {"evaluation_loss_before": first["loss"], "evaluation_rows": last["rows"]}
+    return facts
+
+
+def base_name(spec: TrainSpec) -> str:
+    """What the base is called where there is no path of ours: its hub id, or its folder's name."""
+    base = Path(spec.model.base)
+    return base.name if base.is_absolute() or base.is_dir() else spec.model.base
+
+
+def portable(spec: TrainSpec) -> TrainSpec:
+    """The spec without paths of this machine."""
+    return dataclasses.replace(
+        spec,
+        model=dataclasses.replace(spec.model, base=base_name(spec)),
+        data=dataclasses.replace(spec.data, path=Path(spec.data.path).name),
+    )
+
+
+def _write_config(run: Run, folder: Path) -> None:
+    """adapter_config.json as PEFT writes it, for inference and with a base name that a person can change."""
+    config = run.model.peft.peft_config["default"].to_dict()
+    config |= {
+        "base_model_name_or_path": base_name(run.spec),
+        "revision": run.spec.model.revision or None,
+        "inference_mode": True,
+        "target_modules": sorted(config["target_modules"]),
+    }
+    text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def _check_weights(run: Run, path: Path) -> None:
+    """Read back what was written: the same names and shapes, and no number that is none."""
+    written = load_file(path)
+    expected = {name: weight.shape for name, weight in run.model.lora.items()}
+    if {name: weight.shape for name, weight in written.items()} != expected:
+        raise TrainerError("internal", "The written adapter is not the one that was trained.", "Try again.")
+    if not all(bool(torch.isfinite(weight).all()) for weight in written.values()):
+        raise TrainerError(
+            "diverged", "The trained weights are not finite numbers.", "Use a lower learning rate and train again."
+        )

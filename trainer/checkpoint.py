@@ -1,0 +1,165 @@
+"""Verified, resumable states of a run: what is in one, when one is due, which one to go on from."""
+
+import dataclasses
+import json
+import re
+import shutil
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from trainer.errors import TrainerError
+from trainer.events import Checkpoint, Emit, Log
+from trainer.manifest import verify, whole_folder
+from trainer.optimizer import MasterAdamW
+from trainer.spec import TrainSpec
+
+MANIFEST = "MANIFEST.json"
+KEEP = 2
+SECONDS_BETWEEN = 300.0
+SHARE_OF_STEPS = 0.1
+SAVING_SHARE = 0.05  # no more than this share of the time goes into checkpoints of the second kind
+NAME = re.compile(r"step-\d{6,}")
+
+# What may differ between attempts: where things lie on a machine, and how the work is cut to fit its memory.
+FREE_TO_DIFFER = {
+    "model": ("base", "revision"),
+    "data": ("path",),
+    "optim": ("micro_batch_tokens", "gradient_checkpointing"),
+}
+
+
+@dataclass
+class Position:
+    """How far a run is: all that is needed beside the weights to go on exactly where it stopped.
+
+    Rows and dropout of a step are functions of the seed and the step's number, so `step` is also the place in the data
+    and the state of the random numbers. `started` is what chat templates take for today, `budget` how many tokens go
+    through the model at once: another cut of a window would round differently.
+    """
+
+    started: str
+    budget: int = 0
+    step: int = 0
+    trained_tokens: int = 0
+    seconds: float = 0.0
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run was made from; a checkpoint fits no other."""
+
+    spec: TrainSpec
+    dataset_hash: str
+    base_hash: str
+    of: int
+
+    def facts(self) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads(json.dumps(self.spec.to_dict()))
+        for part, names in FREE_TO_DIFFER.items():
+            for name in names:
+                del spec[part][name]
+        return {"spec": spec, "dataset_hash": self.dataset_hash, "base_hash": self.base_hash, "of": self.of}
+
+
+def find_checkpoint(path: Path, emit: Emit) -> Path | None:
+    """The checkpoint to go on from: `path` itself, or the newest verified one in a folder of checkpoints.
+
+    Raises TrainerError(input_changed) when `path` is a damaged checkpoint. Damaged ones in a folder are passed over.
+    """
+    if NAME.fullmatch(path.name) or (path / MANIFEST).is_file():
+        verify(path, name=MANIFEST)
+        return path
+    if not path.is_dir():
+        raise TrainerError("user_config", f"There is no checkpoint {path.name}.", "Check the path, or start afresh.")
+    for folder in reversed(_listed(path)):
+        try:
+            verify(folder, name=MANIFEST)
+        except TrainerError as error:
+            emit(Log(level="warning", text=error.text))
+        else:
+            return folder
+    emit(Log(level="warning", text="There is no checkpoint that can be used: starting from the beginning"))
+    return None
+
+
+def started_at(folder: Path) -> datetime:
+    """When the run of a verified checkpoint began; its templates were rendered for that day."""
+    return datetime.fromisoformat(_read_state(folder)["started"])
+
+
+def load_checkpoint(folder: Path, inputs: Inputs, optimizer: MasterAdamW) -> Position:
+    """Put a verified checkpoint's weights and state into `optimizer`. Raises TrainerError(input_changed)."""
+    manifest = verify(folder, name=MANIFEST)
+    for name, value in inputs.facts().items():
+        if manifest.get(name) != value:
+            raise TrainerError("input_changed", _changed(name, manifest.get(name), value), "Start the training afresh.")
+    try:
+        optimizer.load(load_file(folder / "lora.safetensors"), load_file(folder / "optimizer.safetensors"))
+    except (KeyError, RuntimeError) as error:
+        text = f"{folder.name} holds other weights than this spec makes."
+        raise TrainerError("input_changed", text, "Start the training afresh.") from error
+    return Position(**_read_state(folder))
+
+
+def _changed(name: str, old: Any, new: Any) -> str:
+    if name != "spec" or not isinstance(old, dict):
+        what = {"dataset_hash": "dataset", "base_hash": "base model", "of": "number of steps"}.get(name, name)
+        return f"The {what} is not the one the checkpoint was made from."
+    values = [f"{part}.{key}" for part, inner in new.items() if isinstance(inner, dict) for key in inner]
+    differing = [path for path in values if _at(old, path) != _at(new, path)]
+    return f"The spec differs from the checkpoint's in {', '.join(differing) or 'its version'}."
+
+
+def _at(spec: dict[str, Any], path: str) -> Any:
+    part, key = path.split(".")
+    inner = spec.get(part)
+    return inner.get(key) if isinstance(inner, dict) else None
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
+class Checkpoints:
+    """The checkpoints of one attempt, under one folder. One is due every five minutes, and every tenth of the steps."""
+
+    def __init__(self, folder: Path, inputs: Inputs, emit: Emit) -> None:
+        self._folder = folder
+        self._inputs = inputs
+        self._emit = emit
+        self._every = max(1, round(inputs.of * SHARE_OF_STEPS))
+        self._last = time.monotonic()
+        self._cost = 0.0
+
+    def due(self, step: int) -> bool:
+        waited = time.monotonic() - self._last
+        affordable = waited * SAVING_SHARE >= self._cost
+        return step < self._inputs.of and (waited >= SECONDS_BETWEEN or (step % self._every == 0 and affordable))
+
+    def save(self, position: Position, optimizer: MasterAdamW) -> None:
+        """Write and verify a checkpoint, report it, and remove all but the newest two."""
+        began = time.monotonic()
+        target = self._folder / f"step-{position.step:06d}"
+        if not target.exists():
+            with whole_folder(target, name=MANIFEST, facts={"step": position.step, **self._inputs.facts()}) as folder:
+                save_file(optimizer.masters_on_cpu(), folder / "lora.safetensors")
+                save_file(optimizer.state(), folder / "optimizer.safetensors")
+                (folder / "state.json").write_text(json.dumps(dataclasses.asdict(position)), encoding="utf-8")
+        self._emit(Checkpoint(step=position.step, folder=f"{self._folder.name}/{target.name}"))
+        for old in _listed(self._folder)[:-KEEP]:
+            shutil.rmtree(old, ignore_errors=True)
+        self._last = time.monotonic()
+        self._cost = self._last - began
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Checkpoint folders from the oldest to the newest step."""
+    found = [one for one in folder.iterdir() if NAME.fullmatch(one.name) and one.is_dir()]
+    return sorted(found, key=lambda one: int(one.name.removeprefix("step-")))

@@ -1,0 +1,211 @@
+"""From canonical rows to what the loop eats: rendered once, held-out rows apart, cut into windows and micro-batches."""
+
+import hashlib
+import math
+import random
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trainer.errors import TrainerError
+from trainer.events import Emit, Log
+from trainer.formats import Row, iter_rows
+from trainer.formats.canonical import canonical_json
+from trainer.formats.check import check_file
+from trainer.rendering import Example, Renderer
+from trainer.spec import TrainSpec
+
+
+@dataclass(frozen=True)
+class Item:
+    """An example ready to train: `ids` up to the last trained token, `trained` one byte a token."""
+
+    ids: "array[int]"
+    trained: bytes
+
+    @property
+    def labels(self) -> int:
+        """Trained tokens. The first token of a row is never one: nothing predicts it."""
+        return sum(self.trained)
+
+    @property
+    def length(self) -> int:
+        """Tokens that go through the model. The last one is only ever predicted."""
+        return len(self.ids) - 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All rows of a training. `content_hash` is the rows' own, whatever file they lie in."""
+
+    train: list[Item]
+    holdout: list[Item]
+    content_hash: str
+    rows: int
+    truncated: int
+    untrained: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(item.length for item in self.train)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows that go through the model at once, padded on the right.
+
+    ids: (rows, width). places: where, in the flattened hidden states, a trained token is predicted; labels: which.
+    `tokens` counts real tokens.
+    """
+
+    ids: torch.Tensor
+    places: torch.Tensor
+    labels: torch.Tensor
+    tokens: int
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        return MicroBatch(self.ids.to(device), self.places.to(device), self.labels.to(device), self.tokens)
+
+
+def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
+    """Read, render and split the rows of a spec. Raises TrainerError(dataset_invalid) when nothing could be learnt."""
+    path = Path(spec.data.path)
+    if not path.is_file():
+        raise TrainerError("user_config", f"There is no file {path.name}.", "Check data.path.")
+    with tempfile.TemporaryDirectory() as folder:
+        if path.suffix != ".parquet":
+            check_file(path, Path(folder), skip_bad_rows=False, emit=lambda event: None)
+            path = Path(folder) / "rows.parquet"
+        dataset = _render_rows(iter_rows(path), spec, renderer)
+    _report(dataset, spec, emit)
+    return dataset
+
+
+def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> Dataset:
+    content = hashlib.sha256()
+    items: list[tuple[str, Item]] = []
+    truncated = untrained = total = 0
+    for row in rows:
+        total += 1
+        content.update(_row_bytes(row))
+        example = _render_row(row, spec, renderer)
+        truncated += example.truncated
+        item = _item(example)
+        if item is None:
+            untrained += 1
+        else:
+            items.append((row.id, item))
+    train, holdout = _split(items, share=spec.data.holdout, seed=spec.optim.seed)
+    return Dataset(train, holdout, content.hexdigest(), total, truncated, untrained)
+
+
+def _row_bytes(row: Row) -> bytes:
+    tools = canonical_json(row.tools) if row.tools is not None else ""
+    return f"{canonical_json(row.messages)}\n{tools}\n".encode()
+
+
+def _render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> Example:
+    try:
+        return renderer.example(
+            row.messages,
+            tools=row.tools,
+            train_on=spec.data.train_on,
+            max_seq_length=spec.data.max_seq_length,
+        )
+    except TrainerError as error:
+        raise TrainerError(error.code, f"Line {row.line} of the dataset: {error.text}", error.fix) from error
+
+
+def _item(example: Example) -> Item | None:
+    """What of an example is worth computing: nothing after its last trained token changes the loss."""
+    trained = bytes([0, *example.trained[1:]])
+    end = trained.rfind(1) + 1
+    return Item(array("i", example.ids[:end]), trained[:end]) if end else None
+
+
+def _split(items: list[tuple[str, Item]], *, share: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """Keep `share` of the rows aside, chosen by their ids: the same rows whatever order they come in."""
+    aside = min(max(1, round(len(items) * share)), len(items) - 1) if share and len(items) > 1 else 0
+    ranked = sorted(range(len(items)), key=lambda at: hashlib.sha256(f"{seed}:{items[at][0]}".encode()).digest())
+    held = set(ranked[:aside])
+    train = [item for at, (_, item) in enumerate(items) if at not in held]
+    return train, [items[at][1] for at in sorted(held)]
+
+
+def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
+    if not dataset.rows:
+        raise TrainerError("dataset_invalid", "The dataset has no rows.", "Upload a file with at least one row.")
+    if not dataset.train:
+        raise TrainerError(
+            "dataset_invalid",
+            f"None of the {dataset.rows:,} rows has a token to learn within {spec.data.max_seq_length} tokens.",
+            "Raise data.max_seq_length, or check that the rows hold answers of the assistant.",
+        )
+    emit(
+        Log(
+            text=f"{len(dataset.train):,} rows to learn from ({dataset.tokens:,} tokens), "
+            f"{len(dataset.holdout):,} held out"
+        )
+    )
+    if dataset.truncated:
+        text = f"{dataset.truncated:,} rows are longer than {spec.data.max_seq_length} tokens and were cut"
+        emit(Log(level="warning", text=text))
+    if dataset.untrained:
+        emit(Log(level="warning", text=f"{dataset.untrained:,} rows have no token to learn and were left out"))
+
+
+class Plan:
+    """Which rows each optimizer step learns from: a pure function of the seed and the step's number.
+
+    Every epoch is a fresh shuffle cut into windows of `batch_size` rows; the last window of an epoch may be shorter.
+    """
+
+    def __init__(self, items: Sequence[Item], spec: TrainSpec) -> None:
+        self._items = items
+        self._rows = spec.optim.batch_size
+        self._seed = spec.optim.seed
+        self.steps_per_epoch = math.ceil(len(items) / self._rows)
+        steps = max(1, round(spec.optim.epochs * self.steps_per_epoch))
+        self.steps = min(steps, spec.optim.max_steps) if spec.optim.max_steps else steps
+        self._epoch = -1
+        self._order: list[int] = []
+
+    def window(self, step: int) -> list[Item]:
+        """The rows of step number `step`, from 0 on."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._order = list(range(len(self._items)))
+            random.Random(f"{self._seed}:{epoch}").shuffle(self._order)  # noqa: S311 # an order, not a secret
+            self._epoch = epoch
+        return [self._items[at] for at in self._order[within * self._rows :][: self._rows]]
+
+
+def micro_batches(items: Sequence[Item], budget: int) -> list[MicroBatch]:
+    """Cut a window into passes of at most `budget` tokens, rows of like length together: hardly any padding is left.
+
+    A single row longer than the budget gets a pass of its own.
+    """
+    ordered = sorted(items, key=lambda item: item.length, reverse=True)
+    batches = []
+    while ordered:
+        fitting = max(1, budget // ordered[0].length)
+        batches.append(_pad(ordered[:fitting]))
+        ordered = ordered[fitting:]
+    return batches
+
+
+def _pad(items: Sequence[Item]) -> MicroBatch:
+    width = items[0].length
+    ids = torch.zeros((len(items), width), dtype=torch.long)
+    places: list[int] = []
+    labels: list[int] = []
+    for row, item in enumerate(items):
+        ids[row, : item.length] = torch.tensor(item.ids[:-1], dtype=torch.long)
+        learnt = [at for at, flag in enumerate(item.trained) if flag]
+        places += [row * width + at - 1 for at in learnt]
+        labels += [item.ids[at] for at in learnt]
+    return MicroBatch(ids, torch.tensor(places), torch.tensor(labels), sum(item.length for item in items))

@@ -1,0 +1,88 @@
+"""What this machine computes with: the device, the number format it is fast in, and how much memory is left."""
+
+import ctypes
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+CUDA_BFLOAT16 = (8, 0)  # older GPUs emulate it, slower than float32
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator, or the processor."""
+
+    place: torch.device
+    dtype: torch.dtype
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.place.type == "cuda"
+
+    def free_bytes(self) -> int:
+        """Memory that this process could still take."""
+        if self.is_cuda:
+            free, _ = torch.cuda.mem_get_info(self.place)
+            return free + torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)
+        return _free_ram()
+
+    def peak_bytes(self) -> int:
+        """The most memory this process held so far, on the device it computes on."""
+        if self.is_cuda:
+            return torch.cuda.max_memory_reserved(self.place)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def find_device(dtype: str = "auto") -> Device:
+    """The first GPU or else the processor, with the wanted number format or the fastest sound one."""
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return Device(device, DTYPES[dtype] if dtype != "auto" else _fast_dtype(device))
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= CUDA_BFLOAT16
+    else:
+        fast = bool({"avx512_bf16", "amx_bf16"} & _processor_flags())
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _processor_flags() -> set[str]:
+    """What the processor can do, in Linux's words; empty where Linux does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def _free_ram() -> int:
+    """Available memory of the machine, or what its container may still take where that is less."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    free = os.sysconf("SC_AVPHYS_PAGES") * page
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable"):
+            free = int(line.split()[1]) * 1024
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else max(0, min(free, int(limit) - used))
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for reuse: on a CPU, handing each step's buffers back and faulting them in
+    again costs more than a tenth of the time. Does nothing where the library is not glibc."""
+    try:
+        library = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return
+    trim_threshold, mmap_max, top_pad = -1, -4, -2  # the numbers of glibc's malloc.h
+    library.mallopt(mmap_max, 0)
+    library.mallopt(trim_threshold, 2**31 - 1)
+    library.mallopt(top_pad, 64 * 2**20)

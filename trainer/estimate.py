@@ -1,0 +1,206 @@
+"""What a spec will take, told before it runs: memory by item, time, and what would lower the largest item. No torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from trainer.spec import TrainSpec
+
+Facts = Mapping[str, Any]
+
+# Bytes a value of a frozen linear layer takes. nf4: half a byte and a share of its block's scale (double quantised).
+STORED = {"nf4": 0.516, "int8": 1.004, "none": 2.0}
+FULL = 2.0  # bfloat16: embeddings, norms, head, activations
+MASTER_AND_ADAM = 4 + 4 + 4 + 4  # float32 master, gradient and AdamW's two averages
+HEAD_CHUNK = 1 << 24  # scores at once, see trainer.loss
+MOST_TOKENS = {"cpu": 2048, "cuda": 16384}  # more at once is no faster
+ACTIVATIONS_SHARE = 0.5  # of free memory, when the trainer chooses how many tokens go through at once
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class Shape(NamedTuple):
+    """A linear layer: values out and in."""
+
+    out: int
+    into: int
+
+    @property
+    def size(self) -> int:
+        return self.out * self.into
+
+
+@dataclass(frozen=True)
+class MemoryItem:
+    """One part of the memory, in bytes, and what would lower it."""
+
+    name: str
+    low: int
+    expected: int
+    high: int
+    lever: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take. `seconds` is None while no speed of the machine is known."""
+
+    items: tuple[MemoryItem, ...]
+    steps: int
+    tokens: int
+    seconds: float | None
+
+    @property
+    def low(self) -> int:
+        return sum(item.low for item in self.items)
+
+    @property
+    def expected(self) -> int:
+        return sum(item.expected for item in self.items)
+
+    @property
+    def high(self) -> int:
+        return sum(item.high for item in self.items)
+
+    @property
+    def largest(self) -> MemoryItem:
+        return max(self.items, key=lambda item: item.expected)
+
+    @property
+    def advice(self) -> str:
+        """In words: the largest item and what would lower it."""
+        return f"Most of it is {self.largest.name}. {self.largest.lever}"
+
+
+def estimate(
+    spec: TrainSpec,
+    facts: Facts,
+    *,
+    rows: int,
+    tokens: int,
+    tokens_per_second: float | None = None,
+    device: str = "cuda",
+) -> Estimate:
+    """Memory and time of a spec on a base model with these `facts` (see `trainer.bases.inspect_folder`).
+
+    `rows` and `tokens` are the dataset's; `tokens_per_second` is what the device reached on this base before.
+    """
+    learnt = rows * (1 - spec.data.holdout)
+    steps = max(1, round(spec.optim.epochs * math.ceil(max(1, learnt) / spec.optim.batch_size)))
+    if spec.optim.max_steps:
+        steps = min(steps, spec.optim.max_steps)
+    per_row = min(tokens / max(1, rows), spec.data.max_seq_length)
+    seen = round(steps * min(spec.optim.batch_size, max(1.0, learnt)) * per_row)
+    seconds = seen / tokens_per_second if tokens_per_second else None
+    return Estimate(_memory(spec, facts, per_row=per_row, device=device), steps, seen, seconds)
+
+
+def micro_batch_tokens(spec: TrainSpec, facts: Facts, *, free_bytes: int, device: str = "cuda") -> int:
+    """How many tokens go through the model at once: what the spec says, or what fits in half of the free memory."""
+    if spec.optim.micro_batch_tokens:
+        return spec.optim.micro_batch_tokens
+    fitting = int(free_bytes * ACTIVATIONS_SHARE / activation_bytes_per_token(spec, facts))
+    return max(spec.data.max_seq_length, min(MOST_TOKENS[device], fitting))
+
+
+def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, device: str) -> tuple[MemoryItem, ...]:
+    shapes = layer_shapes(facts)
+    layers = int(facts["layers"])
+    in_layers = sum(shape.size for shape in shapes.values()) * layers
+    outside = max(0, int(facts["parameters"]) - in_layers)
+    lora = lora_parameters(spec, facts)
+    most = spec.optim.micro_batch_tokens or max(spec.data.max_seq_length, MOST_TOKENS[device])
+    at_once = min(most, spec.optim.batch_size * max(per_row, 1.0) * 1.5)
+    activations = at_once * activation_bytes_per_token(spec, facts)
+    stored = in_layers * STORED[spec.model.quantization]
+    return (
+        _item("the base model's weights", stored + outside * FULL, (1.0, 1.02), WEIGHTS_LEVER[spec.model.quantization]),
+        _item("LoRA weights", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
+        _item("the optimizer's state", lora * MASTER_AND_ADAM, (1.0, 1.05), "Lower lora.r or train fewer layers."),
+        _item("gradients", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
+        _item("activations", activations, (0.5, 1.6), _activation_lever(spec)),
+        _item(
+            "scores of the vocabulary", _score_bytes(facts, at_once), (0.5, 1.2), "Nothing: it is cut small already."
+        ),
+        _item("workspace", _workspace(spec, facts, device), (0.8, 1.5), "Nothing: libraries and one unpacked layer."),
+    )
+
+
+WEIGHTS_LEVER = {
+    "nf4": "Choose a smaller base model.",
+    "int8": "Use nf4, which takes half as much, or a smaller base model.",
+    "none": "Use nf4, which takes a quarter, or a smaller base model.",
+}
+
+
+def _activation_lever(spec: TrainSpec) -> str:
+    if spec.optim.gradient_checkpointing:
+        return "Lower data.max_seq_length, or optim.micro_batch_tokens as far as that allows."
+    return "Lower optim.micro_batch_tokens or data.max_seq_length, or turn on optim.gradient_checkpointing."
+
+
+def _item(name: str, expected: float, spread: tuple[float, float], lever: str) -> MemoryItem:
+    return MemoryItem(name, round(expected * spread[0]), round(expected), round(expected * spread[1]), lever)
+
+
+def layer_shapes(facts: Facts) -> dict[str, Shape]:
+    """The linear layers of one decoder layer: the model's own list, or those of the Llama family from its sizes."""
+    if facts.get("linear_shapes"):
+        return {name: Shape(*shape) for name, shape in facts["linear_shapes"].items()}
+    hidden = int(facts["hidden_size"])
+    middle = int(facts.get("intermediate_size") or 4 * hidden)
+    heads = int(facts.get("heads") or 1)
+    width = int(facts.get("head_dim") or hidden // heads)
+    queries, keys = heads * width, int(facts.get("kv_heads") or heads) * width
+    return {
+        "q_proj": Shape(queries, hidden),
+        "k_proj": Shape(keys, hidden),
+        "v_proj": Shape(keys, hidden),
+        "o_proj": Shape(hidden, queries),
+        "gate_proj": Shape(middle, hidden),
+        "up_proj": Shape(middle, hidden),
+        "down_proj": Shape(hidden, middle),
+    }
+
+
+def lora_parameters(spec: TrainSpec, facts: Facts) -> int:
+    """Values that are trained: r times (in + out) of every layer that gets an update."""
+    targets = spec.lora.target_modules
+    total = 0
+    for name, shape in layer_shapes(facts).items():
+        group = "attention" if name in ATTENTION else "mlp"
+        if targets in ("all-linear", group) or (not isinstance(targets, str) and name in targets):
+            total += spec.lora.r * (shape.out + shape.into)
+    return total * int(facts["layers"])
+
+
+def activation_bytes_per_token(spec: TrainSpec, facts: Facts) -> float:
+    """What one token leaves behind for the backward pass.
+
+    Each layer keeps its inputs (in bfloat16) and the norms' inputs (in float32); with checkpointing only one layer at a
+    time does, and every layer its input alone.
+    """
+    shapes = layer_shapes(facts)
+    hidden, layers = int(facts["hidden_size"]), int(facts["layers"])
+    between = sum(shape.out for shape in shapes.values())
+    within = FULL * (KEPT_HIDDEN * hidden + KEPT_OUTPUTS * between + 2 * spec.lora.r * len(shapes))
+    if spec.optim.gradient_checkpointing:
+        return FULL * hidden * layers + within
+    return within * layers
+
+
+# Copies kept per layer, fitted to peaks measured on Llama shapes: of the residual's width, and of each linear output.
+KEPT_HIDDEN = 10.0
+KEPT_OUTPUTS = 2.2
+
+
+def _score_bytes(facts: Facts, at_once: float) -> float:
+    """Scores in the computing format, in float32 and one scratch copy, for one chunk."""
+    return min(HEAD_CHUNK, at_once * int(facts["vocab_size"])) * (2 + 4 + 4)
+
+
+def _workspace(spec: TrainSpec, facts: Facts, device: str) -> float:
+    """Libraries in memory, and the largest layer unpacked while it is used."""
+    libraries = 0.9e9 if device == "cpu" else 0.6e9
+    largest = max(shape.size for shape in layer_shapes(facts).values())
+    return libraries + (largest * FULL if spec.model.quantization != "none" else 0.0)

@@ -1,0 +1,62 @@
+"""From whatever was raised to a failure with a name; an unknown one becomes an internal error with a reference."""
+
+import errno
+import resource
+import sys
+import traceback
+from uuid import uuid4
+
+from trainer.errors import TrainerError
+from trainer.events import Failed
+
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+NO_SPACE = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
+MEMORY_FIX = (
+    "Lower data.max_seq_length or optim.micro_batch_tokens, turn on optim.gradient_checkpointing, "
+    "use nf4, or choose a smaller base model."
+)
+
+
+def named(error: BaseException) -> TrainerError:
+    """The failure to report. An unknown one is written to stderr in full, under the reference the person sees."""
+    if isinstance(error, TrainerError):
+        return error
+    if _is_memory(error):
+        text = f"The machine ran out of memory; the trainer held {_peak() / 1e9:.1f} GB at its peak."
+        return TrainerError("out_of_memory", text, MEMORY_FIX)
+    if _is_disk(error):
+        return TrainerError("disk_full", "The disk is full.", "Free some space and run it again.")
+    reference = uuid4().hex[:8]
+    sys.stderr.write(f"internal error {reference}\n{''.join(traceback.format_exception(error))}")
+    return TrainerError(
+        "internal",
+        f"The trainer failed unexpectedly ({type(error).__name__}, reference {reference}).",
+        "The log holds the details under this reference.",
+    )
+
+
+def as_event(error: TrainerError) -> Failed:
+    return Failed(code=error.code, text=error.text, fix=error.fix)
+
+
+def _is_memory(error: BaseException) -> bool:
+    """torch's own error is told by its name, for this module must not import torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def _is_disk(error: BaseException) -> bool:
+    """safetensors and pyarrow wrap the system's error in one of their own, so its text tells too."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(words in str(error).lower() for words in NO_SPACE)
+
+
+def _peak() -> int:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_reserved())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,214 @@
+"""A base model with LoRA layers on it, ready to train: loaded, quantised, and taken apart into body and output head."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from trainer.base_facts import weight_files
+from trainer.device import Device, find_device
+from trainer.errors import TrainerError
+from trainer.events import Emit, Log
+from trainer.loss import Head
+from trainer.spec import LoraSpec, ModelSpec, TrainSpec
+
+# The words in a layer's path that tell what it belongs to, across model families.
+GROUP_WORDS = {
+    "attention": re.compile(r"attn|attention", re.I),
+    "mlp": re.compile(r"mlp|feed_forward|ffn|expert", re.I),
+}
+KEEP_FREE = 0.5  # share of free memory left to training when a quantised base is unpacked
+LOGITS_AGREE = 0.05  # relative: what different kernels may differ by in bfloat16
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A frozen base with trainable LoRA weights. `lora` names them as PEFT's files do."""
+
+    peft: PeftModel
+    body: nn.Module
+    head: Head
+    lora: dict[str, nn.Parameter]
+    device: Device
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Last hidden states. ids: (rows, width), padded on the right -> (rows, width, hidden).
+
+        No attention mask: causal attention never looks at what stands to the right, so padding there changes nothing.
+        """
+        states: Tensor = self.body(input_ids=ids, attention_mask=None, use_cache=False).last_hidden_state
+        return states
+
+
+def load_adapted(spec: TrainSpec, base: Path, emit: Emit) -> AdaptedModel:
+    """Load the base of a spec and put fresh LoRA layers on it. Raises TrainerError(user_config) for what cannot be."""
+    device = find_device(spec.model.dtype)
+    causal = load_base(base, spec.model, device)
+    if spec.model.quantization != "none" and _can_unpack(causal, device):
+        unpack(causal, device.dtype)
+        emit(Log(text=f"The {spec.model.quantization} weights fit in memory unpacked: same values, faster steps"))
+    longest = getattr(causal.config, "max_position_embeddings", None)
+    if longest is not None and spec.data.max_seq_length > longest:
+        raise TrainerError(
+            "user_config",
+            f"The base model reads at most {longest} tokens and data.max_seq_length is {spec.data.max_seq_length}.",
+            f"Use at most {longest}.",
+        )
+    return adapt(causal, spec.lora, device, spec=spec)
+
+
+def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
+    """The base model of a folder, frozen and quantised. Only safetensors are read; no code of the folder runs."""
+    weight_files(base)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        causal = AutoModelForCausalLM.from_pretrained(
+            base,
+            dtype=device.dtype,
+            quantization_config=_quantization(spec, device),
+            device_map={"": device.place},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except ValueError as error:
+        raise TrainerError(
+            "user_config", f"The base model cannot be loaded: {error}.", "Choose another base model."
+        ) from error
+    causal.requires_grad_(requires_grad=False)
+    # Quantised layers must stay in training mode: on a CPU their first pass in evaluation mode repacks the weights in
+    # place, and `unpack` would then read other values.
+    causal.train()
+    return causal
+
+
+def _quantization(spec: ModelSpec, device: Device) -> BitsAndBytesConfig | None:
+    if spec.quantization == "nf4":  # Dettmers et al. 2023, arxiv.org/abs/2305.14314
+        return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=device.dtype,
+        )
+    if spec.quantization == "int8":  # Dettmers et al. 2022, arxiv.org/abs/2208.07339
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    return None
+
+
+def _can_unpack(causal: Any, device: Device) -> bool:
+    """Whether the quantised weights fit unpacked as well, with room to train in."""
+    values: int = sum(module.in_features * module.out_features for module in quantized_layers(causal).values())
+    return values * device.dtype.itemsize < device.free_bytes() * (1 - KEEP_FREE)
+
+
+def quantized_layers(model: nn.Module) -> dict[str, Any]:
+    return {name: one for name, one in model.named_modules() if isinstance(one, (Linear4bit, Linear8bitLt))}
+
+
+def unpack(causal: Any, dtype: torch.dtype) -> None:
+    """Replace quantised layers by plain ones that hold the same, quantised, values.
+
+    A QLoRA step unpacks each weight two or three times; once is enough. The model that is trained stays the same.
+    """
+    causal.dequantize(dtype=dtype)
+    causal.requires_grad_(requires_grad=False)
+
+
+def adapt(causal: Any, lora: LoraSpec, device: Device, *, spec: TrainSpec) -> AdaptedModel:
+    """Put LoRA layers (Hu et al. 2021, arxiv.org/abs/2106.09685) on a loaded base; their output starts at zero."""
+    head = _head(causal)
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,  # type: ignore[arg-type] # PEFT only multiplies by it
+        lora_dropout=lora.lora_dropout,
+        target_modules=target_names(causal, lora.target_modules),
+        use_rslora=lora.use_rslora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    if spec.optim.gradient_checkpointing:
+        causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    torch.manual_seed(spec.optim.seed)
+    peft = get_peft_model(causal, config)
+    named = {name: weight for name, weight in peft.named_parameters() if weight.requires_grad}
+    for weight in named.values():  # made in float32, for the same start in every format; computed in the fast one
+        weight.data = weight.data.to(device.dtype)
+    adapted = AdaptedModel(
+        peft=peft,
+        body=causal.base_model if causal.base_model is not causal else causal.get_decoder(),
+        head=head,
+        lora={name.replace(".default.", "."): weight for name, weight in sorted(named.items())},
+        device=device,
+    )
+    _check_head(adapted)
+    return adapted
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Without dropout and gradients: for measuring. Quantised layers keep their mode, see `load_base`."""
+    changed = [one for one in model.modules() if one.training and not isinstance(one, (Linear4bit, Linear8bitLt))]
+    for module in changed:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in changed:
+            module.training = True
+
+
+def linear_names(causal: Any) -> list[str]:
+    """Paths of the layers that can get an update: every linear one but the output head."""
+    head = causal.get_output_embeddings()
+    kinds = (nn.Linear, Linear4bit, Linear8bitLt)
+    return [name for name, one in causal.named_modules() if isinstance(one, kinds) and one is not head]
+
+
+def target_names(causal: Any, targets: str | tuple[str, ...]) -> list[str]:
+    """Module names, as PEFT takes them, for a group or a list. Raises TrainerError naming what the model really has."""
+    paths = linear_names(causal)
+    known = sorted({path.rpartition(".")[2] for path in paths})
+    if isinstance(targets, str):
+        words = GROUP_WORDS.get(targets)
+        found = sorted({path.rpartition(".")[2] for path in paths if words is None or words.search(path)})
+    else:
+        found = sorted(set(targets) & set(known))
+    missing = [] if isinstance(targets, str) else sorted(set(targets) - set(known))
+    if missing or not found:
+        named = ", ".join(missing) or str(targets)
+        raise TrainerError(
+            "user_config", f"The base model has no layers called {named}.", f"It has {', '.join(known)}."
+        )
+    return found
+
+
+def _head(causal: Any) -> Head:
+    """The output head and what the model does to its scores."""
+    layer, config = causal.get_output_embeddings(), causal.config
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    softcap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
+    return Head(layer.weight.detach(), layer.bias, scale, softcap)
+
+
+def _check_head(adapted: AdaptedModel) -> None:
+    """Compare our scores with the model's own on a few tokens, for a family may do something to them we do not know."""
+    ids = torch.arange(4, 12, device=adapted.device.place)[None] % adapted.head.weight.shape[0]
+    with undisturbed(adapted.peft):
+        own = adapted.peft(input_ids=ids, use_cache=False).logits[0].float()
+        ours = adapted.head.logits(adapted.hidden(ids)[0])
+    if not torch.allclose(own, ours, rtol=LOGITS_AGREE, atol=LOGITS_AGREE * float(own.abs().max())):
+        raise TrainerError(
+            "user_config",
+            f"The architecture {type(adapted.peft.get_base_model()).__name__} makes its scores in a way unknown here.",
+            "Choose another base model.",
+        )

@@ -1,0 +1,66 @@
+"""The README.md that travels with an adapter: where it comes from, what it reached, how to use it."""
+
+from typing import Any
+
+from trainer.spec import TrainSpec
+
+CARD = """---
+base_model: {base}
+library_name: peft
+pipeline_tag: text-generation
+tags:
+- lora
+- lowrank
+---
+# LoRA adapter for {base}
+
+Trained with Lowrank on {rows:,} rows for {steps:,} steps.
+
+| | |
+|---|---|
+| Base model | {base} |
+| Quantization while training | {quantization} |
+| Rank (`r`), `lora_alpha` | {r}, {alpha:g} |
+| Layers | {targets} |
+| Learning rate, schedule | {rate:g}, {schedule} |
+| Trained tokens | {trained_tokens:,} |
+| Loss at the end | {loss:.4f} |
+{measured}| Dataset (sha256 of its rows) | `{dataset_hash}` |
+
+## Use
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained({base!r})
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+`spec.json` holds every value of the training, `metrics.jsonl` its course, `manifest.json` hashes and library versions.
+"""
+
+MEASURED = """| Loss on {evaluation_rows:,} held-out rows, before | {evaluation_loss_before:.4f} |
+| Loss on {evaluation_rows:,} held-out rows, after | {evaluation_loss:.4f} |
+"""
+
+
+def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
+    """The card's Markdown. `facts` are the manifest's."""
+    targets = spec.lora.target_modules
+    return CARD.format(
+        base=facts["base"],
+        rows=facts["dataset_rows"],
+        steps=facts["steps"],
+        quantization=spec.model.quantization,
+        r=spec.lora.r,
+        alpha=spec.lora.lora_alpha,
+        targets=targets if isinstance(targets, str) else ", ".join(targets),
+        rate=spec.optim.learning_rate,
+        schedule=spec.optim.schedule,
+        trained_tokens=facts["trained_tokens"],
+        loss=facts["loss"],
+        measured=MEASURED.format(**facts) if "evaluation_loss" in facts else "",
+        dataset_hash=facts["dataset_hash"],
+    )

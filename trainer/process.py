@@ -1,0 +1,63 @@
+"""The trainer as a process: events on the real stdout, a polite end on signals, and no life after its parent's."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import TextIO
+
+from trainer.events import Event, encode
+
+DIE_WITH_PARENT = "LOWRANK_DIE_WITH_PARENT"
+PARENT_POLL_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1
+
+
+class EventStream:
+    """Writes numbered events to what was stdout; stdout becomes stderr, so no library can write between them."""
+
+    def __init__(self) -> None:
+        sys.stdout.flush()
+        self._file: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+        os.dup2(2, 1)
+        self._number = 0
+
+    def emit(self, event: Event) -> None:
+        self._number += 1
+        self._file.write(encode(self._number, event) + "\n")
+        self._file.flush()
+
+
+class StopWish:
+    """Whether somebody asked this process to stop. The first signal and any later one mean the same."""
+
+    def __init__(self) -> None:
+        self._wished = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._wish)
+
+    def __call__(self) -> bool:
+        return self._wished
+
+    def _wish(self, number: int, frame: FrameType | None) -> None:
+        self._wished = True
+
+
+def die_with_parent() -> None:
+    """End at once when the parent does, where the environment asks for it: an orphan would hold the GPU."""
+    if os.environ.get(DIE_WITH_PARENT) != "1":
+        return
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    """Linux signals only when the thread that started us ends, and other systems never: so look, too."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,82 @@
+"""Supervised fine-tuning of LoRA weights: one visible loop."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer.adapter import save_adapter
+from trainer.data import micro_batches
+from trainer.errors import TrainerError
+from trainer.events import Emit, Finished, Phase
+from trainer.loss import summed_loss
+from trainer.optimizer import learning_rate_at
+from trainer.run import now, prepare, seed_step
+from trainer.spec import TrainSpec
+
+
+def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool]) -> None:
+    """Train an adapter as `spec` says, from the start or from a checkpoint, and write it to `out`/adapter.
+
+    Each step learns from a window of `batch_size` rows; its loss is the mean over all trained tokens of the window,
+    however the window is cut into passes. Same spec, same data, same machine: same weights, with or without a stop in
+    between. Raises TrainerError for failures with a name, and Stopped after a checkpoint when `should_stop()` is true.
+    """
+    run = prepare(spec, out=out, resume=resume, emit=emit, should_stop=should_stop)
+    emit(Phase(name="training"))
+
+    while True:
+        # -- measure, before the first step (the base model), at intervals and at the end
+        if run.evaluation_due():
+            run.evaluate()
+        if run.position.step == run.plan.steps:
+            break
+        if should_stop():
+            run.stop()
+
+        # -- gradient of the window, pass by pass
+        began = now()
+        step = run.position.step
+        window = run.plan.window(step)
+        labels = sum(item.labels for item in window)
+        seed_step(spec.optim.seed, step)
+        loss = 0.0
+        for batch in micro_batches(window, run.position.budget):
+            on_device = batch.to(run.model.device.place)
+            share = summed_loss(run.model.hidden(on_device.ids), on_device, run.model.head) / labels
+            (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
+            run.optimizer.collect()
+            loss += share.item()
+            if should_stop():  # half a window is no step: forget it, and keep the last whole one
+                run.optimizer.discard()
+                run.stop()
+
+        # -- update
+        norm = run.optimizer.norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise diverged(step + 1, loss)
+        learning_rate = learning_rate_at(step, run.plan.steps, spec.optim)
+        run.optimizer.step(learning_rate=learning_rate, norm=norm)
+
+        # -- report
+        seconds = now() - began
+        run.recent.append((sum(item.length for item in window), seconds))
+        run.position.step += 1
+        run.position.trained_tokens += labels
+        run.position.seconds += seconds
+        run.record("progress", run.progress(loss=loss, learning_rate=learning_rate, norm=norm))
+
+        # -- keep
+        if run.checkpoints.due(run.position.step):
+            run.checkpoints.save(run.position, run.optimizer)
+
+    emit(Phase(name="saving"))
+    emit(Finished(folder="adapter", facts=save_adapter(run)))
+
+
+def diverged(step: int, loss: float) -> TrainerError:
+    what = "the gradient" if math.isfinite(loss) else "the loss"
+    return TrainerError(
+        "diverged",
+        f"Training diverged at step {step}: {what} is no longer a finite number.",
+        "Use a lower learning rate or a longer warm-up, and look for odd rows in the dataset.",
+    )
