@@ -127,7 +127,8 @@ class ListReader:
         if self._peek() == "]":
             raise BadFile(self._line, "the file has no rows", "Upload a file with at least one row.")
         while True:
-            self._peek()
+            if self._peek() == "]":
+                self._broken(self._at, "a comma after the last row")
             yield self._element()
             mark = self._peek()
             if mark == "]":
