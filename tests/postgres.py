@@ -19,7 +19,7 @@ def program(name: str) -> str:
 
 
 class Postgres:
-    """`with Postgres(port, user=…, password=…, database=…) as server:` then `server.url`."""
+    """`with Postgres(port) as server:` then `server.url`."""
 
     def __init__(
         self, port: int, *, user: str = "lowrank", password: str = "secret", database: str = "lowrank"
@@ -31,15 +31,14 @@ class Postgres:
         self.account = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 
     def __enter__(self) -> "Postgres":
-        user, password, database = self._owner
         self.folder = Path(tempfile.mkdtemp(prefix="lr-postgres-"))
         words = self.folder / "password"
-        words.write_text(password)
+        words.write_text(self.password)
         if os.getuid() == 0:
             shutil.chown(self.folder, self.account)
             shutil.chown(words, self.account)
         data = str(self.folder / "data")
-        self._run("initdb", "-D", data, "-U", user, "--auth=scram-sha-256", f"--pwfile={words}", "--no-sync")
+        self._run("initdb", "-D", data, "-U", "lowrank", "--auth=scram-sha-256", f"--pwfile={words}", "--no-sync")
         self._server = subprocess.Popen(
             [program("postgres"), "-D", data, "-p", str(self.port), "-h", "127.0.0.1", "-k", str(self.folder), "-F"],
             user=self._as(),
@@ -49,9 +48,12 @@ class Postgres:
             start_new_session=True,
         )
         wait_for(self._listens, why=f"PostgreSQL listens: {(self.folder / 'log').read_text()}")
-        self.environment = {"PGPASSWORD": password, "PGUSER": user, "PGHOST": "127.0.0.1", "PGPORT": str(self.port)}
+        self.environment = {
+            **{"PGPASSWORD": self.password, "PGUSER": "lowrank", "PGDATABASE": "lowrank"},
+            **{"PGHOST": "127.0.0.1", "PGPORT": str(self.port)},
+        }
         wait_for(lambda: self._run("pg_isready", check=False) == 0, why="PostgreSQL is ready")
-        self._run("createdb", database)
+        self._run("createdb", "--maintenance-db=postgres", "lowrank")
         return self
 
     def __exit__(self, *_: object) -> None:
