@@ -115,10 +115,9 @@ def test_stop_goes_stage_by_stage(scene: Scene) -> None:
 
 def test_what_does_not_end_in_time_is_killed_with_its_children(scene: Scene, tmp_path: Path) -> None:
     grandchild = tmp_path / "pid"
-    start = (
-        f"import subprocess as s; p = s.Popen(["sleep", "60"]); open({str(grandchild)!r}, "w").write(str(p.pid))"
-    )
-    scene.supervisor.start(Program("web", (sys.executable, "-c", f"{start}; {STUBBORN}"), Stage.WEB))
+    write = f"open({str(grandchild)!r}, 'w').write(str(s.Popen(['sleep', '60']).pid))"
+    command = (sys.executable, "-c", f"import subprocess as s; {write}; {STUBBORN}")
+    scene.supervisor.start(Program("web", command, Stage.WEB))
     scene.until("web     │ ready")
     begun = time.monotonic()
     scene.supervisor.stop()

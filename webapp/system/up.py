@@ -118,10 +118,10 @@ def start_broker(supervisor: Supervisor) -> Child:
 
 def _start_site(supervisor: Supervisor, log: Log) -> None:
     """The web first, so that a page answers soon; then the workers, which take longer to load."""
-    supervisor.start(processes.web())
     prepare.create_first_things()
     link = setup_link()
     connections.close_all()  # the children have their own; this process only watches from here on
+    supervisor.start(processes.web())
     if supervisor.wait_for(web_answers, seconds=WEB_SECONDS):
         _greet(log, link)
     elif not supervisor.stop_requests:
