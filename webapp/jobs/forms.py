@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, cast, get_type_hints
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django import forms
 
@@ -12,6 +13,7 @@ from trainer.spec import PARTS, TARGET_GROUPS, Issue, Option, SpecError, TrainSp
 from webapp.accounts.models import Team, User
 from webapp.adapters.models import BaseModel
 from webapp.datasets.models import DatasetVersion
+from webapp.jobs.models import Job
 
 # What the job itself knows: its base model and its dataset.
 FILLED_IN = ("model.base", "model.revision", "data.path")
@@ -69,6 +71,16 @@ def preset_values(name: str) -> dict[str, Any]:
     return {one.key: form_value(changed.get(one.part, {}).get(one.name, one.default)) for one in spec_fields()}
 
 
+def initial_values(asked: Mapping[str, str], team: Team) -> dict[str, Any]:
+    """What a link to the form may choose: ?preset=quick&dataset=<version>&base=<base>. Nonsense chooses nothing."""
+    name = asked.get("preset", "")
+    values = preset_values(name if name in PRESET_NAMES else PRESET_NAMES[0])
+    for key, field in (("dataset", "dataset_version"), ("base", "base_model")):
+        with suppress(ValueError):
+            values[field] = UUID(asked.get(key, ""))
+    return values | {"name": f"run {Job.objects.filter(team=team).count() + 1}"}
+
+
 def all_presets() -> dict[str, dict[str, Any]]:
     return {name: preset_values(name) for name in PRESET_NAMES}
 
@@ -124,6 +136,27 @@ class JobForm(forms.Form):
             key = issue.path.replace(".", "_", 1)
             if key not in self.errors:
                 self.add_error(key if key in self.fields else None, f"{issue.problem} {issue.fix}")
+
+    def asked(self) -> tuple[TrainSpec, BaseModel, DatasetVersion] | None:
+        """What the form says now, for the estimate: also when other values of it are still wrong."""
+        if self.is_bound:
+            self.is_valid()  # fills cleaned_data with what can be read
+        said = self.cleaned_data if self.is_bound else self._preselected()
+        base, version = said.get("base_model"), said.get("dataset_version")
+        if base is None or version is None:
+            return None
+        try:
+            return TrainSpec.from_dict(_spec_data(said)), base, version
+        except SpecError:
+            return None
+
+    def _preselected(self) -> dict[str, Any]:
+        """What the browser would send for an untouched form."""
+        said = {one.key: self.get_initial_for_field(self.fields[one.key], one.key) for one in spec_fields()}
+        for name in ("base_model", "dataset_version"):
+            rows = self._choice(name).queryset
+            said[name] = rows and (rows.filter(pk=self.initial.get(name)).first() or rows.first())
+        return said
 
     # Groups of the page
 

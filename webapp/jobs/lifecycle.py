@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from trainer import events
 from webapp.adapters.models import Adapter
+from webapp.adapters.services import create_adapter
 from webapp.common import streams
 from webapp.jobs.models import Attempt, FailureReason, Job, JobEvent, JobQuerySet, JobStatus, Worker
-from webapp.jobs.publishing import publish
 
 FRUITLESS_LIMIT = 3  # interruptions in a row without a new checkpoint
 BACK_OFF_SECONDS = 5  # times 3 for each of them
@@ -107,7 +107,17 @@ def succeed(attempt: Attempt, folder: Path, facts: dict[str, Any]) -> Adapter:
         )
         if moved is None:
             raise LeaseLost
-        adapter = publish(job, folder, facts, adapter_id_of(job.pk))
+        adapter = create_adapter(
+            adapter_id=adapter_id_of(job.pk),
+            folder=folder,
+            team=job.team,
+            name=job.name,
+            base_model=job.base_model,
+            dataset_version=job.dataset_version,
+            created_by=job.created_by,
+            spec=job.spec,
+            metrics=facts,
+        )
         Job.objects.filter(pk=job.pk).update(adapter=adapter)
         _end_attempt(attempt, "succeeded")
     return adapter

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import F
 
+from webapp.adapters.tasks import requeue_fetches
 from webapp.datasets.tasks import requeue_inspections
 from webapp.jobs import lifecycle
 from webapp.jobs.doorbell import ring
@@ -58,6 +59,7 @@ class Reaper:
         self._mark_silent_workers(now)
         self._ring_for_waiting_jobs(now)
         requeue_inspections()
+        requeue_fetches()
 
     def _requeue_lost_attempts(self, now: float) -> None:
         running = Attempt.objects.filter(job__status=JobStatus.RUNNING, number=F("job__attempt_number"))

@@ -55,22 +55,22 @@ def prepare(attempt: Attempt) -> list[str]:
     job = attempt.job
     attempt.folder.mkdir(parents=True, exist_ok=True)
     spec = job.spec | {
-        "model": job.spec["model"] | {"base": str(job.base_model.folder), "revision": job.base_model.revision},
+        "model": job.spec["model"] | {"base": str(job.base_model.folder), "revision": ""},
         "data": job.spec["data"] | {"path": str(job.dataset_version.rows_path)},
     }
     file = attempt.folder / "spec.json"
     file.write_text(json.dumps(spec, indent=2), encoding="utf-8")
-    resume = newest_checkpoint(attempt)
+    resume = earlier_checkpoints(attempt)
     return ["train", str(file), "--out", str(attempt.folder), *(["--resume", str(resume)] if resume else [])]
 
 
-def newest_checkpoint(attempt: Attempt) -> Path | None:
-    """The folder of the newest checkpoint that an earlier attempt of the job reported and that is still there."""
+def earlier_checkpoints(attempt: Attempt) -> Path | None:
+    """Where the newest attempt that reported a checkpoint keeps them; the trainer takes the newest sound one."""
     earlier = Attempt.objects.filter(job=attempt.job_id, number__lt=attempt.number).exclude(checkpoint_folder="")
     for one in earlier.order_by("-number"):
-        folder = inside(one.folder, one.checkpoint_folder)
-        if folder and folder.is_dir():
-            return folder
+        checkpoint = inside(one.folder, one.checkpoint_folder)
+        if checkpoint and checkpoint.is_dir():
+            return checkpoint.parent
     return None
 
 

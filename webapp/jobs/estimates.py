@@ -1,0 +1,101 @@
+"""What a job will take, shown before it is queued: the trainer's estimate for this base, these rows, these machines."""
+
+from dataclasses import dataclass
+
+from django.core.cache import cache
+
+from trainer.estimate import Estimate, estimate
+from trainer.formats import read_rows
+from trainer.rendering import Renderer
+from trainer.spec import TrainSpec
+from webapp.adapters.models import BaseModel
+from webapp.datasets.models import DatasetVersion
+from webapp.jobs.models import Job, JobStatus, Worker
+
+SAMPLE_ROWS = 64
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One part of the stacked memory bar, in hundredths of the whole."""
+
+    name: str
+    size: int
+    start: float
+    width: float
+    place: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The card beside the form of a new job."""
+
+    estimate: Estimate
+    slices: list[Slice]
+    machine: Worker | None
+
+    @property
+    def capacity(self) -> int:
+        return self.machine.memory_bytes if self.machine else 0
+
+    @property
+    def fits(self) -> bool:
+        return not self.capacity or self.estimate.expected <= self.capacity
+
+
+def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outlook | None:
+    """None for a base model of which too little is known."""
+    machine = Worker.objects.live().order_by("-memory_bytes").first()
+    on_cpu = machine is None or machine.device.startswith("CPU")
+    try:
+        found = estimate(
+            spec,
+            base.facts,
+            rows=version.row_count,
+            tokens=tokens_in(version, base),
+            tokens_per_second=_speed(base),
+            device="cpu" if on_cpu else "cuda",
+        )
+    except (KeyError, TypeError, ValueError):  # facts of an unusual model
+        return None
+    return Outlook(found, _slices(found, machine.memory_bytes if machine else 0), machine)
+
+
+def tokens_in(version: DatasetVersion, base: BaseModel) -> int:
+    """Tokens of a dataset as this base model counts them, from a sample of its rows. Remembered."""
+    key = f"tokens:{version.pk}:{base.pk}"
+    known: int | None = cache.get(key)
+    if known is None:
+        known = _count(version, base)
+        cache.set(key, known, timeout=24 * 3600)
+    return known
+
+
+def _count(version: DatasetVersion, base: BaseModel) -> int:
+    try:
+        renderer = Renderer.load(base.folder)
+        rows = read_rows(version.rows_path, 0, SAMPLE_ROWS)
+        lengths = [len(renderer.example(row.messages, tools=row.tools).ids) for row in rows]
+    except (OSError, ValueError, KeyError):  # a base without a template, rows it cannot show: characters will do
+        lengths = []
+    if not lengths:
+        typical = version.report.get("statistics", {}).get("characters", {}).get("p50", 0)
+        return version.row_count * max(1, typical // CHARACTERS_PER_TOKEN)
+    return version.row_count * sum(lengths) // len(lengths)
+
+
+def _speed(base: BaseModel) -> float | None:
+    """Tokens per second of the newest job on this base model that told any."""
+    told = Job.objects.filter(base_model=base, status=JobStatus.SUCCEEDED).order_by("-ended_at")[:1]
+    return next((job.progress.get("tokens_per_second") for job in told), None)
+
+
+def _slices(found: Estimate, capacity: int) -> list[Slice]:
+    whole = max(found.expected, capacity, 1)
+    start, slices = 0.0, []
+    for place, item in enumerate(found.items):
+        width = 100 * item.expected / whole
+        slices.append(Slice(item.name, item.expected, round(start, 2), round(width, 2), place))
+        start += width
+    return slices

@@ -1,0 +1,78 @@
+"""A job's events as a live stream: from the database, woken by Redis, with no connection held while waiting."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
+
+from webapp.accounts.models import User
+from webapp.common import streams
+from webapp.common.http import KEEP_ALIVE, STREAM_SECONDS, sse
+from webapp.jobs.lifecycle import stream_of
+from webapp.jobs.models import Job, JobEvent
+
+BATCH = 500
+LOOK_ANYWAY_SECONDS = 5.0  # without a wake-up: Redis may be away, and the reader may have lost access
+
+
+@dataclass(frozen=True)
+class News:
+    events: list[JobEvent]
+    ended: bool
+
+
+def look(user_id: UUID, job_id: UUID, after: int) -> News | None:
+    """Events after a number, as far as this user may see the job now; None when they may not."""
+    try:
+        user = User.objects.filter(pk=user_id, is_active=True).first()
+        job = Job.objects.visible_to(user).filter(pk=job_id).first() if user else None
+        if job is None:
+            return None
+        found = list(job.events.filter(seq__gt=after)[:BATCH])
+        return News(found, ended=job.has_ended and len(found) < BATCH)
+    finally:
+        close_old_connections()
+
+
+# In threads of the loop's pool, each of which gives its connection back: a waiting stream holds neither.
+alook = sync_to_async(look, thread_sensitive=False)
+
+
+async def follow_job(user_id: UUID, job_id: UUID, after: int) -> AsyncIterator[str]:
+    """Server-Sent Events after the number `after`; ends with the job, with the reader's access, or with its time."""
+    started = looked = time.monotonic()
+    due = True
+    async for wake in _wakes(job_id):
+        now = time.monotonic()
+        if now - started >= STREAM_SECONDS:
+            return
+        due = due or now - looked >= LOOK_ANYWAY_SECONDS or (wake is not None and wake > after)
+        if not due:
+            if wake is None:
+                yield KEEP_ALIVE
+            continue
+        news = await alook(user_id, job_id, after)
+        if news is None:
+            return
+        looked, due = now, len(news.events) == BATCH
+        for event in news.events:
+            after = event.seq
+            yield told(event)
+        if news.ended:
+            yield sse("end", {})
+            return
+
+
+async def _wakes(job_id: UUID) -> AsyncIterator[int | None]:
+    """At once, and then: the number of the newest event whenever there is one; None when a second brought nothing."""
+    yield None
+    async for entry in streams.follow(stream_of(job_id)):
+        yield int(entry[1].get("seq", 0)) if entry else None
+
+
+def told(event: JobEvent) -> str:
+    data = event.data | {"seq": event.seq, "attempt": event.attempt_number, "at": event.at.isoformat()}
+    return sse(event.kind, data, event_id=event.seq)

@@ -1,0 +1,113 @@
+"""What a job's events say, as its page shows it: curves, log lines, probe completions."""
+
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from webapp.jobs.models import Job
+
+MOST_POINTS = 1_000
+LOG_LINES = 500
+
+
+class Chart(TypedDict):
+    """Columns for the chart. Every list of a group has one value per step of the group."""
+
+    steps: list[int]
+    loss: list[float]
+    learning_rate: list[float]
+    grad_norm: list[float]
+    eval_steps: list[int]
+    eval_loss: list[float]
+
+
+def chart(job: Job) -> Chart:
+    """At most MOST_POINTS points; what an interrupted attempt did beyond the checkpoint it resumed from is left out."""
+    points = _without_repeats(_thinned(job))
+    scored = _without_repeats([event.data for event in job.events.filter(kind="evaluated")])
+    return {
+        "steps": [point["step"] for point in points],
+        "loss": [point["loss"] for point in points],
+        "learning_rate": [point["learning_rate"] for point in points],
+        "grad_norm": [point["grad_norm"] for point in points],
+        "eval_steps": [point["step"] for point in scored],
+        "eval_loss": [point["loss"] for point in scored],
+    }
+
+
+def _thinned(job: Job) -> list[dict[str, Any]]:
+    """Progress events, evenly thinned, always with the newest."""
+    numbers = list(job.events.filter(kind="progress").values_list("seq", flat=True))
+    stride = -(-len(numbers) // MOST_POINTS) or 1
+    kept = numbers[::-1][::stride]
+    return [event.data for event in job.events.filter(seq__in=kept)]
+
+
+def _without_repeats(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    for point in points:
+        while kept and kept[-1]["step"] >= point["step"]:
+            kept.pop()
+        kept.append(point)
+    return kept
+
+
+@dataclass(frozen=True)
+class LogLine:
+    attempt: int
+    level: str
+    text: str
+
+
+def log_tail(job: Job, lines: int = LOG_LINES) -> list[LogLine]:
+    """The last lines of the log, over all attempts."""
+    newest = job.events.filter(kind="log").order_by("-seq")[:lines]
+    told = [LogLine(one.attempt_number, one.data.get("level", "info"), one.data.get("text", "")) for one in newest]
+    return told[::-1]
+
+
+@dataclass
+class Probe:
+    """A prompt and what the model answered to it, by step."""
+
+    prompt: str
+    answers: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def before(self) -> tuple[int, str]:
+        return self.answers[0]
+
+    @property
+    def after(self) -> tuple[int, str] | None:
+        return self.answers[-1] if len(self.answers) > 1 else None
+
+    @property
+    def between(self) -> list[tuple[int, str]]:
+        return self.answers[1:-1]
+
+
+def probes(job: Job) -> list[Probe]:
+    found: dict[str, Probe] = {}
+    for event in job.events.filter(kind="sample"):
+        probe = found.setdefault(event.data["prompt"], Probe(event.data["prompt"]))
+        # After a resume the same step answers again; the newest word counts.
+        probe.answers = [one for one in probe.answers if one[0] < event.data["step"]]
+        probe.answers.append((event.data["step"], event.data["completion"]))
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The loss on held-out rows, of the base model and of the result."""
+
+    before: float
+    after: float
+
+    @property
+    def percent(self) -> int:
+        return round(100 * (self.before - self.after) / self.before) if self.before else 0
+
+
+def gain(curves: Chart) -> Gain | None:
+    """None when nothing was held out, or only one measurement was made."""
+    measured = curves["eval_loss"]
+    return Gain(measured[0], measured[-1]) if len(measured) > 1 else None

@@ -1,0 +1,72 @@
+"""Where a job stands, in one sentence."""
+
+from django.utils import timezone
+
+from webapp.common.words import ago_text, duration_text
+from webapp.jobs.claiming import place_in_line
+from webapp.jobs.models import Job, JobStatus, Worker
+
+PHASES = {
+    "": "Starting the trainer",
+    "loading": "Loading the base model",
+    "preparing": "Preparing the rows",
+    "training": "Training",
+    "evaluating": "Measuring on held-out rows",
+    "saving": "Saving a checkpoint",
+    "publishing": "Writing the adapter",
+}
+
+
+def standing(job: Job) -> str:
+    """A sentence for the head of the job's page and its row in the list."""
+    tell = {
+        JobStatus.QUEUED: _queued,
+        JobStatus.RUNNING: _running,
+        JobStatus.SUCCEEDED: lambda job: f"Finished in {_taken(job)}.",
+        JobStatus.FAILED: lambda job: job.reason_text or "Failed.",
+        JobStatus.CANCELLED: lambda job: f"Cancelled{_after(job)}.",
+    }
+    return tell[JobStatus(job.status)](job)
+
+
+def _queued(job: Job) -> str:
+    if job.not_before and job.not_before > timezone.now():
+        left = duration_text(max(1, round((job.not_before - timezone.now()).total_seconds())))
+        return f"Interrupted{_after(job)}; tries again in {left}."
+    return f"{ordinal(place_in_line(job))} in line; {_why_waiting()}"
+
+
+def _why_waiting() -> str:
+    live = Worker.objects.live()
+    if not live.exists():
+        last = Worker.objects.order_by("-seen_at").first()
+        if last is None:
+            return "no worker has been online yet."
+        return f"no worker online, the last one was seen {ago_text((timezone.now() - last.seen_at).total_seconds())}."
+    if live.idle().exists():
+        return "a worker takes it in a moment."
+    return f"{'the worker is' if live.count() == 1 else 'all workers are'} busy."
+
+
+def _running(job: Job) -> str:
+    if job.cancel_requested:
+        return f"Cancelling{_after(job)}: the trainer was asked to stop."
+    doing = PHASES.get(job.phase, PHASES[""])
+    again = f", attempt {job.attempt_number}" if job.attempt_number > 1 else ""
+    return f"{doing}{again}{f': step {job.step} of {job.steps}' if job.steps else ''}."
+
+
+def _taken(job: Job) -> str:
+    if not job.started_at or not job.ended_at:
+        return duration_text(None)
+    return duration_text((job.ended_at - job.started_at).total_seconds())
+
+
+def _after(job: Job) -> str:
+    return f" after step {job.step} of {job.steps}" if job.steps else ""
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st."""
+    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"

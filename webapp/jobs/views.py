@@ -1,0 +1,164 @@
+"""The pages of jobs: the list, a new job, one job, and its live events."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
+
+from webapp.accounts.access import TeamRequest, get_visible, get_with_role, require_role
+from webapp.accounts.models import Role
+from webapp.common.http import sse_response
+from webapp.jobs import history, services
+from webapp.jobs.estimates import outlook
+from webapp.jobs.following import alook, follow_job
+from webapp.jobs.forms import JobForm, all_presets, initial_values
+from webapp.jobs.models import Job, JobStatus
+from webapp.jobs.specs import portable_yaml
+from webapp.jobs.standing import standing
+
+FRAGMENT = "HX-Request"
+LISTED = 200
+
+
+@login_required
+@require_safe
+def jobs(request: TeamRequest) -> HttpResponse:
+    rows = Job.objects.visible_to(request.user).filter(team=request.team)
+    status = request.GET.get("status", "")
+    shown = rows.filter(status=status) if status in JobStatus.values else rows
+    listed = shown.select_related("base_model", "dataset_version__dataset", "adapter", "created_by")[:LISTED]
+    ctx = {
+        "groups": _grouped(list(listed)),
+        "any": rows.exists(),
+        "status": status,
+        "statuses": JobStatus.values,
+        "moving": rows.unfinished().exists(),
+        "can_change": _can_change(request, request.team),
+    }
+    return render(request, "jobs/_list.html" if FRAGMENT in request.headers else "jobs/list.html", ctx)
+
+
+def _grouped(listed: list[Job]) -> list[tuple[str, list[tuple[Job, str]]]]:
+    """Running, waiting, ended; each job with its sentence."""
+    order = {JobStatus.RUNNING: "Running", JobStatus.QUEUED: "Waiting"}
+    groups: dict[str, list[tuple[Job, str]]] = {"Running": [], "Waiting": [], "Ended": []}
+    for job in listed:
+        groups[order.get(JobStatus(job.status), "Ended")].append((job, standing(job)))
+    groups["Waiting"].reverse()
+    return [(name, rows) for name, rows in groups.items() if rows]
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def job_new(request: TeamRequest) -> HttpResponse:
+    require_role(request.team, request.user, Role.MEMBER)
+    data = request.POST if request.method == "POST" else None
+    form = JobForm(data, user=request.user, team=request.team, initial=initial_values(request.GET, request.team))
+    if form.is_bound and form.is_valid():
+        asked = {key: form.cleaned_data[key] for key in ("name", "base_model", "dataset_version", "spec", "form_key")}
+        return redirect("job", services.submit_job(user=request.user, **asked).pk)
+    ctx = {"form": form, "presets": all_presets()} | _estimated(form)
+    return render(request, "jobs/new.html", ctx, status=422 if form.is_bound else 200)
+
+
+@login_required
+@require_POST
+def job_estimate(request: TeamRequest) -> HttpResponse:
+    require_role(request.team, request.user, Role.MEMBER)
+    form = JobForm(request.POST, user=request.user, team=request.team)
+    return render(request, "jobs/_estimate.html", {"form": form} | _estimated(form))
+
+
+def _estimated(form: JobForm) -> dict[str, Any]:
+    """The card beside the form, for what it says now, as far as that can be read."""
+    asked = form.asked()
+    if asked is None:
+        return {"outlook": None}
+    spec, base, version = asked
+    return {"outlook": outlook(spec, base, version), "yaml": portable_yaml(spec, base, version)}
+
+
+@login_required
+@require_safe
+def job(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_visible(_with_all(request), pk)
+    curves = history.chart(found)
+    ctx = {
+        "job": found,
+        "sentence": standing(found),
+        "chart": curves,
+        "gain": history.gain(curves),
+        "log": history.log_tail(found),
+        "probes": history.probes(found),
+        "attempts": found.attempts.select_related("worker"),
+        "yaml": portable_yaml(found.train_spec, found.base_model, found.dataset_version),
+        "can_change": _can_change(request, found.team),
+    }
+    return render(request, "jobs/detail.html", ctx)
+
+
+@login_required
+@require_GET
+async def job_events(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    user = await request.auser()
+    after = _number(request.headers.get("Last-Event-ID") or request.GET.get("after"))
+    if await alook(user.pk, pk, after) is None:
+        raise Http404
+    return sse_response(follow_job(user.pk, pk, after))
+
+
+@login_required
+@require_POST
+def job_cancel(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_with_role(Job.objects.visible_to(request.user).select_related("team"), pk, request.user)
+    services.request_cancel(user=request.user, job=found)
+    messages.success(request, f"{found.name} is being cancelled.")
+    return redirect("job", found.pk)
+
+
+@login_required
+@require_POST
+def job_retry(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_with_role(_with_all(request), pk, request.user)
+    return redirect("job", services.retry_job(user=request.user, job=found).pk)
+
+
+@login_required
+@require_safe
+def job_spec(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_visible(_with_all(request), pk)
+    text = portable_yaml(found.train_spec, found.base_model, found.dataset_version)
+    return HttpResponse(text, content_type="application/yaml", headers=_attachment(found, "yaml"))
+
+
+@login_required
+@require_safe
+def job_log(request: TeamRequest, pk: UUID) -> HttpResponseBase:
+    found = get_visible(Job.objects.visible_to(request.user), pk)
+    number = _number(request.GET.get("attempt")) or found.attempt_number
+    file = get_object_or_404(found.attempts, number=number).folder / "log.txt"
+    if not file.is_file():
+        raise Http404
+    return FileResponse(file.open("rb"), content_type="text/plain; charset=utf-8", headers=_attachment(found, "txt"))
+
+
+def _with_all(request: TeamRequest) -> Any:
+    related = ("team", "base_model", "dataset_version__dataset__team", "adapter", "created_by")
+    return Job.objects.visible_to(request.user).select_related(*related)
+
+
+def _can_change(request: TeamRequest, team: Any) -> bool:
+    role = team.role_of(request.user)
+    return role is not None and role.includes(Role.MEMBER)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def _attachment(job: Job, ending: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="job-{job.pk}.{ending}"', "X-Content-Type-Options": "nosniff"}
