@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is that of the library it uses
     GatedRepoError,
-    HTTPError,  # type: ignore[attr-defined]  # of the HTTP library it uses, re-exported
+    HTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from django.db import models
 from django.db.models import Q
+from django.urls import reverse
 
 from webapp.accounts.models import Team, User
 from webapp.common.storage import adapter_folder
@@ -46,7 +47,10 @@ class BaseModel(models.Model):
     fetched_bytes = models.PositiveBigIntegerField(default=0)
     total_bytes = models.PositiveBigIntegerField(default=0)
     status_text = models.CharField(max_length=500, blank=True)  # what is being fetched, or why it failed
-    # From `trainer.bases.inspect`: architecture, parameters, layers, hidden_size, vocab_size, context_length, license…
+    fetch = models.PositiveIntegerField(default=0)  # number of the newest fetch: what an older one reports is ignored
+    fetch_runs = models.BooleanField(default=False)  # somebody has taken it
+    heartbeat = models.PositiveBigIntegerField(default=0)  # counts up while that somebody lives
+    # From `trainer.base_facts`: architecture, parameters, layers, hidden_size, vocab_size, context_length, license…
     facts = models.JSONField(default=dict)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -66,6 +70,10 @@ class BaseModel(models.Model):
     def folder(self) -> Path:
         return Path(self.path)
 
+    @property
+    def is_fetching(self) -> bool:
+        return self.status == BaseStatus.FETCHING
+
 
 class AdapterQuerySet(models.QuerySet["Adapter"]):
     def visible_to(self, user: User) -> AdapterQuerySet:
@@ -75,6 +83,11 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
             | Q(shares__team__memberships__user=user)
             | Q(shares__isnull=False, shares__team__isnull=True)
         ).distinct()
+
+    def usable_in(self, team: Team) -> AdapterQuerySet:
+        """The team's own, and those shared with it or with everyone on the server."""
+        shared = Q(shares__team=team) | Q(shares__isnull=False, shares__team__isnull=True)
+        return self.filter(Q(team=team) | shared).distinct()
 
 
 class Adapter(models.Model):
@@ -102,6 +115,9 @@ class Adapter(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("adapter", args=[self.pk])
 
     @property
     def folder(self) -> Path:

@@ -31,6 +31,7 @@ CATALOGUE: dict[str, Entry] = {
     "base_in_use": Entry("The base model {name} has adapters or jobs.", "Delete those first.", 409),
     "base_not_allowed": Entry("The folder {folder} is outside the allowed roots.", "Put it below one of BASES_ROOTS."),
     "base_exists": Entry("There is a base model named {name} already.", "Use that one, or give another name.", 409),
+    "share_own_team": Entry("The adapter belongs to {team} already.", "Name another team."),
     "adapter_damaged": Entry("Files of this adapter are missing or changed.", "Restore or delete it.", 409),
     # jobs
     "job_finished": Entry("This job has ended already: it {status}.", "There is nothing left to do.", 409),

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from django.http import StreamingHttpResponse
+from django.utils.http import content_disposition_header
 
 STREAM_SECONDS = 240  # a stream ends by itself and the browser resumes with Last-Event-ID; deploys never wait for it
 
@@ -23,4 +24,13 @@ def sse_response(events: AsyncIterator[str]) -> StreamingHttpResponse:
     response = StreamingHttpResponse(events, content_type="text/event-stream")
     response["Cache-Control"] = "private, no-store"
     response["X-Accel-Buffering"] = "no"  # nginx would hold events back
+    return response
+
+
+def attachment_response(pieces: AsyncIterator[bytes], *, name: str, content_type: str) -> StreamingHttpResponse:
+    """A download that is made while it is sent; the browser saves it and never shows it as a page of ours."""
+    response = StreamingHttpResponse(pieces, content_type=content_type)
+    response["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=name) or "attachment"
+    response["Cache-Control"] = "private, no-store"
+    response["X-Accel-Buffering"] = "no"
     return response

@@ -1,0 +1,24 @@
+"""Which folders of the machine a base model may be read from: those below BASES_ROOTS, links followed first."""
+
+from pathlib import Path
+
+from django.conf import settings
+
+from webapp.common.errors import UserError
+
+
+def allowed_folder(given: str) -> Path:
+    """The real folder behind `given`. Raises UserError unless it, and every file in it, lies below an allowed root."""
+    try:
+        folder = Path(given).expanduser().resolve(strict=True)
+        inside = folder.is_dir() and all(_is_below_root(one.resolve()) for one in (folder, *folder.iterdir()))
+    except (OSError, RuntimeError, ValueError):  # missing, unreadable, a loop of links, a NUL in the name
+        inside = False
+        folder = Path(given)
+    if not inside:
+        raise UserError("base_not_allowed", folder=given)
+    return folder
+
+
+def _is_below_root(path: Path) -> bool:
+    return any(path.is_relative_to(root.resolve()) for root in settings.BASES_ROOTS)

@@ -1,0 +1,150 @@
+"""One fetch of a base model, from taking it to ready or failed: supervises the child `python -m trainer fetch`."""
+
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO
+from uuid import UUID
+
+from django.conf import settings
+from django.utils.text import slugify
+
+from trainer.events import Event, Failed, Fetched, Finished, decode
+from webapp.adapters import lifecycle
+from webapp.adapters.allowed import allowed_folder
+from webapp.adapters.models import BaseModel, BaseSource
+from webapp.common.errors import UserError
+from webapp.common.storage import base_folder
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+REPORT_SECONDS = 1.0
+# The child talks to package indexes and the hub. It keeps HF_TOKEN and proxies, and has no use for our own secrets.
+WITHHELD = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "EMAIL_URL", "DJANGO_SUPERUSER_PASSWORD")
+UNEXPECTED = "Fetching ended unexpectedly. The log of the default worker says why. Try again."
+
+
+class LostPlace(Exception):
+    """Another process runs this fetch now, or the base model is gone."""
+
+
+def fetch_base(base_id: UUID) -> None:
+    """Fetch a base model if nobody does, and say what came of it."""
+    fetch = lifecycle.begin(base_id)
+    if fetch is None:
+        return
+    base = BaseModel.objects.get(pk=base_id)
+    try:
+        last = _run(base, fetch, _arguments(base))
+    except UserError as error:
+        lifecycle.fail(base_id, fetch, str(error))
+        return
+    except LostPlace:
+        logger.info("the fetch %s of %s lost its place", fetch, base)
+        return
+    if isinstance(last, Finished):
+        lifecycle.finish(base_id, fetch, path=last.folder, facts=last.facts)
+    else:
+        lifecycle.fail(base_id, fetch, f"{last.text} {last.fix}".strip() if last else UNEXPECTED)
+
+
+def _arguments(base: BaseModel) -> list[str]:
+    """What `python -m trainer fetch` is asked. Raises UserError when the folder is not allowed (any more)."""
+    if base.source == BaseSource.FOLDER:
+        return ["folder", str(allowed_folder(base.location))]
+    out = ["--out", str(folder_of(base))]
+    if base.source == BaseSource.DEMO:
+        return ["demo", *out]
+    return ["hub", base.location, *(["--revision", base.revision] if base.revision else []), *out]
+
+
+def folder_of(base: BaseModel) -> Path:
+    """Where a fetched model goes. Its last part is a name that people know: adapters carry it to other machines."""
+    name = base.name.rpartition("/")[2]
+    plain = "".join(one if one.isascii() and (one.isalnum() or one in "._-") else "-" for one in name).strip(".-")
+    return base_folder(base.pk) / (plain or slugify(str(base.pk)))
+
+
+def _run(base: BaseModel, fetch: int, arguments: list[str]) -> Finished | Failed | None:
+    """The child's last word; None when it had none."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "fetch", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in WITHHELD}
+        | {"LOWRANK_DIE_WITH_PARENT": "1", "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    said: queue.Queue[Event | None] = queue.Queue()
+    threading.Thread(target=_read, args=(child.stdout, said), daemon=True).start()
+    try:
+        return _follow(Pulse(base.pk, fetch), said)
+    finally:
+        _kill(child)
+
+
+class Pulse:
+    """Tells the database how far a fetch is, at most once a second, and gives signs of life in between."""
+
+    def __init__(self, base_id: UUID, fetch: int) -> None:
+        self._base_id, self._fetch = base_id, fetch
+        self._waiting: Fetched | None = None
+        self._said = time.monotonic() - REPORT_SECONDS
+
+    def __call__(self, news: Fetched | None = None) -> None:
+        """Raises LostPlace when the fetch is no longer ours."""
+        self._waiting = news or self._waiting
+        silent = time.monotonic() - self._said
+        if self._waiting and silent >= REPORT_SECONDS:
+            now, self._waiting = self._waiting, None
+            ours = lifecycle.report(self._base_id, self._fetch, done=now.done, of=now.of, what=now.what)
+        elif silent >= settings.HEARTBEAT_SECONDS:
+            ours = lifecycle.beat(self._base_id, self._fetch)
+        else:
+            return
+        self._said = time.monotonic()
+        if not ours:
+            raise LostPlace
+
+
+def _follow(pulse: Pulse, said: "queue.Queue[Event | None]") -> Finished | Failed | None:
+    last: Finished | Failed | None = None
+    while True:
+        try:
+            event = said.get(timeout=REPORT_SECONDS)
+        except queue.Empty:
+            pulse()
+            continue
+        if event is None:
+            return last
+        if isinstance(event, (Finished, Failed)):
+            last = event
+        pulse(event if isinstance(event, Fetched) else None)
+
+
+def _read(pipe: IO[bytes], said: "queue.Queue[Event | None]") -> None:
+    """The child's events in order, then None."""
+    with pipe:
+        for line in pipe:
+            try:
+                said.put(decode(line.decode(errors="replace"))[1])
+            except ValueError:
+                logger.warning("not an event: %r", line[:200])
+    said.put(None)
+
+
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    """End the child and what it started, such as pip."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        logger.debug("the fetch's processes have ended by themselves")
+    child.wait()
