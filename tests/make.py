@@ -87,7 +87,7 @@ def make_version(dataset: Dataset, *, rows: list[dict[str, Any]] | None = None, 
 
 def make_report(rows: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
     """What `python -m trainer check` reports for rows without a fault."""
-    lengths = sorted(sum(len(m["content"]) for m in row["messages"]) for row in rows) or [0]
+    lengths = sorted(sum(len(m["content"] or "") for m in row["messages"]) for row in rows) or [0]
     spread = {"p50": lengths[len(lengths) // 2], "p95": lengths[-1], "max": lengths[-1]}
     return {
         "format": "messages",

@@ -68,7 +68,8 @@ def refuse_other_files(head: bytes) -> None:
         raise BadFile(1, "the file has no rows", "Upload a file with at least one row.")
     if lines[0] == b"{":
         raise BadFile(1, "one row is spread over several lines", FIX_SPREAD, text="{")
-    if not any(line.startswith((b"{", b"[")) for line in lines):
+    like_json = [line.startswith((b"{", b"[")) for line in lines]
+    if not like_json[0] and 2 * sum(like_json) < len(lines):
         shown = lines[0].decode(errors="replace")
         raise BadFile(1, "the file is not JSON", "Upload JSON or JSONL; see the two examples.", text=shown)
 

@@ -1,0 +1,151 @@
+"""Inspection by the real child: ready or rejected, within limits, once, and again when its worker was killed."""
+
+import json
+from typing import Any
+
+import pytest
+from django.core.files.base import ContentFile
+from django.urls import reverse
+
+from tests.cast import Cast
+from trainer.formats import count_rows
+from webapp.datasets import child, lifecycle, services
+from webapp.datasets.inspection import MOST_INSPECTIONS
+from webapp.datasets.models import DatasetVersion, VersionStatus
+from webapp.datasets.reconciling import Silence
+from webapp.datasets.tasks import inspect, requeue_inspections
+
+GOOD = '{"instruction": "Who are you?", "output": "I am Lowrank."}\n'
+BAD = '{"instruction": "Who are you?"}\n'
+
+
+def upload(cast: Cast, text: str) -> DatasetVersion:
+    file = ContentFile(text.encode(), name="rows.jsonl")
+    return services.upload_dataset(user=cast.bob, team=cast.team, name="rows", file=file).versions.get()
+
+
+def inspected(version: DatasetVersion) -> DatasetVersion:
+    inspect(str(version.pk))
+    version.refresh_from_db()
+    return version
+
+
+def names_in(version: DatasetVersion) -> set[str]:
+    return {path.name for path in version.folder.iterdir()}
+
+
+def test_good_file_becomes_ready(cast: Cast) -> None:
+    version = inspected(upload(cast, GOOD * 3))
+    assert (version.status, version.row_count) == ("ready", 3)
+    assert (version.report["format"], version.report["bad_rows"]) == ("alpaca", 0)
+    assert version.content_hash == version.report["content_hash"]
+    assert names_in(version) == {"original", "rows.parquet", "report.json"}
+    assert json.loads((version.folder / "report.json").read_text()) == version.report
+    assert count_rows(version.rows_path) == 3
+
+
+def test_bad_row_rejects_the_file_and_is_named(cast: Cast) -> None:
+    version = inspected(upload(cast, GOOD + BAD + GOOD))
+    assert (version.status, version.row_count, version.skippable_rows) == ("rejected", 0, 2)
+    assert [(e["line"], e["field"]) for e in version.report["errors"]] == [(2, "output")]
+    assert names_in(version) == {"original"}
+
+
+def test_going_on_without_bad_rows_makes_a_new_version(cast: Cast) -> None:
+    version = inspected(upload(cast, GOOD + BAD + GOOD))
+    answer = cast.client("bob").post(reverse("dataset_skip_bad_rows", args=[version.pk]))
+    assert answer["Location"].endswith("?version=2")
+    second = inspected(version.dataset.versions.get(number=2))
+    assert (second.status, second.row_count, second.report["bad_rows"]) == ("ready", 2, 1)
+    assert (second.original_sha256, second.skip_bad_rows) == (version.original_sha256, True)
+
+
+@pytest.mark.parametrize("text", [GOOD, BAD, f"[{GOOD.strip()}"])
+def test_nothing_to_go_on_with(cast: Cast, text: str) -> None:
+    """All good, all bad, or a file that breaks off: leaving rows out does not help."""
+    version = inspected(upload(cast, text))
+    answer = cast.client("bob").post(reverse("dataset_skip_bad_rows", args=[version.pk]))
+    assert answer.status_code == 409
+    assert version.dataset.versions.count() == 1
+
+
+@pytest.mark.parametrize(("who", "status"), [("vera", 403), ("charlie", 404), ("anonymous", 302)])
+def test_only_members_may_go_on(cast: Cast, who: str, status: int) -> None:
+    version = inspected(upload(cast, GOOD + BAD))
+    assert cast.client(who).post(reverse("dataset_skip_bad_rows", args=[version.pk])).status_code == status
+    assert version.dataset.versions.count() == 1
+
+
+def test_file_that_needs_too_much_memory_is_rejected(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "MEMORY_BYTES", 60 * 1024**2)
+    version = inspected(upload(cast, GOOD))
+    assert version.status == "rejected"
+    assert version.report["failure"]["text"]
+    assert version.report["failure"]["fix"]
+
+
+def test_file_that_takes_too_long_is_rejected(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "LEAST_SECONDS", 0)
+    version = inspected(upload(cast, GOOD * 20_000))
+    assert (version.status, version.report["failure"]["text"]) == ("rejected", "Reading the file took too long.")
+
+
+def test_lost_original_is_an_error_people_can_read(cast: Cast) -> None:
+    version = upload(cast, GOOD)
+    version.original_path.unlink()
+    with pytest.raises(FileNotFoundError):  # for the log; the reconciler tries again and then rejects
+        inspect(str(version.pk))
+    DatasetVersion.objects.update(status=VersionStatus.UPLOADED, inspection=MOST_INSPECTIONS)
+    assert inspected(version).report["failure"]["text"] == "The inspection was interrupted too often."
+
+
+def test_second_ring_does_nothing(cast: Cast) -> None:
+    version = upload(cast, GOOD)
+    assert lifecycle.begin(version.pk) == 1
+    assert lifecycle.begin(version.pk) is None
+    inspect(str(version.pk))
+    version.refresh_from_db()
+    assert version.status == "inspecting"
+
+
+def test_stale_inspection_changes_nothing(cast: Cast) -> None:
+    version = upload(cast, GOOD)
+    first = lifecycle.begin(version.pk)
+    assert first is not None
+    assert lifecycle.interrupt(version.pk, first, seen_beat=0)
+    assert lifecycle.begin(version.pk) == 2
+    report: dict[str, Any] = {"content_hash": "x", "rows": 1}
+    assert not lifecycle.beat(version.pk, first)
+    assert not lifecycle.accept(version.pk, first, report)
+    assert not lifecycle.reject(version.pk, first, report)
+    assert lifecycle.accept(version.pk, 2, report)
+    assert not lifecycle.reject(version.pk, 2, report)  # an end is an end
+
+
+def test_child_stops_when_the_inspection_is_no_longer_ours(cast: Cast) -> None:
+    version = upload(cast, GOOD * 50_000)
+    out = version.folder / "out"
+    out.mkdir()
+    assert child.run_check(version.original_path, out, skip_bad_rows=False, still_ours=lambda: False) is None
+
+
+def test_silent_inspection_is_given_back(cast: Cast) -> None:
+    version = upload(cast, GOOD)
+    number = lifecycle.begin(version.pk)
+    assert number is not None
+    silence = Silence()
+    assert silence.interrupt_lost(lease=0.0) == 1
+    assert requeue_inspections() == 1
+    assert inspected(version).status == "ready"
+    assert version.inspection == 2
+
+
+def test_inspection_that_beats_is_left_alone(cast: Cast) -> None:
+    version = upload(cast, GOOD)
+    number = lifecycle.begin(version.pk)
+    assert number is not None
+    silence = Silence()
+    assert silence.interrupt_lost(lease=60) == 0
+    assert lifecycle.beat(version.pk, number)
+    assert not lifecycle.interrupt(version.pk, number, seen_beat=0)
+    assert silence.interrupt_lost(lease=60) == 0
