@@ -57,7 +57,11 @@ def prompt_ids(base: BaseModel, messages: list[Message]) -> list[int]:
 
 
 def require_room(base: BaseModel, ids: list[int], sampling: Sampling) -> None:
-    """Raise UserError unless the prompt and the longest allowed answer fit what the model can read."""
+    """Raise UserError unless the prompt and its answer fit what the model can read.
+
+    At most half of that is kept for the answer: someone who allows more than the model can write may still ask.
+    """
     limit = int(base.facts.get("context_length") or 0)
-    if limit and len(ids) + sampling.max_tokens > limit:
-        raise UserError("prompt_too_long", tokens=len(ids), room=sampling.max_tokens, limit=limit)
+    room = min(sampling.max_tokens, limit // 2)
+    if limit and len(ids) + room > limit:
+        raise UserError("prompt_too_long", tokens=len(ids), room=room, limit=limit)
