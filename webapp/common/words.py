@@ -1,7 +1,7 @@
 """Values in the words people read: sizes, times, numbers, and what each state is called."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 NOTHING = "–"  # what a value that is not known looks like
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -20,10 +20,11 @@ def bytes_text(count: float | None) -> str:
     return f"{size:,.{digits}f} {unit}"
 
 
-def duration_text(seconds: float | None) -> str:
+def duration_text(length: float | timedelta | None) -> str:
     """How long, in the two units that matter: `0.4 s`, `45 s`, `2 min 10 s`, `3 h 5 min`, `2 d 4 h`."""
-    if seconds is None:
+    if length is None:
         return NOTHING
+    seconds = length.total_seconds() if isinstance(length, timedelta) else length
     if 0 < seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = max(0, round(seconds))
