@@ -63,7 +63,7 @@ def test_list_refreshes_itself_while_something_is_inspected(cast: Cast) -> None:
 
 def test_ready_version_leads_to_training(cast: Cast) -> None:
     dataset = make_dataset(cast.team)
-    link = f"{reverse('job_new')}?dataset={dataset.newest.pk}"
+    link = f"{reverse('job_new')}?dataset={dataset.versions.get().pk}"
     status, text = page(cast.client("bob"), dataset)
     assert status == 200
     assert link in text
