@@ -116,6 +116,8 @@ class Supervisor:
                 if time.monotonic() > end or self.stop_requests > requests_before:
                     break
                 self._pass_on_output(0.05)
+            if late := [child.program.name for child in running if child.alive]:
+                self.log.line("lowrank", f"killing {', '.join(late)}")
             for child in running:
                 self._sweep(child)
         self._pass_on_output(0)
@@ -179,7 +181,7 @@ class Supervisor:
                 lines, child.rest = [child.rest], b""
             for line in lines:
                 text = line.decode(errors="replace").rstrip("\r")
-                if child.program.hides is None or child.program.hides not in text:
+                if text and (child.program.hides is None or child.program.hides not in text):
                     self.log.line(child.program.name, text)
 
 

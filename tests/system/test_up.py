@@ -1,0 +1,191 @@
+"""`manage.py up` as a whole: it starts, answers, heals itself, stops in order, and leaves nothing behind."""
+
+import os
+import re
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from tests.processes import Processes, wait_for
+
+pytestmark = pytest.mark.chaos
+
+PORT = 8154
+ADDRESS = f"http://localhost:{PORT}"
+
+
+class Up:
+    """One `up` on a data folder, its log and what it started."""
+
+    def __init__(self, folder: Path, *, port: int = PORT) -> None:
+        self.processes = Processes(folder, REDIS_URL="", PORT=str(port), HOST="127.0.0.1", BASE_URL="")
+        self.folder = folder
+
+    def start(self, name: str = "up") -> None:
+        self.processes.start(name, sys.executable, "manage.py", "up")
+
+    def wait_for_page(self) -> None:
+        wait_for(lambda: answers("/healthz") or self.processes.ended("up"), seconds=60, why=self.log())
+        assert not self.processes.ended("up"), self.log()
+
+    def wait_for_workers(self) -> None:
+        for name in ("gpu", "chat", "default"):
+            wait_for(lambda name=name: f"{name}@" in self.log() and " ready." in self.log(), seconds=60, why=self.log())
+        wait_for(lambda: self.log().count(" ready.") >= 3, seconds=60, why=self.log())
+
+    def log(self, name: str = "up") -> str:
+        return self.processes.log(name)
+
+    def pid(self, containing: str) -> int:
+        """The first process whose command contains a word: of a master and its workers, the master."""
+        found = self.processes.leftovers(containing=containing)
+        assert found, f"nothing runs {containing}"
+        return found[0]
+
+    def valkey(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(socket_of(self.folder)), decode_responses=True)
+
+
+def socket_of(folder: Path) -> Path:
+    from webapp.env import embedded_socket
+
+    return embedded_socket(folder)
+
+
+def answers(path: str) -> bool:
+    try:
+        return httpx.get(f"{ADDRESS}{path}", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Up]:
+    up = Up(folder)
+    with up.processes:
+        up.start()
+        up.wait_for_page()
+        up.wait_for_workers()
+        yield up
+
+
+def ended_within(up: Up, seconds: float) -> float:
+    begun = time.monotonic()
+    wait_for(lambda: up.processes.ended("up"), seconds=seconds, why=up.log())
+    return time.monotonic() - begun
+
+
+def same_or_later(condition: Callable[[], bool], *, seconds: float, why: str) -> None:
+    wait_for(condition, seconds=seconds, why=why)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running(tmp_path_factory.mktemp("up")) as up:
+        yield up
+
+
+def test_page_answers_and_the_log_names_the_address(up: Up) -> None:
+    assert httpx.get(f"{ADDRESS}/", timeout=5).status_code == 302
+    assert f"answers on {ADDRESS}" in up.log()
+    link = re.search(rf"{ADDRESS}/setup/\S+", up.log())
+    assert link
+    assert httpx.get(link[0], timeout=5).status_code == 200
+
+
+def test_every_line_of_the_log_says_who_speaks(up: Up) -> None:
+    ours = re.compile(r"(web|gpu|chat|default|beat|valkey|lowrank) *│ |  \S|$")
+    strange = [line for line in up.log().splitlines() if not ours.match(line)]
+    assert strange == []
+    assert "\x1b" not in up.log()
+    assert "Traceback" not in up.log()
+
+
+def test_everything_is_private(up: Up) -> None:
+    assert stat.S_IMODE((up.folder / "secret_key").stat().st_mode) == 0o600
+    assert stat.S_IMODE(socket_of(up.folder).parent.stat().st_mode) == 0o700
+    assert not (up.folder / "gunicorn.ctl").exists()
+
+
+def test_server_is_ready_once_a_worker_lives(up: Up) -> None:
+    wait_for(lambda: answers("/readyz"), seconds=20, why=httpx.get(f"{ADDRESS}/readyz").text)
+
+
+def test_second_up_on_the_same_folder_is_refused(up: Up) -> None:
+    up.start("second")
+    assert up.processes.running.pop("second").wait(30) == 1
+    said = up.log("second")
+    pid = up.processes.running["up"].pid
+    assert f"is running on {up.folder} already: process {pid}, {ADDRESS}" in said
+    assert "Traceback" not in said
+
+
+def test_port_in_use_is_named(up: Up, tmp_path: Path) -> None:
+    other = Up(tmp_path)
+    with other.processes:
+        other.start()
+        assert other.processes.running.pop("up").wait(30) == 1
+        assert f"Cannot listen on port {PORT} on 127.0.0.1: Address already in use" in other.log()
+        assert other.processes.leftovers() == []
+
+
+def test_killed_web_starts_again(up: Up) -> None:
+    os.kill(up.pid("gunicorn"), signal.SIGKILL)
+    wait_for(lambda: "web was killed by SIGKILL" in up.log(), seconds=5, why=up.log())
+    wait_for(lambda: answers("/healthz"), seconds=20, why=up.log())
+
+
+def test_killed_broker_starts_again_with_its_data(up: Up) -> None:
+    up.valkey().set("kept", "yes")
+    time.sleep(1.3)  # written down every second
+    os.kill(up.pid("valkey-server"), signal.SIGKILL)
+    wait_for(lambda: "valkey was killed by SIGKILL" in up.log(), seconds=5, why=up.log())
+    wait_for(lambda: socket_answers(up), seconds=10, why=up.log())
+    assert up.valkey().get("kept") == "yes"
+    wait_for(lambda: answers("/readyz"), seconds=20, why="the server is ready again")
+
+
+def socket_answers(up: Up) -> bool:
+    try:
+        return bool(up.valkey().ping())
+    except redis.RedisError:
+        return False
+
+
+def test_sigterm_stops_in_order_within_15_seconds(up: Up) -> None:
+    with httpx.stream("GET", f"{ADDRESS}/healthz", timeout=5):
+        up.processes.running["up"].send_signal(signal.SIGTERM)
+        took = ended_within(up, 20)
+    assert took < 15, up.log()
+    assert up.processes.running.pop("up").returncode == 0
+    stops = re.findall(r"lowrank │ (stopp\w+.*)", up.log())
+    assert stops == ["stopping web", "stopping default, gpu, chat, beat", "stopping valkey", "stopped"]
+    assert up.processes.leftovers() == []
+
+
+def test_nothing_is_left_after_kill_9(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        up.valkey().set("kept", "yes")
+        up.processes.kill("up")
+        wait_for(lambda: not up.processes.leftovers(), seconds=5, why=f"{up.processes.leftovers()} are left")
+        up.start()  # the lock, the port and the socket are free at once
+        up.wait_for_page()
+        assert up.valkey().get("kept") == "yes"
+
+
+def test_second_ctrl_c_kills_at_once(tmp_path: Path) -> None:
+    with running(tmp_path) as up:
+        os.kill(up.pid("-Q gpu"), signal.SIGSTOP)  # would take its whole time
+        up.processes.running["up"].send_signal(signal.SIGINT)
+        wait_for(lambda: "stopping default" in up.log(), seconds=10, why=up.log())
+        up.processes.running["up"].send_signal(signal.SIGINT)
+        assert ended_within(up, 10) < 3
+        assert up.processes.leftovers() == []
