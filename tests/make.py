@@ -126,10 +126,9 @@ def make_base(*, name: str = "tiny", path: Path | str | None = None, **extra: An
 
 def make_adapter(team: Team, base: BaseModel, *, name: str = "lowrank-style", **extra: Any) -> Adapter:
     """A published adapter whose files have the right names and placeholder contents."""
-    spec = TrainSpec().to_dict()
-    adapter = Adapter.objects.create(
-        team=team, base_model=base, name=name, **{"spec": spec, "weights_sha256": "0" * 64} | extra
-    )
+    weights = ADAPTER_FILES["adapter_model.safetensors"].encode()
+    values = {"spec": TrainSpec().to_dict(), "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    adapter = Adapter.objects.create(team=team, base_model=base, name=name, **values | extra)
     adapter.folder.mkdir(parents=True)
     for file, text in ADAPTER_FILES.items():
         (adapter.folder / file).write_text(text)

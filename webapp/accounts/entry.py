@@ -9,7 +9,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
 from webapp.accounts import services
-from webapp.accounts.forms import AccountForm
+from webapp.accounts.forms import AccountForm, posted
 from webapp.accounts.middleware import SESSION_KEY
 from webapp.accounts.models import Team, User
 
@@ -20,8 +20,8 @@ from webapp.accounts.models import Team, User
 def setup(request: HttpRequest, token: str) -> HttpResponse:
     if not services.is_setup_token(token):
         raise Http404
-    form = AccountForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    form = AccountForm(posted(request))
+    if form.is_valid():
         login(request, services.create_owner(**form.cleaned_data, request=request))
         return redirect("home")
     return render(request, "accounts/setup.html", {"form": form}, status=422 if form.is_bound else 200)
@@ -37,8 +37,8 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
         if request.method == "POST":
             return _enter(request, services.accept_invitation(token=token, user=request.user, request=request))
         return render(request, "accounts/invitation_join.html", ctx | {"held": invited.team.role_of(request.user)})
-    form = AccountForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    form = AccountForm(posted(request))
+    if form.is_valid():
         user, team = services.register_invited(token=token, **form.cleaned_data, request=request)
         login(request, user)
         return _enter(request, team)

@@ -5,8 +5,14 @@ from typing import Any
 from django import forms
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
+from django.http import HttpRequest, QueryDict
 
 from webapp.accounts.models import Role, User
+
+
+def posted(request: HttpRequest) -> QueryDict | None:
+    """The data of a form that was sent, also when it was sent empty."""
+    return request.POST if request.method == "POST" else None
 
 
 class AccountForm(forms.Form):

@@ -2,27 +2,31 @@
 
 from allauth.account import views as allauth
 from django.urls import path, re_path
+from django.views.decorators.http import require_http_methods
 
 from webapp.accounts import entry, views
 
+# allauth's views take a PUT for a POST.
+page = require_http_methods(["GET", "HEAD", "POST"])
+
 urlpatterns = [
     # Logging in, by allauth
-    path("accounts/login/", allauth.login, name="account_login"),
-    path("accounts/logout/", allauth.logout, name="account_logout"),
-    path("accounts/signup/", allauth.signup, name="account_signup"),  # always closed; says how to get in
-    path("accounts/inactive/", allauth.account_inactive, name="account_inactive"),
-    path("accounts/password/change/", allauth.password_change, name="account_change_password"),
-    path("accounts/password/set/", allauth.password_set, name="account_set_password"),
-    path("accounts/password/reset/", allauth.password_reset, name="account_reset_password"),
-    path("accounts/password/reset/done/", allauth.password_reset_done, name="account_reset_password_done"),
+    path("accounts/login/", page(allauth.login), name="account_login"),
+    path("accounts/logout/", page(allauth.logout), name="account_logout"),
+    path("accounts/signup/", page(allauth.signup), name="account_signup"),  # always closed; says how to get in
+    path("accounts/inactive/", page(allauth.account_inactive), name="account_inactive"),
+    path("accounts/password/change/", page(allauth.password_change), name="account_change_password"),
+    path("accounts/password/set/", page(allauth.password_set), name="account_set_password"),
+    path("accounts/password/reset/", page(allauth.password_reset), name="account_reset_password"),
+    path("accounts/password/reset/done/", page(allauth.password_reset_done), name="account_reset_password_done"),
     re_path(
         r"^accounts/password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>.+)/$",
-        allauth.password_reset_from_key,
+        page(allauth.password_reset_from_key),
         name="account_reset_password_from_key",
     ),
     path(
         "accounts/password/reset/key/done/",
-        allauth.password_reset_from_key_done,
+        page(allauth.password_reset_from_key_done),
         name="account_reset_password_from_key_done",
     ),
     # Getting an account

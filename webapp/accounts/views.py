@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from webapp.accounts import keys, services
 from webapp.accounts.access import TeamRequest, require_role
-from webapp.accounts.forms import ApiKeyForm, ProfileForm, RoleForm, TeamForm
+from webapp.accounts.forms import ApiKeyForm, ProfileForm, RoleForm, TeamForm, posted
 from webapp.accounts.middleware import SESSION_KEY
 from webapp.accounts.models import Role, Team
 
@@ -30,8 +30,8 @@ def _get_team(request: TeamRequest, slug: str, role: Role = Role.OWNER) -> Team:
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def teams(request: TeamRequest) -> HttpResponse:
-    form = TeamForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    form = TeamForm(posted(request))
+    if form.is_valid():
         made = services.create_team(user=request.user, name=form.cleaned_data["name"], request=request)
         request.session[SESSION_KEY] = str(made.pk)
         return redirect("team", made.slug)
@@ -152,8 +152,8 @@ def member_remove(request: TeamRequest, slug: str, pk: UUID) -> HttpResponse:
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def settings(request: TeamRequest) -> HttpResponse:
-    form = ProfileForm(request.POST or None, initial={"name": request.user.name})
-    if request.method == "POST" and form.is_valid():
+    form = ProfileForm(posted(request), initial={"name": request.user.name})
+    if form.is_valid():
         request.user.name = form.cleaned_data["name"]
         request.user.save(update_fields=["name"])
         messages.success(request, "Your name is saved.")

@@ -2,16 +2,19 @@
 
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
 
 from webapp.system.health import failing
 
 
+@require_safe
 @never_cache
 def healthz(request: HttpRequest) -> JsonResponse:
     """Always 200: an answer means that the process lives."""
     return JsonResponse({"status": "ok"})
 
 
+@require_safe
 @never_cache
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when everything is there, else 503 with the names of what is missing, and nothing more: anyone may ask."""
