@@ -15,6 +15,7 @@ from tests.jobs.scripted import ScriptedTrainer, progress
 from tests.make import make_base, make_dataset, make_job, make_worker
 from trainer import events
 from webapp.jobs import lifecycle
+from webapp.jobs.child import LOG_LINES
 from webapp.jobs.claiming import claim_next
 from webapp.jobs.models import Attempt, Job, JobEvent, JobStatus
 from webapp.jobs.supervisor import Patience, supervise
@@ -43,9 +44,15 @@ def run(attempt: Attempt, trainer: ScriptedTrainer, meanwhile: Callable[[], obje
     return Job.objects.get(pk=attempt.job_id)
 
 
-def once(act: Callable[[], object]) -> Callable[[], None]:
+def once_it_trains(act: Callable[[], object]) -> Callable[[], None]:
+    """Act at the first look that finds a step done."""
     todo = [act]
-    return lambda: todo.pop()() and None if todo else None
+
+    def look() -> None:
+        if todo and JobEvent.objects.filter(kind="progress").exists():
+            todo.pop()()
+
+    return look
 
 
 def test_it_works(cast: Cast, trainer: ScriptedTrainer) -> None:
@@ -107,14 +114,14 @@ def test_a_killed_trainer_is_tried_again_from_its_checkpoint(
 def test_cancel_ends_the_trainer(cast: Cast, trainer: ScriptedTrainer) -> None:
     attempt = claim(cast)
     trainer.stops_when_asked().says(progress(1)).sleeps(30)
-    job = run(attempt, trainer, once(lambda: lifecycle.wish_cancel(attempt.job_id, "alice")))
+    job = run(attempt, trainer, once_it_trains(lambda: lifecycle.wish_cancel(attempt.job_id, "alice")))
     assert (job.status, attempt.outcome) == (JobStatus.CANCELLED, "cancelled")
 
 
 def test_cancel_forces_a_trainer_that_does_not_listen(cast: Cast, trainer: ScriptedTrainer) -> None:
     attempt = claim(cast)
     trainer.ignores_being_asked().says(progress(1)).sleeps(30)
-    job = run(attempt, trainer, once(lambda: lifecycle.wish_cancel(attempt.job_id, "alice")))
+    job = run(attempt, trainer, once_it_trains(lambda: lifecycle.wish_cancel(attempt.job_id, "alice")))
     assert job.status == JobStatus.CANCELLED
     assert job.events.latest("seq").data["reason"] == "forced"
 
@@ -123,14 +130,11 @@ def test_a_lost_lease_kills_the_trainer_and_touches_nothing(
     cast: Cast, trainer: ScriptedTrainer, tmp_path: Path
 ) -> None:
     attempt = claim(cast)
-    trainer.runs(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))").ignores_being_asked().sleeps(30)
+    trainer.runs(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))").ignores_being_asked().says(
+        progress(1)
+    ).sleeps(30)
 
-    def lose() -> None:
-        while not (tmp_path / "pid").exists():
-            time.sleep(0.01)
-        lifecycle.requeue_interrupted(attempt, "lost")
-
-    job = run(attempt, trainer, once(lose))
+    job = run(attempt, trainer, once_it_trains(lambda: lifecycle.requeue_interrupted(attempt, "lost")))
     assert (job.status, attempt.outcome) == (JobStatus.QUEUED, "interrupted")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -165,13 +169,17 @@ def test_what_the_trainer_started_goes_with_it(cast: Cast, trainer: ScriptedTrai
 
 
 def test_floods_of_lines_are_bounded(cast: Cast, trainer: ScriptedTrainer) -> None:
-    trainer.runs("for n in range(3000): print('x' * 5000, file=sys.stderr)").publishes()
-    job = run(claim(cast), trainer)
+    attempt = claim(cast)
+    trainer.runs("for n in range(6000): print('x' * 2500, file=sys.stderr)").publishes()
+    job = run(attempt, trainer)
     logs = list(job.events.filter(kind="log").values_list("data__text", flat=True))
+    told = sum(text.startswith("x") for text in logs)
     assert job.status == JobStatus.SUCCEEDED
-    assert len(logs) < 2000
+    assert told <= LOG_LINES
     assert max(map(len, logs)) == 2000
-    assert any("lines left out" in text for text in logs)
+    left_out = sum(int(text.split()[0]) for text in logs if "lines left out" in text)
+    assert told + left_out == 6000
+    assert (attempt.folder / "log.txt").read_text().count("\n") == 6000
 
 
 def test_what_is_no_event_is_a_line_of_the_log(cast: Cast, trainer: ScriptedTrainer) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from django.core.cache import cache
 
+from trainer.errors import TrainerError
 from trainer.estimate import Estimate, estimate
 from trainer.formats import read_rows
 from trainer.rendering import Renderer
@@ -77,10 +78,15 @@ def _count(version: DatasetVersion, base: BaseModel) -> int:
         renderer = Renderer.load(base.folder)
         rows = read_rows(version.rows_path, 0, SAMPLE_ROWS)
         lengths = [len(renderer.example(row.messages, tools=row.tools).ids) for row in rows]
-    except (OSError, ValueError, KeyError):  # a base without a template, rows it cannot show: characters will do
+    except (
+        TrainerError,
+        OSError,
+        ValueError,
+        KeyError,
+    ):  # a base without a template, rows it cannot show: characters will do
         lengths = []
     if not lengths:
-        typical = version.report.get("statistics", {}).get("characters", {}).get("p50", 0)
+        typical = int(version.report.get("statistics", {}).get("characters", {}).get("p50", 0))
         return version.row_count * max(1, typical // CHARACTERS_PER_TOKEN)
     return version.row_count * sum(lengths) // len(lengths)
 

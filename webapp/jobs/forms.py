@@ -158,6 +158,11 @@ class JobForm(forms.Form):
             said[name] = rows and (rows.filter(pk=self.initial.get(name)).first() or rows.first())
         return said
 
+    def offers(self) -> dict[str, bool]:
+        """Whether there is anything to choose at all."""
+        data, bases = self._choice("dataset_version").queryset, self._choice("base_model").queryset
+        return {"has_data": data is not None and data.exists(), "has_base": bases is not None and bases.exists()}
+
     # Groups of the page
 
     def how_much(self) -> list[forms.BoundField]:
@@ -168,6 +173,9 @@ class JobForm(forms.Form):
 
     def other_options(self) -> list[forms.BoundField]:
         return [self[one.key] for one in spec_fields() if not one.option.common]
+
+    def has_other_errors(self) -> bool:
+        return any(field.errors for field in self.other_options())
 
     def _bound(self, *parts: str) -> list[forms.BoundField]:
         return [self[one.key] for one in spec_fields() if one.option.common and one.part in parts]

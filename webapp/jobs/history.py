@@ -23,7 +23,7 @@ class Chart(TypedDict):
 def chart(job: Job) -> Chart:
     """At most MOST_POINTS points; what an interrupted attempt did beyond the checkpoint it resumed from is left out."""
     points = _without_repeats(_thinned(job))
-    scored = _without_repeats([event.data for event in job.events.filter(kind="evaluated")])
+    scored = evaluations(job)
     return {
         "steps": [point["step"] for point in points],
         "loss": [point["loss"] for point in points],
@@ -32,6 +32,11 @@ def chart(job: Job) -> Chart:
         "eval_steps": [point["step"] for point in scored],
         "eval_loss": [point["loss"] for point in scored],
     }
+
+
+def evaluations(job: Job) -> list[dict[str, Any]]:
+    """Measurements on held-out rows, by step."""
+    return _without_repeats([event.data for event in job.events.filter(kind="evaluated")])
 
 
 def _thinned(job: Job) -> list[dict[str, Any]]:
@@ -107,7 +112,6 @@ class Gain:
         return round(100 * (self.before - self.after) / self.before) if self.before else 0
 
 
-def gain(curves: Chart) -> Gain | None:
+def gain(measured: list[dict[str, Any]]) -> Gain | None:
     """None when nothing was held out, or only one measurement was made."""
-    measured = curves["eval_loss"]
-    return Gain(measured[0], measured[-1]) if len(measured) > 1 else None
+    return Gain(measured[0]["loss"], measured[-1]["loss"]) if len(measured) > 1 else None

@@ -142,6 +142,20 @@ class Job(models.Model):
         return self.status in ENDED
 
     @property
+    def can_be_retried(self) -> bool:
+        return self.status in (JobStatus.FAILED, JobStatus.CANCELLED)
+
+    @property
+    def shown_status(self) -> str:
+        """The status, or that it is about to be cancelled."""
+        return "cancelling" if self.status == JobStatus.RUNNING and self.cancel_requested else self.status
+
+    @property
+    def seconds_taken(self) -> float | None:
+        """From the first start to the end, waiting between attempts included."""
+        return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else None
+
+    @property
     def percent(self) -> int:
         return int(100 * self.step / self.steps) if self.steps else 0
 

@@ -19,14 +19,16 @@ PHASES = {
 
 def standing(job: Job) -> str:
     """A sentence for the head of the job's page and its row in the list."""
-    tell = {
-        JobStatus.QUEUED: _queued,
-        JobStatus.RUNNING: _running,
-        JobStatus.SUCCEEDED: lambda job: f"Finished in {_taken(job)}.",
-        JobStatus.FAILED: lambda job: job.reason_text or "Failed.",
-        JobStatus.CANCELLED: lambda job: f"Cancelled{_after(job)}.",
-    }
-    return tell[JobStatus(job.status)](job)
+    match job.status:
+        case JobStatus.QUEUED:
+            return _queued(job)
+        case JobStatus.RUNNING:
+            return _running(job)
+        case JobStatus.SUCCEEDED:
+            return f"Finished in {duration_text(job.seconds_taken)}."
+        case JobStatus.FAILED:
+            return f"Failed{_after(job)}: {job.get_reason_display().lower()}."
+    return f"Cancelled{_after(job)}."
 
 
 def _queued(job: Job) -> str:
@@ -54,12 +56,6 @@ def _running(job: Job) -> str:
     doing = PHASES.get(job.phase, PHASES[""])
     again = f", attempt {job.attempt_number}" if job.attempt_number > 1 else ""
     return f"{doing}{again}{f': step {job.step} of {job.steps}' if job.steps else ''}."
-
-
-def _taken(job: Job) -> str:
-    if not job.started_at or not job.ended_at:
-        return duration_text(None)
-    return duration_text((job.ended_at - job.started_at).total_seconds())
 
 
 def _after(job: Job) -> str:

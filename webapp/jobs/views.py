@@ -61,7 +61,7 @@ def job_new(request: TeamRequest) -> HttpResponse:
     if form.is_bound and form.is_valid():
         asked = {key: form.cleaned_data[key] for key in ("name", "base_model", "dataset_version", "spec", "form_key")}
         return redirect("job", services.submit_job(user=request.user, **asked).pk)
-    ctx = {"form": form, "presets": all_presets()} | _estimated(form)
+    ctx = {"form": form, "presets": all_presets(), **form.offers()} | _estimated(form)
     return render(request, "jobs/new.html", ctx, status=422 if form.is_bound else 200)
 
 
@@ -86,15 +86,18 @@ def _estimated(form: JobForm) -> dict[str, Any]:
 @require_safe
 def job(request: TeamRequest, pk: UUID) -> HttpResponse:
     found = get_visible(_with_all(request), pk)
-    curves = history.chart(found)
+    attempts = list(found.attempts.select_related("worker"))
+    evaluations = history.evaluations(found)
     ctx = {
         "job": found,
         "sentence": standing(found),
-        "chart": curves,
-        "gain": history.gain(curves),
+        "chart": history.chart(found),
+        "evaluations": evaluations,
+        "gain": history.gain(evaluations),
         "log": history.log_tail(found),
         "probes": history.probes(found),
-        "attempts": found.attempts.select_related("worker"),
+        "attempts": attempts,
+        "worker": attempts[-1].worker if attempts else None,
         "yaml": portable_yaml(found.train_spec, found.base_model, found.dataset_version),
         "can_change": _can_change(request, found.team),
     }
@@ -104,11 +107,11 @@ def job(request: TeamRequest, pk: UUID) -> HttpResponse:
 @login_required
 @require_GET
 async def job_events(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    user = await request.auser()
+    user_id: Any = (await request.auser()).pk
     after = _number(request.headers.get("Last-Event-ID") or request.GET.get("after"))
-    if await alook(user.pk, pk, after) is None:
+    if await alook(user_id, pk, after) is None:
         raise Http404
-    return sse_response(follow_job(user.pk, pk, after))
+    return sse_response(follow_job(user_id, pk, after))
 
 
 @login_required

@@ -1,0 +1,134 @@
+// The page of one job: follows its events, moves tiles, bar, chart, log and title; asks the server for the rest.
+
+import { Chart, Curves } from "./chart.js";
+import { Log } from "./log.js";
+import "./shared/confirm.js";
+import { duration, refreshTimes } from "./shared/times.js";
+
+const page = document.getElementById("job");
+const byId = (id) => document.getElementById(id);
+const REGIONS = ["job-head", "job-top", "job-tiles", "job-side", "job-evaluations"];
+const KINDS = ["phase", "progress", "evaluated", "sample", "checkpoint", "log", "status", "wish"];
+const CONNECTION_PATIENCE = 3000;
+
+const curves = new Curves(JSON.parse(byId("chart-data").textContent));
+const chart = new Chart(curves, {
+  main: byId("chart"), second: byId("chart-second"), smoothing: byId("chart-smoothing"),
+  more: byId("chart-more"), empty: byId("chart-empty"),
+});
+const log = new Log({ box: byId("log"), jump: byId("log-jump"), count: byId("log-new"), empty: byId("log-empty") });
+
+let seq = Number(page.dataset.seq);
+let ended = "ended" in page.dataset;
+let source = null;
+let refreshing = null;
+let complaint = null;
+
+const HANDLERS = {
+  progress: (event) => { curves.addProgress(event); chart.update(); showProgress(event); },
+  evaluated: (event) => { curves.addEvaluation(event); chart.update(); refreshSoon(); },
+  log: (event) => log.add(event),
+  sample: () => refreshSoon(),
+  checkpoint: () => refreshSoon(),
+  phase: () => refreshSoon(),
+  status: () => refreshSoon(),
+  wish: () => refreshSoon(),
+};
+
+function open() {
+  if (ended || source || document.hidden) return;
+  source = new EventSource(`${page.dataset.events}?after=${seq}`);
+  for (const kind of KINDS) source.addEventListener(kind, (message) => receive(kind, JSON.parse(message.data)));
+  source.addEventListener("end", () => { ended = true; close(); refresh(); });
+  source.addEventListener("open", () => connected(true));
+  source.addEventListener("error", () => {
+    connected(false);
+    // A refusal (logged out, no longer a member) closes for good; everything else the browser tries again by itself.
+    if (source?.readyState === EventSource.CLOSED) { close(); setTimeout(open, CONNECTION_PATIENCE); }
+  });
+}
+
+function close() {
+  source?.close();
+  source = null;
+  connected(true);
+}
+
+function receive(kind, event) {
+  if (event.seq <= seq) return;
+  seq = event.seq;
+  HANDLERS[kind](event);
+}
+
+/** Say that the stream is away, unless it is back before anybody would wonder: it ends by itself every few minutes. */
+function connected(yes) {
+  clearTimeout(complaint);
+  if (yes && byId("job-connection")) byId("job-connection").hidden = true;
+  if (!yes) complaint = setTimeout(() => { byId("job-connection").hidden = false; }, CONNECTION_PATIENCE);
+}
+
+function tell(name, text) {
+  const place = document.querySelector(`[data-tile="${name}"]`);
+  if (place) place.textContent = text;
+}
+
+function showProgress(event) {
+  tell("loss", event.loss.toFixed(4));
+  tell("speed", figure(event.tokens_per_second));
+  tell("tokens", figure(event.trained_tokens));
+  tell("left", duration(event.seconds_left));
+  tell("step", figure(event.step));
+  tell("steps", figure(event.of));
+  tell("memory", bytes(event.memory_bytes));
+  const percent = Math.floor((100 * event.step) / event.of);
+  const bar = byId("job-bar");
+  if (bar) bar.value = percent;
+  const sentence = byId("job-sentence");
+  if (sentence) sentence.textContent = sentence.textContent.replace(/(: step [\d]+ of [\d]+)?\.$/, `: step ${event.step} of ${event.of}.`);
+  document.title = `${percent}% · ${page.dataset.name} · Lowrank`;
+}
+
+function figure(value) {
+  return value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 1 : 0 });
+}
+
+function bytes(value) {
+  const power = Math.min(4, Math.floor(Math.log10(Math.max(1, value)) / 3));
+  const size = value / 1000 ** power;
+  return `${size.toFixed(power && size < 9.95 ? 1 : 0)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+}
+
+function refreshSoon() {
+  refreshing ??= setTimeout(refresh, 400);
+}
+
+/** Take what the server says now for every part that it words itself; open folds stay open. */
+async function refresh() {
+  clearTimeout(refreshing);
+  refreshing = null;
+  let fresh;
+  try {
+    const answer = await fetch(location.href, { credentials: "same-origin" });
+    if (!answer.ok) return;
+    fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  } catch {
+    return; // the next event asks again
+  }
+  for (const id of REGIONS) replace(byId(id), fresh.getElementById(id));
+  document.title = fresh.title;
+  refreshTimes();
+}
+
+function replace(old, fresh) {
+  if (!old || !fresh || old.contains(document.activeElement)) return;
+  old.querySelectorAll("details").forEach((fold, index) => {
+    const same = fresh.querySelectorAll("details")[index];
+    if (same) same.open = fold.open;
+  });
+  old.replaceWith(document.adoptNode(fresh));
+}
+
+document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+addEventListener("pagehide", close);
+addEventListener("pageshow", open);
+open();
