@@ -1,4 +1,4 @@
-"""Fetches the vendored front-end files anew with `npm pack`, by the versions in VERSIONS.json, and records their sha256."""
+"""Fetches the vendored front-end files by the versions in VERSIONS.json with `npm pack`, and records their sha256."""
 
 import hashlib
 import json
@@ -30,7 +30,9 @@ def fetch(package: dict[str, Any], temporary: Path) -> None:
     name = f"{package['name']}@{package['version']}"
     packed = subprocess.run(
         ["npm", "pack", "--silent", "--pack-destination", str(temporary), name],
-        check=True, capture_output=True, text=True,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     with tarfile.open(temporary / packed.stdout.strip()) as archive:
         for file in package["files"]:

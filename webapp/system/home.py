@@ -83,15 +83,16 @@ def home_context(request: TeamRequest) -> dict[str, Any]:
     jobs = Job.objects.filter(team=team)
     unfinished = list(jobs.unfinished().order_by(F("started_at").asc(nulls_last=True), "created_at"))
     role = team.role_of(user)
+    can_change = role is not None and role.includes(Role.MEMBER)
     context: dict[str, Any] = {
-        "steps": None if steps.is_over else steps,
+        "steps": steps if can_change and not steps.is_over else None,
         "base": steps.base,
         "running": [job for job in unfinished if job.status == JobStatus.RUNNING],
         "waiting": [job for job in unfinished if job.status == JobStatus.QUEUED],
         "finished": list(finished(team)),
         "versions": list(recent_versions(team)),
         "shared": list(shared_with(team)),
-        "can_change": role is not None and role.includes(Role.MEMBER),
+        "can_change": can_change,
         "no_worker": not Worker.objects.live().exists(),
     }
     inspecting = any(version.is_pending for version in context["versions"])

@@ -41,7 +41,9 @@ def machines_of(user: User) -> list[Machine]:
     since = timezone.now() - timedelta(days=KEEP_DAYS)
     workers = Worker.objects.live() | Worker.objects.filter(stopped=True, seen_at__gte=since)
     return [
-        Machine(worker=one, is_busy=one.pk in jobs, job=job if (job := jobs.get(one.pk)) and (job.pk,) in visible else None)
+        Machine(
+            worker=one, is_busy=one.pk in jobs, job=job if (job := jobs.get(one.pk)) and (job.pk,) in visible else None
+        )
         for one in workers.order_by("stopped", "name")
     ]
 
