@@ -6,7 +6,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from tests.processes import Processes, wait_for
+from webapp.env import embedded_socket
 
 pytestmark = pytest.mark.chaos
 
@@ -26,7 +27,7 @@ class Up:
     """One `up` on a data folder, its log and what it started."""
 
     def __init__(self, folder: Path, *, port: int = PORT) -> None:
-        self.processes = Processes(folder, REDIS_URL="", PORT=str(port), HOST="127.0.0.1", BASE_URL="")
+        self.processes = Processes(folder, REDIS_URL="", SECRET_KEY="", PORT=str(port), BASE_URL="")
         self.folder = folder
 
     def start(self, name: str = "up") -> None:
@@ -44,20 +45,30 @@ class Up:
     def log(self, name: str = "up") -> str:
         return self.processes.log(name)
 
+    def left(self, *, containing: str = "") -> list[int]:
+        """Ids of what `up` started and still lives. Valkey writes its title over the mark that the others carry."""
+        return sorted({*self.processes.leftovers(containing=containing), *self._brokers(containing)})
+
+    def _brokers(self, containing: str) -> list[int]:
+        titles = {int(folder.name): title_of(folder) for folder in Path("/proc").glob("[0-9]*")}
+        ours = f"unixsocket:{embedded_socket(self.folder)}"
+        return [pid for pid, title in titles.items() if ours in title and containing in title]
+
     def pid(self, containing: str) -> int:
         """The first process whose command contains a word: of a master and its workers, the master."""
-        found = self.processes.leftovers(containing=containing)
+        found = self.left(containing=containing)
         assert found, f"nothing runs {containing}"
         return found[0]
 
     def valkey(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(socket_of(self.folder)), decode_responses=True)
+        return redis.Redis(unix_socket_path=str(embedded_socket(self.folder)), decode_responses=True)
 
 
-def socket_of(folder: Path) -> Path:
-    from webapp.env import embedded_socket
-
-    return embedded_socket(folder)
+def title_of(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def answers(path: str) -> bool:
@@ -81,10 +92,6 @@ def ended_within(up: Up, seconds: float) -> float:
     begun = time.monotonic()
     wait_for(lambda: up.processes.ended("up"), seconds=seconds, why=up.log())
     return time.monotonic() - begun
-
-
-def same_or_later(condition: Callable[[], bool], *, seconds: float, why: str) -> None:
-    wait_for(condition, seconds=seconds, why=why)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +118,7 @@ def test_every_line_of_the_log_says_who_speaks(up: Up) -> None:
 
 def test_everything_is_private(up: Up) -> None:
     assert stat.S_IMODE((up.folder / "secret_key").stat().st_mode) == 0o600
-    assert stat.S_IMODE(socket_of(up.folder).parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(embedded_socket(up.folder).parent.stat().st_mode) == 0o700
     assert not (up.folder / "gunicorn.ctl").exists()
 
 
@@ -134,7 +141,7 @@ def test_port_in_use_is_named(up: Up, tmp_path: Path) -> None:
         other.start()
         assert other.processes.running.pop("up").wait(30) == 1
         assert f"Cannot listen on port {PORT} on 127.0.0.1: Address already in use" in other.log()
-        assert other.processes.leftovers() == []
+        assert other.left() == []
 
 
 def test_killed_web_starts_again(up: Up) -> None:
@@ -168,14 +175,14 @@ def test_sigterm_stops_in_order_within_15_seconds(up: Up) -> None:
     assert up.processes.running.pop("up").returncode == 0
     stops = re.findall(r"lowrank │ (stopp\w+.*)", up.log())
     assert stops == ["stopping web", "stopping default, gpu, chat, beat", "stopping valkey", "stopped"]
-    assert up.processes.leftovers() == []
+    assert up.left() == []
 
 
 def test_nothing_is_left_after_kill_9(tmp_path: Path) -> None:
     with running(tmp_path) as up:
         up.valkey().set("kept", "yes")
         up.processes.kill("up")
-        wait_for(lambda: not up.processes.leftovers(), seconds=5, why=f"{up.processes.leftovers()} are left")
+        wait_for(lambda: not up.left(), seconds=5, why=f"{up.left()} are left")
         up.start()  # the lock, the port and the socket are free at once
         up.wait_for_page()
         assert up.valkey().get("kept") == "yes"
@@ -188,4 +195,4 @@ def test_second_ctrl_c_kills_at_once(tmp_path: Path) -> None:
         wait_for(lambda: "stopping default" in up.log(), seconds=10, why=up.log())
         up.processes.running["up"].send_signal(signal.SIGINT)
         assert ended_within(up, 10) < 3
-        assert up.processes.leftovers() == []
+        assert up.left() == []
