@@ -7,9 +7,9 @@ NOTHING = "–"  # what a value that is not known looks like
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
 
-def bytes_text(count: float | None) -> str:
+def bytes_text(count: float | str | None) -> str:
     """A size with three digits at most: `512 B`, `4.2 kB`, `135 MB`. Decimal units, as on disks and downloads."""
-    if count is None:
+    if count is None or count == "":  # a template's missing variable is empty text
         return NOTHING
     size = float(count)
     for unit in ("B", "kB", "MB", "GB", "TB"):
@@ -20,11 +20,11 @@ def bytes_text(count: float | None) -> str:
     return f"{size:,.{digits}f} {unit}"
 
 
-def duration_text(length: float | timedelta | None) -> str:
+def duration_text(length: float | str | timedelta | None) -> str:
     """How long, in the two units that matter: `0.4 s`, `45 s`, `2 min 10 s`, `3 h 5 min`, `2 d 4 h`."""
-    if length is None:
+    if length is None or length == "":
         return NOTHING
-    seconds = length.total_seconds() if isinstance(length, timedelta) else length
+    seconds = length.total_seconds() if isinstance(length, timedelta) else float(length)
     if 0 < seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = max(0, round(seconds))

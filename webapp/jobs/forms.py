@@ -155,7 +155,8 @@ class JobForm(forms.Form):
         said = {one.key: self.get_initial_for_field(self.fields[one.key], one.key) for one in spec_fields()}
         for name in ("base_model", "dataset_version"):
             rows = self._choice(name).queryset
-            said[name] = rows and (rows.filter(pk=self.initial.get(name)).first() or rows.first())
+            # Not `rows and …`: no rows are an empty queryset, which is not None.
+            said[name] = rows.filter(pk=self.initial.get(name)).first() or rows.first() if rows is not None else None
         return said
 
     def offers(self) -> dict[str, bool]:
