@@ -21,12 +21,10 @@ def program(name: str) -> str:
 class Postgres:
     """`with Postgres(port) as server:` then `server.url`."""
 
-    def __init__(
-        self, port: int, *, user: str = "lowrank", password: str = "secret", database: str = "lowrank"
-    ) -> None:
+    def __init__(self, port: int, *, password: str = "secret") -> None:
         self.port = port
-        self.url = f"postgres://{user}:{password}@127.0.0.1:{port}/{database}"
-        self._owner = (user, password, database)
+        self.password = password
+        self.url = f"postgres://lowrank:{password}@127.0.0.1:{port}/lowrank"
         # The server refuses to run as root.
         self.account = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 
