@@ -59,6 +59,11 @@ function fail(text) {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
+  const limit = Number(form.dataset.uploadLimit);
+  if (file.files[0]?.size > limit) {
+    showErrors([`The file is larger than ${size(limit)}. Split it, or raise MAX_UPLOAD_MB.`]);
+    return;
+  }
   showErrors([]);
   request = new XMLHttpRequest();
   request.open("POST", form.action || location.href);

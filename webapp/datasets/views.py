@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.db.models import OuterRef, Subquery
@@ -80,7 +81,8 @@ def _upload(request: TeamRequest, form: FileForm, save: Callable[[], str], **ctx
             form.add_error(None, str(error))
     if form.is_bound and by_script:
         return JsonResponse({"errors": [text for texts in form.errors.values() for text in texts]}, status=422)
-    return render(request, "datasets/upload.html", ctx | {"form": form}, status=422 if form.is_bound else 200)
+    ctx |= {"form": form, "limit": settings.MAX_UPLOAD_BYTES}
+    return render(request, "datasets/upload.html", ctx, status=422 if form.is_bound else 200)
 
 
 @login_required
