@@ -12,8 +12,8 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from tests.cast import Cast
-from tests.make import make_base
 from tests.make import make_adapter as make_adapter_row
+from tests.make import make_base
 from tests.processes import valkey_binary, wait_for
 from tests.tiny import CONTEXT, make_tiny_base
 from webapp.adapters.models import Adapter, BaseModel

