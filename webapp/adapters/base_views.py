@@ -15,7 +15,7 @@ from webapp.accounts.access import TeamRequest
 from webapp.adapters import services
 from webapp.adapters.forms import BaseForm
 from webapp.adapters.models import Adapter, BaseModel
-from webapp.adapters.plain_words import base_facts
+from webapp.adapters.plain_words import base_facts, short_count
 from webapp.common.errors import UserError
 
 FRAGMENT = "HX-Request"
@@ -29,8 +29,9 @@ def require_staff(request: TeamRequest) -> None:
 @login_required
 @require_safe
 def base_models(request: TeamRequest) -> HttpResponse:
-    bases = BaseModel.objects.annotate(adapter_count=Count("adapters"))
-    ctx = {"bases": bases, "fetching": any(base.is_fetching for base in bases)}
+    rows = BaseModel.objects.annotate(adapter_count=Count("adapters"))
+    bases = [(base, short_count(base.facts.get("parameters"))) for base in rows]
+    ctx = {"bases": bases, "fetching": any(base.is_fetching for base in rows)}
     return render(request, "adapters/_bases.html" if FRAGMENT in request.headers else "adapters/bases.html", ctx)
 
 
