@@ -1,4 +1,4 @@
-"""Seconds from `manage.py up` on an installed machine to a page that answers, on a new data folder and on a used one."""
+"""Seconds from `manage.py up` on an installed machine to a page that answers, on a new and on a used data folder."""
 
 import os
 import signal
