@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from functools import cache
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -26,7 +27,7 @@ def append(stream: str, entry: dict[str, str], *, keep: int = 20_000, seconds: i
     """
     try:
         with _client().pipeline(transaction=False) as pipe:
-            pipe.xadd(stream, entry, maxlen=keep, approximate=True)
+            pipe.xadd(stream, {**entry}, maxlen=keep, approximate=True)
             pipe.expire(stream, seconds)
             pipe.execute()
     except redis.RedisError as error:
@@ -53,7 +54,7 @@ async def follow(stream: str, *, after: str = "0", idle: float = 1.0) -> AsyncGe
     try:
         while True:
             try:
-                found = await client.xread({stream: after}, block=int(idle * 1000), count=200)
+                found: Any = await client.xread({stream: after}, block=int(idle * 1000), count=200)
             except redis.RedisError as error:
                 logger.warning("stream %s: %s", stream, error)
                 await asyncio.sleep(idle)
