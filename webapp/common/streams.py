@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.asyncio
@@ -21,13 +21,13 @@ def _client() -> redis.Redis:
 
 
 def append(stream: str, entry: dict[str, str], *, keep: int = 20_000, seconds: int = 3600) -> bool:
-    """Add an entry; readers see it at once. The stream keeps about `keep` entries and vanishes `seconds` after the last.
+    """Add an entry; readers see it at once. About `keep` entries stay, until `seconds` after the last.
 
     False when Redis is away: the caller has the truth in the database and loses only liveliness.
     """
     try:
         with _client().pipeline(transaction=False) as pipe:
-            pipe.xadd(stream, {**entry}, maxlen=keep, approximate=True)
+            pipe.xadd(stream, cast(Any, entry), maxlen=keep, approximate=True)
             pipe.expire(stream, seconds)
             pipe.execute()
     except redis.RedisError as error:
@@ -63,7 +63,8 @@ async def follow(stream: str, *, after: str = "0", idle: float = 1.0) -> AsyncGe
                 yield None
                 continue
             entries: list[Entry] = next(iter(found.values()))[0] if isinstance(found, dict) else found[0][1]
-            for after, fields in entries:  # noqa: B020 - the last id read is where the next read starts
-                yield after, fields
+            for entry in entries:
+                after = entry[0]  # where the next read starts
+                yield entry
     finally:
         await client.aclose()
