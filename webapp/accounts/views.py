@@ -50,11 +50,13 @@ def team(request: TeamRequest, slug: str) -> HttpResponse:
 def _team_ctx(request: TeamRequest, found: Team, **extra: Any) -> dict[str, Any]:
     """All of the team's page; what owners alone see is empty for others."""
     is_owner = found.role_of(request.user) == Role.OWNER
+    members = list(found.memberships.select_related("user").order_by("created_at"))
     ctx = {
         "team": found,
         "is_owner": is_owner,
+        "has_one_owner": sum(one.role == Role.OWNER for one in members) == 1,
         "roles": Role.choices,
-        "members": found.memberships.select_related("user").order_by("created_at"),
+        "members": members,
         "invitations": found.invitations.open().select_related("created_by") if is_owner else [],
         "entries": found.audit_entries.select_related("actor")[:AUDIT_ROWS] if is_owner else [],
         "invitation_form": RoleForm(),

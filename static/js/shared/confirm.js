@@ -8,7 +8,7 @@ function ask(question, verb) {
   const foot = document.createElement("form");
   foot.method = "dialog";
   foot.className = "dialog-foot";
-  for (const [value, label, classes] of [["no", "Keep", "btn"], ["yes", verb, "btn btn-danger"]]) {
+  for (const [value, label, classes] of [["no", "Go back", "btn"], ["yes", verb, "btn btn-danger"]]) {
     const button = document.createElement("button");
     button.value = value;
     button.className = classes;
