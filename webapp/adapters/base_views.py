@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
@@ -46,7 +47,8 @@ def base_add(request: TeamRequest) -> HttpResponse:
             return redirect("base_model", base.pk)
         except UserError as error:
             form.add_error("location", str(error))
-    return render(request, "adapters/base_add.html", {"form": form}, status=422 if form.is_bound else 200)
+    ctx = {"form": form, "roots": settings.BASES_ROOTS}
+    return render(request, "adapters/base_add.html", ctx, status=422 if form.is_bound else 200)
 
 
 @login_required

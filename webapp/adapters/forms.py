@@ -66,7 +66,7 @@ class ShareForm(forms.Form):
     with_everyone = forms.BooleanField(required=False, widget=forms.HiddenInput)
     team = forms.SlugField(
         label="Short name of the team",
-        required=False,
+        error_messages={"required": "Name a team."},
         help_text="It stands in the address of the team's page. Its members can use and download the adapter.",
         widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "such as red-team", "spellcheck": "false"}),
     )
@@ -74,8 +74,10 @@ class ShareForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
         data["found"] = None
-        if not data.get("with_everyone") and "team" in data:
-            data["found"] = Team.objects.filter(slug=data["team"]).first() if data["team"] else None
+        if data.get("with_everyone"):
+            self.errors.pop("team", None)
+        elif "team" in data:
+            data["found"] = Team.objects.filter(slug=data["team"]).first()
             if data["found"] is None:
-                self.add_error("team", "There is no team of this short name." if data["team"] else "Name a team.")
+                self.add_error("team", "There is no team of this short name.")
         return data
