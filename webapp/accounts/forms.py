@@ -19,7 +19,7 @@ class AccountForm(forms.Form):
     """A new account: the server's owner, or somebody who was invited."""
 
     email = forms.EmailField(
-        label="E-mail address",
+        label="Email address",
         max_length=254,
         help_text="You log in with it.",
         widget=forms.EmailInput(attrs={"autocomplete": "username"}),
