@@ -47,6 +47,7 @@ LONG_FUNCTIONS = {("trainer/sft.py", "train"): 120}  # the one visible training 
 
 FUNCTION_LINES, DOOR_LINES, FILE_LINES, PAGE_LINES, FRAGMENT_LINES, SCRIPT_LINES = 60, 25, 400, 120, 40, 200
 OWNED = {"Dataset", "DatasetVersion", "Adapter", "Share", "Job", "Attempt", "JobEvent", "Conversation", "Turn"}
+ACCESSORS = {"visible_to", "usable_in"}  # what gives rows to a view: of a user, or of the team worked in
 OWNED |= {"Completion", "Team", "Membership", "Invitation", "ApiKey", "AuditEntry", "User"}
 
 
@@ -97,17 +98,18 @@ def test_modules_of_an_app_import_downwards() -> None:
     problems = []
     for file in source.python_files("webapp"):
         rank = RANKS["views"] if file in doors else RANKS.get(file.split("/")[-1].removesuffix(".py"))
+        app = app_of(source.module_of(file))
         for one in source.imports(file):
             targets = [target for target in one.targets if app_of(target)]
             highest = max(
                 (RANKS.get(target.split(".")[2], 0) for target in targets if target.count(".") == 2), default=0
             )
-            if rank is not None and highest > rank:
+            same_app = app in {app_of(target) for target in targets}
+            if rank is not None and highest > rank and same_app:
                 problems.append(
                     f"{one.place}: a module of rank {rank} imports {one.module} {one.name} of rank {highest}. "
                     f"The order is urls, views, forms and services, tasks, lifecycle, models."
                 )
-            same_app = app_of(source.module_of(file)) in {app_of(target) for target in targets}
             if highest >= RANKS["views"] and not same_app and file != "webapp/urls.py":
                 problems.append(f"{one.place}: imports the views of another app. Call its services.")
     check(problems)
@@ -309,7 +311,7 @@ def test_views_ask_for_objects_as_this_user() -> None:
                 if (
                     isinstance(node, ast.Attribute)
                     and source.dotted(node.value) in managers
-                    and node.attr != "visible_to"
+                    and node.attr not in ACCESSORS
                 ):
                     name = source.dotted(node)
                     problems.append(f"{file}:{node.lineno}: asks for {name}. Use .visible_to(request.user).")

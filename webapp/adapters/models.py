@@ -124,6 +124,12 @@ class Adapter(models.Model):
         return adapter_folder(self.pk)
 
 
+class ShareQuerySet(models.QuerySet["Share"]):
+    def visible_to(self, user: User) -> ShareQuerySet:
+        """Of the adapters the user may see."""
+        return self.filter(adapter__in=Adapter.objects.visible_to(user))
+
+
 class Share(models.Model):
     """Lets another team use an adapter; without a team, everyone on the server."""
 
@@ -133,9 +139,12 @@ class Share(models.Model):
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = ShareQuerySet.as_manager()
+
     class Meta:
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["adapter", "team"], name="one_share_per_team", nulls_distinct=False)
+        constraints: ClassVar = [  # two, as SQLite holds every NULL for different
+            models.UniqueConstraint(fields=["adapter", "team"], name="one_share_per_team"),
+            models.UniqueConstraint(fields=["adapter"], condition=Q(team=None), name="one_share_with_everyone"),
         ]
 
     def __str__(self) -> str:

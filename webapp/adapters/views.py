@@ -6,7 +6,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse, HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role, require_role
@@ -104,8 +104,7 @@ def adapter_share(request: TeamRequest, pk: UUID) -> HttpResponse:
 @login_required
 @require_POST
 def adapter_unshare(request: TeamRequest, pk: UUID) -> HttpResponse:
-    visible = Share.objects.filter(adapter__in=Adapter.objects.visible_to(request.user))
-    share = get_object_or_404(visible.select_related("adapter__team", "team"), pk=pk)
+    share = get_visible(Share.objects.visible_to(request.user).select_related("adapter__team", "team"), pk)
     require_role(share.adapter.team, request.user, Role.MEMBER)
     services.unshare_adapter(share=share, actor=request.user, request=request)
     messages.success(request, f"{share.adapter.name} is no longer shared with {share.team or 'everyone'}.")

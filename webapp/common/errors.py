@@ -36,7 +36,6 @@ CATALOGUE: dict[str, Entry] = {
     # jobs
     "job_finished": Entry("This job has ended already: it {status}.", "There is nothing left to do.", 409),
     "job_running": Entry("This job has not ended yet: it is {status}.", "Wait for it, or cancel it.", 409),
-    "no_device_memory": Entry("No machine has the memory for this job.", "{advice}"),
     # chat
     "too_many_targets": Entry("At most {limit} models can answer side by side.", "Remove some."),
     "no_target": Entry("No model is chosen.", "Choose a base model or an adapter."),

@@ -70,7 +70,7 @@ class Migration(migrations.Migration):
                 ('team', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='received_shares', to='accounts.team')),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('adapter', 'team'), name='one_share_per_team', nulls_distinct=False)],
+                'constraints': [models.UniqueConstraint(fields=('adapter', 'team'), name='one_share_per_team'), models.UniqueConstraint(condition=models.Q(('team', None)), fields=('adapter',), name='one_share_with_everyone')],
             },
         ),
     ]
