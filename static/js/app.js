@@ -8,6 +8,14 @@ import { expire, toast } from "./shared/toasts.js";
 document.addEventListener("htmx:config:request", (event) => {
   event.detail.ctx.request.headers["X-CSRFToken"] = csrfToken();
 });
+document.addEventListener("htmx:before:response", (event) => {
+  // A session that ended answers a poll with the page to log in: show that as a page, not inside a fragment.
+  const { raw } = event.detail.ctx.response;
+  if (raw.redirected && new URL(raw.url).pathname.startsWith("/accounts/login")) {
+    event.preventDefault();
+    location.reload();
+  }
+});
 document.addEventListener("htmx:after:swap", () => refreshTimes());
 document.addEventListener("htmx:error", (event) => {
   // A poll that fails says so by standing still; what a person asked for says it in words.

@@ -7,7 +7,7 @@ from django import forms, template
 from django.forms import BoundField
 from django.template import Context
 from django.templatetags.static import static
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -39,7 +39,11 @@ def status_badge(status: str, label: str = "") -> SafeString:
     """What a thing is doing, as icon, word and colour; `label` replaces the word."""
     state = words.state_of(str(status))
     return format_html(
-        '<span class="badge badge-{}" data-status="{}">{}{}</span>', state.tone, status, icon(state.icon), label or state.word
+        '<span class="badge badge-{}" data-status="{}">{}{}</span>',
+        state.tone,
+        status,
+        icon(state.icon),
+        label or state.word,
     )
 
 
@@ -68,12 +72,14 @@ def field(bound: BoundField, unit: str = "") -> dict[str, Any]:
 @register.inclusion_tag("_nav_link.html", takes_context=True)
 def nav_link(context: Context, name: str, label: str, icon_name: str) -> dict[str, Any]:
     """A link of the rail; it is the current one on every page below its address."""
-    try:
-        link = reverse(name)
-    except NoReverseMatch:
-        link = "#"
+    link = reverse(name)
     path = context["request"].path
-    return {"link": link, "label": label, "icon": icon_name, "current": path == link or (name != "home" and path.startswith(link))}
+    return {
+        "link": link,
+        "label": label,
+        "icon": icon_name,
+        "current": path == link or (name != "home" and path.startswith(link)),
+    }
 
 
 @register.filter
