@@ -7,7 +7,7 @@ from tests.cast import Cast
 from tests.make import make_adapter, make_base, make_conversation, make_dataset, make_job, make_share, make_turn
 from webapp.accounts.models import AuditEntry
 from webapp.adapters.models import Adapter
-from webapp.adapters.services import pick_hue
+from webapp.adapters.publishing import pick_hue
 from webapp.chat.models import Completion
 
 METRICS = {"evaluation_loss": 1.2345, "perplexity": 3.44, "evaluation_loss_before": 2.5, "accuracy": 0.61, "steps": 120}

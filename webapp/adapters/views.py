@@ -24,7 +24,7 @@ TABS = {"overview": "Overview", "use": "Use it", "spec": "Spec", "files": "Files
 @login_required
 @require_safe
 def adapters(request: TeamRequest) -> HttpResponse:
-    rows = Adapter.objects.usable_in(request.team).order_by("-created_at")
+    rows = Adapter.objects.visible_to(request.user).usable_in(request.team).order_by("-created_at")
     listed = rows.select_related("team", "base_model", "dataset_version__dataset", "created_by")
     ctx = {"adapters": listed.prefetch_related("shares__team")}
     return render(request, "adapters/list.html", ctx)

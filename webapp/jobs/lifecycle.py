@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from trainer import events
 from webapp.adapters.models import Adapter
-from webapp.adapters.services import create_adapter
+from webapp.adapters.publishing import create_adapter
 from webapp.common import streams
 from webapp.jobs.models import Attempt, FailureReason, Job, JobEvent, JobQuerySet, JobStatus, Worker
 
