@@ -155,16 +155,17 @@ def allowed_hosts(host: str, base_url: str) -> list[str]:
     """
     names = [*words("ALLOWED_HOSTS"), in_url(urlsplit(base_url).hostname or "")]
     if host in EVERY_INTERFACE:
-        names += [socket.gethostname(), *own_addresses()]
+        names += [socket.gethostname(), *own_addresses(with_ipv6=host == "::")]
     else:
         names.append(in_url(host))
     return list(dict.fromkeys([*(name for name in names if name), "localhost", "127.0.0.1", "[::1]"]))
 
 
-def own_addresses() -> list[str]:
+def own_addresses(*, with_ipv6: bool) -> list[str]:
     """The addresses of this machine that others on its network reach it by."""
     found = []
-    for family, anywhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+    families = [(socket.AF_INET, "192.0.2.1")] + with_ipv6 * [(socket.AF_INET6, "2001:db8::1")]
+    for family, anywhere in families:
         # Connecting a datagram socket sends nothing; it only chooses the interface.
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as chooser:
             chooser.connect((anywhere, 9))

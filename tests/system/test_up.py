@@ -108,6 +108,16 @@ def test_page_answers_and_the_log_names_the_address(up: Up) -> None:
     assert httpx.get(link[0], timeout=5).status_code == 200
 
 
+def test_static_files_are_hashed_compressed_and_kept_by_browsers(up: Up) -> None:
+    page = httpx.get(f"{ADDRESS}/accounts/login/", timeout=5).text
+    found = re.search(r'href="(/static/css/[^"]+\.[0-9a-f]{12}\.css)"', page)
+    assert found, page
+    sheet = httpx.get(f"{ADDRESS}{found[1]}", timeout=5)
+    assert sheet.status_code == 200
+    assert "immutable" in sheet.headers["cache-control"]
+    assert sheet.headers["content-encoding"] in ("gzip", "br", "zstd")
+
+
 def test_every_line_of_the_log_says_who_speaks(up: Up) -> None:
     ours = re.compile(r"(web|gpu|chat|default|beat|valkey|lowrank) *│ |  \S|$")
     strange = [line for line in up.log().splitlines() if not ours.match(line)]

@@ -73,8 +73,10 @@ class Supervisor:
 
     def obey_signals(self) -> None:
         """Ctrl-C, SIGTERM and a closed terminal ask for a stop; a second one kills."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note_signal)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
+            signal.signal(signal.SIGHUP, self._note_signal)
 
     def _note_signal(self, *_: object) -> None:
         self.stop_requests += 1

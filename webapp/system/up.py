@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import connections
 
 from webapp.accounts.services import setup_link
-from webapp.env import EVERY_INTERFACE
+from webapp.env import EVERY_INTERFACE, LOCAL_NAMES
 from webapp.system import prepare, processes, valkey
 from webapp.system.supervise import Child, Log, Supervisor
 from webapp.version import version
@@ -149,6 +149,7 @@ def _greet(log: Log, link: str | None) -> None:
     if link:
         log.plain(f"  Create the owner's account, once: {settings.BASE_URL}{link}")
     if settings.HOST in EVERY_INTERFACE:
-        log.plain(f"  Other machines reach it under: {', '.join(settings.ALLOWED_HOSTS)}, port {settings.PORT}")
+        names = [name for name in settings.ALLOWED_HOSTS if name.strip("[]") not in LOCAL_NAMES]
+        log.plain(f"  From other machines: {', '.join(f'http://{name}:{settings.PORT}' for name in names)}")
     log.plain(f"  Data lies in {settings.DATA_DIR}. Ctrl-C stops everything.")
     log.plain("")
