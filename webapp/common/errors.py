@@ -35,6 +35,7 @@ CATALOGUE: dict[str, Entry] = {
     "adapter_damaged": Entry("Files of this adapter are missing or changed.", "Restore or delete it.", 409),
     # jobs
     "job_finished": Entry("This job has ended already: it {status}.", "There is nothing left to do.", 409),
+    "form_used": Entry("This form was sent before, by somebody else.", "Open the form anew.", 409),
     "job_running": Entry("This job has not ended yet: it is {status}.", "Wait for it, or cancel it.", 409),
     # chat
     "too_many_targets": Entry("At most {limit} models can answer side by side.", "Remove some."),

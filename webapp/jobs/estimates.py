@@ -15,6 +15,7 @@ from webapp.jobs.models import Job, JobStatus, Worker
 
 SAMPLE_ROWS = 64
 CHARACTERS_PER_TOKEN = 4
+TIGHT = 0.6  # of the machine's memory
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Outlook:
     @property
     def fits(self) -> bool:
         return not self.capacity or self.estimate.expected <= self.capacity
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether to say what would lower it: the upper end of the estimate comes near what there is."""
+        return self.estimate.high > TIGHT * self.capacity
 
 
 def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outlook | None:

@@ -18,7 +18,16 @@ from webapp.jobs.models import Job
 # What the job itself knows: its base model and its dataset.
 FILLED_IN = ("model.base", "model.revision", "data.path")
 # Where a plain name would puzzle; every other label is the field's own name.
-LABELS = {"r": "Rank (r)", "lora_alpha": "Strength (lora_alpha)", "lora_dropout": "Dropout", "holdout": "Held out"}
+LABELS = {
+    "r": "Rank (r)",
+    "lora_alpha": "Strength (lora_alpha)",
+    "lora_dropout": "Dropout",
+    "target_modules": "Layers that learn",
+    "quantization": "Base model kept as",
+    "max_seq_length": "Longest example",
+    "holdout": "Held out to measure",
+    "probes": "Probe prompts, one a line",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +54,7 @@ class SpecField:
 
     @property
     def label(self) -> str:
-        plain = LABELS.get(self.name, self.name.replace("_", " ").capitalize())
-        return f"{plain}, {self.option.unit}" if self.option.unit and self.option.unit not in plain.lower() else plain
+        return LABELS.get(self.name, self.name.replace("_", " ").capitalize())
 
 
 def spec_fields() -> Iterator[SpecField]:
@@ -60,6 +68,8 @@ def spec_fields() -> Iterator[SpecField]:
 
 def form_value(value: Any) -> Any:
     """A value of a spec as its field shows it: a list of module names on one line, a list of prompts one per line."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if not isinstance(value, tuple):
         return value
     return ", ".join(value) if all(" " not in one for one in value) else "\n".join(value)
@@ -109,6 +119,7 @@ class JobForm(forms.Form):
         self._choice("dataset_version").queryset = versions.select_related("dataset").order_by("-created_at")
         for one in spec_fields():
             self.fields[one.key] = _field(one)
+            self.fields[one.key].unit = one.option.unit  # type: ignore[attr-defined]  # for the template
 
     def _choice(self, name: str) -> "forms.ModelChoiceField[Any]":
         return cast("forms.ModelChoiceField[Any]", self.fields[name])

@@ -68,8 +68,8 @@ def _create(*, user: User, team: Team, name: str, form_key: UUID, **asked: Any) 
             transaction.on_commit(ring)
     except IntegrityError:
         first = Job.objects.filter(form_key=form_key, team=team, created_by=user).first()
-        if first is None:  # somebody else's key, or another constraint
-            raise
+        if first is None:  # somebody else's key
+            raise UserError("form_used") from None
         return first
     return job
 

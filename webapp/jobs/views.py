@@ -135,7 +135,8 @@ def job_retry(request: TeamRequest, pk: UUID) -> HttpResponse:
 def job_spec(request: TeamRequest, pk: UUID) -> HttpResponse:
     found = get_visible(_with_all(request), pk)
     text = portable_yaml(found.train_spec, found.base_model, found.dataset_version)
-    return HttpResponse(text, content_type="application/yaml", headers=_attachment(found, "yaml"))
+    disposition = {"Content-Disposition": f'attachment; filename="job-{found.pk}.yaml"'}
+    return HttpResponse(text, content_type="application/yaml", headers=disposition)
 
 
 @login_required
@@ -146,7 +147,8 @@ def job_log(request: TeamRequest, pk: UUID) -> HttpResponseBase:
     file = get_object_or_404(found.attempts, number=number).folder / "log.txt"
     if not file.is_file():
         raise Http404
-    return FileResponse(file.open("rb"), content_type="text/plain; charset=utf-8", headers=_attachment(found, "txt"))
+    name = f"job-{found.pk}-a{number}.txt"
+    return FileResponse(file.open("rb"), content_type="text/plain; charset=utf-8", as_attachment=True, filename=name)
 
 
 def _with_all(request: TeamRequest) -> Any:
@@ -161,7 +163,3 @@ def _can_change(request: TeamRequest, team: Any) -> bool:
 
 def _number(text: str | None) -> int:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
-
-
-def _attachment(job: Job, ending: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="job-{job.pk}.{ending}"', "X-Content-Type-Options": "nosniff"}

@@ -1,0 +1,203 @@
+"""Submitting through the page: the form comes from the spec, its errors too, and twice is once."""
+
+import dataclasses
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.urls import reverse
+
+from tests.cast import Cast
+from tests.make import make_base, make_dataset, make_job
+from trainer.presets import PRESET_NAMES
+from trainer.spec import PARTS, TrainSpec
+from webapp.accounts.models import AuditEntry
+from webapp.adapters.models import BaseStatus
+from webapp.common.errors import UserError
+from webapp.datasets.models import VersionStatus
+from webapp.jobs import services
+from webapp.jobs.forms import FILLED_IN, JobForm, preset_values
+from webapp.jobs.models import Job, JobStatus
+
+
+def answers(cast: Cast, **changed: Any) -> dict[str, Any]:
+    """What the browser sends for an untouched form of a team with one dataset and one base model."""
+    base = make_base(name=f"base {uuid4().hex[:6]}", facts={"context_length": 1024})
+    asked = {"name": "first", "form_key": str(uuid4()), "base_model": base.pk, "dataset_version": version_of(cast)}
+    values = {key: value for key, value in preset_values("balanced").items() if value is not False}
+    return asked | values | changed
+
+
+def version_of(cast: Cast) -> Any:
+    found = cast.team.datasets.first() or make_dataset(cast.team)
+    return found.versions.get().pk
+
+
+def test_the_form_has_every_value_of_the_spec_and_its_limits(cast: Cast) -> None:
+    form = JobForm(user=cast.bob, team=cast.team)
+    for part, cls in PARTS.items():
+        for item in dataclasses.fields(cls):
+            if f"{part}.{item.name}" in FILLED_IN:
+                continue
+            field = form.fields[f"{part}_{item.name}"]
+            assert field.help_text == item.metadata["option"].meaning
+    rank = form.fields["lora_r"].widget.attrs
+    assert (rank["min"], rank["max"]) == ("1", "512")
+    assert [value for value, _ in form.fields["model_quantization"].choices] == ["none", "int8", "nf4"]
+    shown = [*form.how_much(), *form.how(), *form.other_options()]
+    assert len(shown) == len({field.name for field in shown}) == len(form.fields) - 4
+
+
+def test_it_works(cast: Cast) -> None:
+    data = answers(cast, lora_r="24", evaluation_probes="Who?\n\n Why? ", lora_target_modules="q_proj, v_proj")
+    response = cast.client("bob").post(reverse("job_new"), data)
+    job = Job.objects.get()
+    assert response.status_code == 302
+    assert response["Location"] == reverse("job", args=[job.pk])
+    assert (job.team, job.created_by, job.status, job.name) == (cast.team, cast.bob, JobStatus.QUEUED, "first")
+    spec = TrainSpec.from_dict(job.spec)
+    assert (spec.lora.r, spec.lora.target_modules) == (24, ("q_proj", "v_proj"))
+    assert spec.evaluation.probes == ("Who?", "Why?")
+    assert (spec.model.base, spec.data.path) == ("", ""), "no folder of this machine is kept"
+    assert AuditEntry.objects.get(action="job.submit").actor == cast.bob
+
+
+def test_twice_is_once(cast: Cast) -> None:
+    data, client = answers(cast), cast.client("bob")
+    first, second = client.post(reverse("job_new"), data), client.post(reverse("job_new"), data)
+    assert first["Location"] == second["Location"]
+    assert Job.objects.count() == AuditEntry.objects.filter(action="job.submit").count() == 1
+
+
+def test_the_key_of_somebody_else_gives_nothing_away(cast: Cast) -> None:
+    data = answers(cast)
+    cast.client("bob").post(reverse("job_new"), data)
+    assert cast.client("alice").post(reverse("job_new"), data).status_code == 409
+    assert Job.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "said"),
+    [
+        ({"lora_r": "0"}, "lora_r", "Use at least 1."),
+        ({"optim_learning_rate": "2"}, "optim_learning_rate", "Use at most 1."),
+        ({"optim_learning_rate": "nan"}, "optim_learning_rate", "Enter a number."),
+        ({"lora_target_modules": "atention"}, "lora_target_modules", "no group of layers"),
+        ({"lora_target_modules": "q_proj,(a+)+"}, "lora_target_modules", "no module name"),
+        ({"data_max_seq_length": "2048"}, "data_max_seq_length", "reads at most 1024 tokens"),
+        ({"evaluation_probes": "\n".join("abcde")}, "evaluation_probes", "Too many prompts."),
+        ({"optim_micro_batch_tokens": "100"}, "optim_micro_batch_tokens", "at least 512"),
+        ({"model_quantization": "fp2"}, "model_quantization", "Select a valid choice"),
+        ({"optim_epochs": ""}, "optim_epochs", "required"),
+    ],
+)
+def test_issues_stand_at_their_fields(cast: Cast, changed: dict[str, str], field: str, said: str) -> None:
+    response = cast.client("bob").post(reverse("job_new"), answers(cast, **changed))
+    assert response.status_code == 422
+    form = response.context["form"]
+    assert list(form.errors) == [field]
+    assert said in " ".join(form.errors[field])
+    assert not Job.objects.exists()
+
+
+def test_foreign_and_unready_things_cannot_be_chosen(cast: Cast) -> None:
+    foreign = make_dataset(cast.charlie.personal_team).versions.get()
+    waiting = make_dataset(cast.team, name="new", status=VersionStatus.INSPECTING).versions.get()
+    fetching = make_base(name="big", status=BaseStatus.FETCHING)
+    for changed in ({"dataset_version": foreign.pk}, {"dataset_version": waiting.pk}, {"base_model": fetching.pk}):
+        response = cast.client("bob").post(reverse("job_new"), answers(cast, **changed))
+        assert response.status_code == 422
+    assert not Job.objects.exists()
+
+
+def test_extra_fields_change_nothing(cast: Cast) -> None:
+    extra = {"team": cast.charlie.personal_team.pk, "status": "succeeded", "attempt_number": 7, "created_by": "x"}
+    cast.client("bob").post(reverse("job_new"), answers(cast, **extra))
+    job = Job.objects.get()
+    assert (job.team, job.status, job.attempt_number, job.created_by) == (cast.team, JobStatus.QUEUED, 0, cast.bob)
+
+
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_a_link_chooses_preset_dataset_and_base(cast: Cast, name: str) -> None:
+    make_dataset(cast.team, name="other")
+    chosen, base = make_dataset(cast.team).versions.get(), make_base()
+    make_base(name="other")
+    address = f"{reverse('job_new')}?preset={name}&dataset={chosen.pk}&base={base.pk}"
+    form = cast.client("bob").get(address).context["form"]
+    assert form["dataset_version"].value() == chosen.pk
+    assert form["base_model"].value() == base.pk
+    assert {key: form[key].value() for key in preset_values(name)} == preset_values(name)
+
+
+@pytest.mark.parametrize("query", ["preset=evil&dataset=1&base=x", "dataset=%00", "preset=%F0"])
+def test_a_link_with_nonsense_is_a_plain_form(cast: Cast, query: str) -> None:
+    make_dataset(cast.team)
+    make_base()
+    assert cast.client("bob").get(f"{reverse('job_new')}?{query}").status_code == 200
+
+
+def test_without_a_dataset_the_page_says_what_is_missing(cast: Cast) -> None:
+    assert b"A job needs a dataset" in cast.client("bob").get(reverse("job_new")).content
+    make_dataset(cast.team)
+    assert b"A job needs a base model" in cast.client("bob").get(reverse("job_new")).content
+
+
+def test_the_estimate_follows_what_is_typed(cast: Cast) -> None:
+    data = answers(cast)
+    make_base(name="known")
+    client = cast.client("bob")
+    data["base_model"] = make_base(name="known too").pk
+    small, large = (
+        client.post(reverse("job_estimate"), data | {"lora_r": rank, "optim_epochs": "oops"}) for rank in ("8", "256")
+    )
+    assert small.context["outlook"].estimate.expected < large.context["outlook"].estimate.expected
+    assert b"known too" in small.content
+    assert not Job.objects.exists()
+
+
+def test_only_members_submit(cast: Cast) -> None:
+    data = answers(cast)
+    assert cast.client("vera").post(reverse("job_new"), data).status_code == 403
+    assert cast.client("vera").get(reverse("job_new")).status_code == 403
+    assert not Job.objects.exists()
+
+
+def test_services_check_what_the_form_cannot(cast: Cast) -> None:
+    base, version = make_base(status=BaseStatus.FAILED), make_dataset(cast.team).versions.get()
+    asked = {"user": cast.bob, "name": "x", "dataset_version": version, "spec": TrainSpec(), "form_key": uuid4()}
+    with pytest.raises(UserError, match="not ready"):
+        services.submit_job(base_model=base, **asked)
+
+
+def test_a_broker_that_is_away_does_not_matter(
+    cast: Cast, settings: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    from webapp.celery import app
+
+    before = app.conf.broker_url
+    app.conf.broker_url = "redis+socket:///nowhere/v.sock"
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            response = cast.client("bob").post(reverse("job_new"), answers(cast))
+    finally:
+        app.conf.broker_url = before
+    assert response.status_code == 302
+    assert Job.objects.get().status == JobStatus.QUEUED
+
+
+def test_retry_asks_for_the_same(cast: Cast) -> None:
+    old = make_job(cast.team, status=JobStatus.FAILED, reason="diverged", attempt_number=3)
+    response = cast.client("bob").post(reverse("job_retry", args=[old.pk]))
+    new = Job.objects.exclude(pk=old.pk).get()
+    assert response["Location"] == reverse("job", args=[new.pk])
+    old.refresh_from_db()
+    same = ("team_id", "name", "spec", "base_model_id", "dataset_version_id")
+    assert all(getattr(new, field) == getattr(old, field) for field in same)
+    assert (new.status, new.attempt_number, new.reason, new.created_by) == (JobStatus.QUEUED, 0, "", cast.bob)
+
+
+@pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED])
+def test_only_what_went_wrong_is_tried_again(cast: Cast, status: JobStatus) -> None:
+    job = make_job(cast.team, status=status)
+    assert cast.client("bob").post(reverse("job_retry", args=[job.pk])).status_code == 409
+    assert Job.objects.count() == 1
