@@ -16,7 +16,7 @@ from webapp.system.tether import die_with
 from webapp.system.valkey import ValkeyFailed
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-STOP_SECONDS = {Stage.WEB: 4.0, Stage.WORKERS: 8.0, Stage.BROKER: 2.0}  # 15 together, with a second to spare
+STOP_SECONDS = {Stage.WEB: 4.0, Stage.WORKERS: 7.0, Stage.BROKER: 2.0}  # 15 together, with two to spare
 LONGEST_PAUSE = 30.0
 STEADY_SECONDS = 60.0  # a program that lived this long starts again without a pause when it ends
 TICK = 0.2
