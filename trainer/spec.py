@@ -67,9 +67,7 @@ class LoraSpec:
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     path: str = option("", "File of rows: canonical Parquet, or any raw file that `python -m trainer check` accepts.")
-    max_seq_length: int = option(
-        512, "Longer examples are cut here.", unit="tokens", low=16, high=131072, common=True
-    )
+    max_seq_length: int = option(512, "Longer examples are cut here.", unit="tokens", low=16, high=131072, common=True)
     train_on: TrainOn = option("answers", "Learn from the assistant's answers alone, or from every token.")
     holdout: float = option(
         0.05, "Share of rows kept aside to measure what was learnt; 0 for none.", low=0, high=0.5, common=True
@@ -79,7 +77,9 @@ class DataSpec:
 @dataclass(frozen=True, kw_only=True)
 class OptimSpec:
     epochs: float = option(3.0, "Passes over the dataset.", unit="epochs", low=0.01, high=1000, common=True)
-    max_steps: int = option(0, "Stop after this many optimizer steps; 0 for no limit.", unit="steps", low=0, high=10**7)
+    max_steps: int = option(
+        0, "Stop after this many optimizer steps; 0 for no limit.", unit="steps", low=0, high=10**7, common=True
+    )
     batch_size: int = option(8, "Rows per optimizer step.", unit="rows", low=1, high=4096, common=True)
     micro_batch_tokens: int = option(
         0, "Tokens in one forward and backward pass; 0 lets the trainer choose.", unit="tokens", low=0, high=1 << 20
@@ -228,7 +228,9 @@ def _read_part(path: str, part: type[Any], data: Any, problems: list[Issue]) -> 
         return part()
     hints = get_type_hints(part)
     names = ", ".join(hints)
-    problems += [Issue(f"{path}.{key}", "There is no such value.", f"Known are {names}.") for key in data if key not in hints]
+    problems += [
+        Issue(f"{path}.{key}", "There is no such value.", f"Known are {names}.") for key in data if key not in hints
+    ]
     values = {}
     for name, hint in hints.items():
         if name in data:
