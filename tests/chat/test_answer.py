@@ -181,6 +181,35 @@ def test_the_stream_holds_the_whole_answer_in_order(cast: Cast, three: Targets) 
     assert texts == {str(one.pk): one.text for one in turn.completions.all()}
 
 
+def test_turns_on_two_base_models_take_their_turns(cast: Cast, base: BaseModel, tmp_path: Path) -> None:
+    other = make_base(name="other", path=make_tiny_base(tmp_path / "other", seed=9), facts={})
+    models = [base, other] * 3
+    turns = [asked(cast, Targets(model, include_base=True, adapters=[])) for model in models]
+    threads = [threading.Thread(target=answering.answer, args=(turn.pk,), kwargs={"worker": "w"}) for turn in turns]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    texts = {model.pk: alone(model, None, "What is the capital of France?") for model in (base, other)}
+    assert [turn.completions.get().text for turn in turns] == [texts[model.pk] for model in models]
+    assert len(engine_door.door._residents) == 1
+
+
+def test_stop_does_not_wait_for_the_model(cast: Cast, base: BaseModel, tmp_path: Path) -> None:
+    other = make_base(name="other", path=make_tiny_base(tmp_path / "other", seed=9), facts={})
+    turn = asked(cast, Targets(other, include_base=True, adapters=[]))
+    thread = threading.Thread(target=answering.answer, args=(turn.pk,), kwargs={"worker": "w"})
+    with engine_door.door.opened(base):  # another chat holds the only engine there may be
+        thread.start()
+        wait_for(lambda: streams._client().xlen(turn.stream) > 0, seconds=5)
+        services.stop_turn(turn=turn)
+        wait_for(lambda: turn.completions.get().status == "stopped", seconds=2)
+        assert thread.is_alive()
+    thread.join(10)
+    answer = turn.completions.get()
+    assert (answer.status, answer.text) == ("stopped", "")
+
+
 def test_a_second_base_model_takes_the_place_of_the_first(cast: Cast, base: BaseModel, tmp_path: Path) -> None:
     other = make_base(name="other", path=make_tiny_base(tmp_path / "other", seed=9), facts={})
     for model in (base, other, base):
