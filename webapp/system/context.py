@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db.models import F
 from django.http import HttpRequest
 
 from webapp.accounts.models import Team
@@ -21,7 +22,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         return context | {"shell": "plain.html"}
     return context | {
         "shell": "base.html",
-        "teams": lambda: Team.objects.visible_to(user).order_by("-personal_of", "name"),
+        "teams": lambda: Team.objects.visible_to(user).order_by(F("personal_of").desc(nulls_last=True), "name"),
         "running_jobs": lambda: running_jobs(team),
     }
 
