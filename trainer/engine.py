@@ -43,7 +43,7 @@ class Engine:
     ) -> None:
         self._renderer = Renderer.load(base)
         device = find_device(dtype)
-        self.device, self.dtype = device.torch, device.dtype
+        self.device, self.dtype = device.place, device.dtype
         self._model = load_base(base, ModelSpec(quantization=quantization), device).eval()
         self.context_length: int = self._model.config.max_position_embeddings
         self._rows, self._layers = wrap(self._model, self._model.get_output_embeddings())

@@ -13,8 +13,8 @@ Facts = Mapping[str, Any]
 STORED = {"nf4": 0.516, "int8": 1.004, "none": 2.0}
 FULL = 2.0  # bfloat16: embeddings, norms, head, activations
 MASTER_AND_ADAM = 4 + 4 + 4 + 4  # float32 master, gradient and AdamW's two averages
-HEAD_CHUNK = 1 << 24  # scores at once, see trainer.loss
-MOST_TOKENS = {"cpu": 2048, "cuda": 16384}  # more at once is no faster
+HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
+MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
 ACTIVATIONS_SHARE = 0.5  # of free memory, when the trainer chooses how many tokens go through at once
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from trainer.base_facts import weight_files
+from trainer import short_attention
+from trainer.base_facts import read_config, weight_files
 from trainer.device import Device, find_device
 from trainer.errors import TrainerError
 from trainer.events import Emit, Log
@@ -76,7 +77,7 @@ def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
             dtype=device.dtype,
             quantization_config=_quantization(spec, device),
             device_map={"": device.place},
-            attn_implementation="sdpa",
+            attn_implementation=_attention(base, device),
             use_safetensors=True,
             local_files_only=True,
         )
@@ -89,6 +90,13 @@ def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
     # place, and `unpack` would then read other values.
     causal.train()
     return causal
+
+
+def _attention(base: Path, device: Device) -> str:
+    """The fastest attention that knows what the model's does."""
+    if read_config(base).get("attn_logit_softcapping"):
+        return "eager"
+    return "sdpa" if device.is_cuda else short_attention.NAME
 
 
 def _quantization(spec: ModelSpec, device: Device) -> BitsAndBytesConfig | None:

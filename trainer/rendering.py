@@ -123,9 +123,9 @@ class Renderer:
         if not full.text.startswith(before):
             raise TrainerError(
                 "dataset_invalid",
-                f"The base model's chat template writes the turns before answer {len(turns)} differently once more "
+                f"The base model's chat template writes the turns before message {len(turns)} differently once more "
                 "turns follow, so it cannot be told what the answer is.",
-                "Keep one answer in each row, or choose a base model with another template.",
+                "Keep one answer and no system message in each row, or choose a base model with another template.",
             )
         after = self._render(turns, tools, moment=moment).text
         ends = [len(after)] if full.text.startswith(after) else []
@@ -136,9 +136,9 @@ class Renderer:
     def _find_stop_ids(self, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
         """Tokens that end an answer: the model's own list, and what the template writes after one."""
         found: set[int] = set()
-        for name in ("generation_config.json", "config.json"):
-            listed = _read_json(folder / name).get("eos_token_id")
-            found |= {one for one in (listed if isinstance(listed, list) else [listed]) if isinstance(one, int)}
+        listed = [_read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
+        named_ids = next((one for one in listed if one is not None), None)
+        found |= {one for one in (named_ids if isinstance(named_ids, list) else [named_ids]) if isinstance(one, int)}
         end = self._tokens.special_id(named.get("eos_token", ""))
         probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
