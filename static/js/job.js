@@ -84,7 +84,7 @@ function showProgress(event) {
   const bar = byId("job-bar");
   if (bar) bar.value = percent;
   const sentence = byId("job-sentence");
-  if (sentence) sentence.textContent = sentence.textContent.replace(/(: step [\d]+ of [\d]+)?\.$/, `: step ${event.step} of ${event.of}.`);
+  sentence.textContent = sentence.textContent.replace(/^(Training.*?)(: step \d+ of \d+)?\.$/, `$1: step ${event.step} of ${event.of}.`);
   document.title = `${percent}% · ${page.dataset.name} · Lowrank`;
 }
 

@@ -4,7 +4,7 @@ from django.utils import timezone
 
 from webapp.common.words import ago_text, duration_text
 from webapp.jobs.claiming import place_in_line
-from webapp.jobs.models import Job, JobStatus, Worker
+from webapp.jobs.models import FailureReason, Job, JobStatus, Worker
 
 PHASES = {
     "": "Starting the trainer",
@@ -14,6 +14,18 @@ PHASES = {
     "evaluating": "Measuring on held-out rows",
     "saving": "Saving a checkpoint",
     "publishing": "Writing the adapter",
+}
+
+REASONS = {
+    FailureReason.USER_CONFIG: "the settings do not work",
+    FailureReason.DATASET_INVALID: "the dataset cannot be trained on",
+    FailureReason.INPUT_CHANGED: "files changed meanwhile",
+    FailureReason.OUT_OF_MEMORY: "out of memory",
+    FailureReason.DIVERGED: "the training diverged",
+    FailureReason.DISK_FULL: "the disk is full",
+    FailureReason.STALLED: "the trainer stalled",
+    FailureReason.INTERRUPTED_TOO_OFTEN: "interrupted too often",
+    FailureReason.INTERNAL: "something went wrong inside",
 }
 
 
@@ -27,8 +39,13 @@ def standing(job: Job) -> str:
         case JobStatus.SUCCEEDED:
             return f"Finished in {duration_text(job.seconds_taken)}."
         case JobStatus.FAILED:
-            return f"Failed{_after(job)}: {job.get_reason_display().lower()}."
+            return f"Failed{_after(job)}: {reason_words(job)}."
     return f"Cancelled{_after(job)}."
+
+
+def reason_words(job: Job) -> str:
+    """Why a job failed, in a few words; the trainer's own text says it in full."""
+    return REASONS[FailureReason(job.reason or FailureReason.INTERNAL)]
 
 
 def _queued(job: Job) -> str:

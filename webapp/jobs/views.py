@@ -18,7 +18,7 @@ from webapp.jobs.following import alook, follow_job
 from webapp.jobs.forms import JobForm, all_presets, initial_values
 from webapp.jobs.models import Job, JobStatus
 from webapp.jobs.specs import portable_yaml
-from webapp.jobs.standing import standing
+from webapp.jobs.standing import reason_words, standing
 
 FRAGMENT = "HX-Request"
 LISTED = 200
@@ -91,6 +91,7 @@ def job(request: TeamRequest, pk: UUID) -> HttpResponse:
     ctx = {
         "job": found,
         "sentence": standing(found),
+        "reason": reason_words(found),
         "chart": history.chart(found),
         "evaluations": evaluations,
         "gain": history.gain(evaluations),
