@@ -7,7 +7,7 @@ import { duration, refreshTimes } from "./shared/times.js";
 
 const page = document.getElementById("job");
 const byId = (id) => document.getElementById(id);
-const REGIONS = ["job-head", "job-top", "job-tiles", "job-side", "job-evaluations"];
+const REGIONS = ["job-head", "job-top", "job-tiles", "job-side", "job-evaluations", "job-log-link"];
 const KINDS = ["phase", "progress", "evaluated", "sample", "checkpoint", "log", "status", "wish"];
 const CONNECTION_PATIENCE = 3000;
 
