@@ -33,7 +33,7 @@ class Cast:
 def make_user(email: str, **extra: Any) -> User:
     """A user with a personal team."""
     user = User.objects.create_user(email, PASSWORD, **extra)
-    slug = email.split("@")[0]
+    slug = email.partition("@")[0]
     team = Team.objects.create(name=slug, slug=f"{slug}-own", personal_of=user)
     Membership.objects.create(team=team, user=user, role=Role.OWNER)
     return user
