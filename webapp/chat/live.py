@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from uuid import UUID
 
@@ -69,7 +69,7 @@ class Progress:
         yield name, data
 
 
-async def turn_events(user: User, turn: Turn, *, after: str = "") -> AsyncIterator[str]:
+async def turn_events(user: User, turn: Turn, *, after: str = "") -> AsyncGenerator[str, None]:
     """Server-Sent Events of a turn. `after` is the browser's Last-Event-ID; closing the page stops nothing."""
     progress = Progress()
     deadline = time.monotonic() + STREAM_SECONDS

@@ -1,9 +1,12 @@
 """HTTP pieces that every app shares: Server-Sent Events and attachments."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
+from asgiref.sync import sync_to_async
+from django.db import connections
 from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
 
@@ -19,9 +22,9 @@ def sse(event: str, data: dict[str, Any], *, event_id: str | int = "") -> str:
 KEEP_ALIVE = ": keep-alive\n\n"
 
 
-def sse_response(events: AsyncIterator[str]) -> StreamingHttpResponse:
-    """The one place that makes an event stream. `events` must be an async iterator: a sync one would be buffered."""
-    response = StreamingHttpResponse(events, content_type="text/event-stream")
+def sse_response(events: AsyncGenerator[str, None]) -> StreamingHttpResponse:
+    """The one place that makes an event stream. `events` must be an async generator: a sync one would be buffered."""
+    response = StreamingHttpResponse(_without_connection(events), content_type="text/event-stream")
     response["Cache-Control"] = "private, no-store"
     response["X-Accel-Buffering"] = "no"  # nginx would hold events back
     return response
@@ -34,3 +37,19 @@ def attachment_response(pieces: AsyncIterator[bytes], *, name: str, content_type
     response["Cache-Control"] = "private, no-store"
     response["X-Accel-Buffering"] = "no"
     return response
+
+
+async def _without_connection(events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """The same events. First the connection on which middleware and view looked up the reader is given back: the
+    request lives as long as the stream, and hundreds of them would each hold one."""
+    await sync_to_async(release_connections)()
+    async with aclosing(events):
+        async for event in events:
+            yield event
+
+
+def release_connections() -> None:
+    """Close what this thread holds of the database, unless a transaction is open on it."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()

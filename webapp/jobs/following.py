@@ -1,16 +1,16 @@
 """A job's events as a live stream: from the database, woken by Redis, with no connection held while waiting."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
 
 from webapp.accounts.models import User
 from webapp.common import streams
-from webapp.common.http import KEEP_ALIVE, STREAM_SECONDS, sse
+from webapp.common.http import KEEP_ALIVE, STREAM_SECONDS, release_connections, sse
 from webapp.jobs.lifecycle import stream_of
 from webapp.jobs.models import Job, JobEvent
 
@@ -34,43 +34,43 @@ def look(user_id: UUID, job_id: UUID, after: int) -> News | None:
         found = list(job.events.filter(seq__gt=after)[:BATCH])
         return News(found, ended=job.has_ended and len(found) < BATCH)
     finally:
-        close_old_connections()
+        release_connections()
 
 
 # In threads of the loop's pool, each of which gives its connection back: a waiting stream holds neither.
 alook = sync_to_async(look, thread_sensitive=False)
 
 
-async def follow_job(user_id: UUID, job_id: UUID, after: int) -> AsyncIterator[str]:
+async def follow_job(user_id: UUID, job_id: UUID, after: int) -> AsyncGenerator[str, None]:
     """Server-Sent Events after the number `after`; ends with the job, with the reader's access, or with its time."""
     started = looked = time.monotonic()
     due = True
-    async for wake in _wakes(job_id):
-        now = time.monotonic()
-        if now - started >= STREAM_SECONDS:
-            return
-        due = due or now - looked >= LOOK_ANYWAY_SECONDS or (wake is not None and wake > after)
-        if not due:
+    async with aclosing(_wakes(job_id)) as wakes:
+        async for wake in wakes:
+            now = time.monotonic()
+            if now - started >= STREAM_SECONDS:
+                return
+            due = due or now - looked >= LOOK_ANYWAY_SECONDS or (wake is not None and wake > after)
+            news = await alook(user_id, job_id, after) if due else News([], ended=False)
+            if news is None:
+                return
+            looked, due = (now if due else looked), len(news.events) == BATCH
+            for event in news.events:
+                after = event.seq
+                yield told(event)
+            if news.ended:
+                yield sse("end", {})
+                return
             if wake is None:
                 yield KEEP_ALIVE
-            continue
-        news = await alook(user_id, job_id, after)
-        if news is None:
-            return
-        looked, due = now, len(news.events) == BATCH
-        for event in news.events:
-            after = event.seq
-            yield told(event)
-        if news.ended:
-            yield sse("end", {})
-            return
 
 
-async def _wakes(job_id: UUID) -> AsyncIterator[int | None]:
+async def _wakes(job_id: UUID) -> AsyncGenerator[int | None, None]:
     """At once, and then: the number of the newest event whenever there is one; None when a second brought nothing."""
     yield None
-    async for entry in streams.follow(stream_of(job_id)):
-        yield int(entry[1].get("seq", 0)) if entry else None
+    async with aclosing(streams.follow(stream_of(job_id))) as entries:
+        async for entry in entries:
+            yield int(entry[1].get("seq", 0)) if entry else None
 
 
 def told(event: JobEvent) -> str:
