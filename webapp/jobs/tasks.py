@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from contextlib import suppress
 from functools import cache
 
 from celery import shared_task
@@ -36,11 +37,16 @@ def carry_through(attempt: Attempt) -> None:
     try:
         supervise(attempt, is_stopping=is_going)
     except UserError as error:
-        lifecycle.fail(attempt, "internal", error.text, error.fix)
+        _give_up(attempt, error.text, error.fix)
     except Exception:
         name = f"{attempt.job_id}/a{attempt.number}"
         logger.exception("job %s: the supervisor failed", name)
-        lifecycle.fail(attempt, "internal", "Something went wrong on our side.", f"The server's log says more: {name}.")
+        _give_up(attempt, "Something went wrong on our side.", f"The server's log says more: {name}.")
+
+
+def _give_up(attempt: Attempt, text: str, fix: str) -> None:
+    with suppress(lifecycle.LeaseLost):  # then somebody else has the job and will do better
+        lifecycle.fail(attempt, "internal", text, fix)
 
 
 @cache

@@ -1,0 +1,218 @@
+"""The pages of jobs in a real Chromium: what happens shows by itself, and nothing is lost in a hidden tab."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.conf import LazySettings, settings
+from django.db import connection
+from django.urls import reverse
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.cast import Cast
+from tests.jobs.scripted import progress
+from tests.make import make_base, make_dataset, make_job, make_worker
+from tests.processes import Processes, wait_for
+from trainer import events
+from webapp.common import streams
+from webapp.jobs import lifecycle
+from webapp.jobs.claiming import claim_next
+from webapp.jobs.models import Attempt, Job
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+PORT = 8142
+EVIL = "<img src=x onerror=alert(1)></script>"
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop in this thread
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[Processes]:
+    """Valkey and gunicorn on the tests' own database."""
+    database = f"sqlite:///{connection.settings_dict['NAME']}"
+    with Processes(tmp_path_factory.mktemp("site"), DATABASE_URL=database) as found:
+        found.manage("collectstatic", "--noinput", "--verbosity", "0")
+        found.broker()
+        found.web(PORT)
+        yield found
+
+
+@pytest.fixture
+def page(chromium: Browser, cast: Cast, running: Processes, settings: LazySettings) -> Iterator[Page]:
+    """Bob's browser, logged in; it must not complain, ask questions or break the policy."""
+    settings.CACHE_URL = running.environment["REDIS_URL"]
+    streams._client.cache_clear()
+    site = running.environment["BASE_URL"]
+    context = chromium.new_context(base_url=site)
+    context.set_default_timeout(10_000)
+    name = settings.SESSION_COOKIE_NAME
+    context.add_cookies([{"name": name, "value": cast.client("bob").cookies[name].value, "url": site}])
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
+    yield page
+    context.close()
+    streams._client.cache_clear()
+    assert complaints == []
+
+
+@pytest.fixture
+def attempt(cast: Cast) -> Attempt:
+    make_job(cast.team)
+    found = claim_next(make_worker())
+    assert found
+    return found
+
+
+def open_job(page: Page, attempt: Attempt) -> None:
+    """The page with its stream open: what comes from now on is live."""
+    with page.expect_response(lambda response: "/events/" in response.url):
+        page.goto(reverse("job", args=[attempt.job_id]))
+
+
+def shows(page: Page, look: Callable[[], bool], why: str) -> None:
+    def seen() -> bool:
+        page.wait_for_timeout(50)  # lets the browser go on
+        return look()
+
+    wait_for(seen, seconds=10, why=why)
+
+
+def text(page: Page, selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+def test_what_happens_shows_by_itself(page: Page, attempt: Attempt) -> None:
+    open_job(page, attempt)
+    assert text(page, "#job-sentence") == "Starting the trainer."
+    told = [events.Phase(name="training"), progress(1, loss=2.5), progress(2, loss=2.25), events.Log(text=EVIL)]
+    lifecycle.record_events(attempt, told)
+    shows(page, lambda: page.title() == "20% · first try · Lowrank", "the title counts")
+    shows(page, lambda: text(page, "#job-sentence") == "Training: step 2 of 10.", "the sentence follows")
+    assert text(page, '[data-tile="loss"]') == "2.2500"
+    assert text(page, '[data-tile="left"]') == "8.0 s"
+    assert text(page, "#log") == EVIL
+    assert page.locator("#chart canvas").count() == 1
+    lifecycle.fail(attempt, "diverged", "The loss is no number.", "Lower the learning rate.")
+    shows(page, lambda: "Lower the learning rate." in text(page, "#job-top"), "the failure is told")
+    assert page.locator('[data-tile="left"]').count() == 0
+    assert page.title() == "first try · Lowrank"
+
+
+def test_a_reload_shows_the_same(page: Page, attempt: Attempt) -> None:
+    lifecycle.record_events(attempt, [progress(step) for step in range(1, 6)])
+    open_job(page, attempt)
+    steps = "JSON.parse(document.getElementById('chart-data').textContent).steps"
+    assert page.evaluate(steps) == [1, 2, 3, 4, 5]
+    assert page.title().startswith("50%")
+
+
+def test_a_hidden_tab_closes_its_stream_and_misses_nothing(page: Page, attempt: Attempt) -> None:
+    open_job(page, attempt)
+    page.evaluate(HIDE, True)
+    lifecycle.record_events(attempt, [progress(1), progress(2)])
+    page.wait_for_timeout(700)
+    assert page.title().startswith("0%")
+    with page.expect_request(lambda request: "/events/?after=1" in request.url):
+        page.evaluate(HIDE, False)
+    shows(page, lambda: page.title().startswith("20%"), "it catches up")
+
+
+def test_the_log_waits_for_a_reader_who_scrolled_up(page: Page, attempt: Attempt) -> None:
+    def say(first: int, count: int) -> None:
+        lifecycle.record_events(attempt, [events.Log(text=f"line {n}") for n in range(first, first + count)])
+
+    say(0, 100)
+    open_job(page, attempt)
+    at_end = """(() => {
+      const { scrollHeight, scrollTop, clientHeight } = document.getElementById("log");
+      return scrollHeight - scrollTop - clientHeight < 24;
+    })()"""
+    assert page.evaluate(at_end)
+    say(100, 5)
+    shows(page, lambda: "line 104" in text(page, "#log"), "new lines come")
+    assert page.evaluate(at_end)
+    page.evaluate("document.getElementById('log').scrollTop = 0")
+    page.wait_for_timeout(200)
+    say(105, 7)
+    shows(page, lambda: text(page, "#log-new") == "7", "the button counts")
+    assert page.evaluate("document.getElementById('log').scrollTop") == 0
+    page.get_by_role("button", name="Jump to end").click()
+    assert page.evaluate(at_end)
+    assert page.locator("#log-jump").is_hidden()
+
+
+def test_cancel_asks_first(page: Page, attempt: Attempt) -> None:
+    open_job(page, attempt)
+    page.get_by_role("button", name="Cancel job").click()
+    page.get_by_role("dialog").get_by_role("button", name="Go back").click()
+    assert not Job.objects.get().cancel_requested
+    page.get_by_role("button", name="Cancel job").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
+    shows(page, lambda: "Cancelling" in text(page, "#job-sentence"), "the wish shows")
+    lifecycle.cancelled(attempt)
+    shows(page, lambda: page.locator("#job-head [data-status=cancelled]").count() == 1, "the end shows")
+
+
+def test_curves_after_a_resume(page: Page, attempt: Attempt) -> None:
+    open_job(page, attempt)
+    made: dict[str, Any] = page.evaluate(
+        """async () => {
+          const { Curves, smoothed } = await import("/static/js/chart.js");
+          const empty = { steps: [], loss: [], learning_rate: [], grad_norm: [], eval_steps: [], eval_loss: [] };
+          const curves = new Curves(empty);
+          const rest = { learning_rate: 0, grad_norm: 0 };
+          for (const step of [1, 2, 3, 4, 3, 4, 5]) curves.addProgress({ step, loss: step, ...rest });
+          for (const step of [0, 2, 2]) curves.addEvaluation({ step, loss: step });
+          return { steps: curves.steps, loss: curves.loss, evals: curves.eval_steps, flat: smoothed([3, 3, 3], 0.9) };
+        }"""
+    )
+    assert made["steps"] == made["loss"] == [1, 2, 3, 4, 5]
+    assert made["evals"] == [0, 2]
+    assert made["flat"] == pytest.approx([3, 3, 3])
+
+
+def test_the_form_fills_estimates_and_submits_once(page: Page, cast: Cast) -> None:
+    make_dataset(cast.team)
+    make_base()
+    page.goto(reverse("job_new"))
+    before = text(page, "#estimate")
+    page.get_by_role("button", name="Thorough").click()
+    assert page.input_value("#id_lora_r") == "32"
+    assert text(page, '[data-preset][aria-current="true"]') == "Thorough"
+    shows(page, lambda: text(page, "#estimate") != before, "the estimate follows")
+    page.fill("#id_lora_r", "33")
+    shows(page, lambda: page.locator('[data-preset][aria-current="true"]').count() == 0, "no preset is chosen")
+    page.get_by_role("button", name="Start training").dblclick()
+    page.wait_for_url("**/jobs/*-*/")
+    assert Job.objects.get().spec["lora"]["r"] == 33
+
+
+def test_without_scripts_the_form_still_works(chromium: Browser, cast: Cast, running: Processes) -> None:
+    make_dataset(cast.team)
+    make_base()
+    site = running.environment["BASE_URL"]
+    context = chromium.new_context(base_url=site, java_script_enabled=False)
+    name = settings.SESSION_COOKIE_NAME
+    context.add_cookies([{"name": name, "value": cast.client("bob").cookies[name].value, "url": site}])
+    page = context.new_page()
+    page.goto(reverse("job_new"))
+    page.click("text=Thorough")
+    page.click("text=Start training")
+    page.wait_for_url("**/jobs/*-*/")
+    assert "1st in line" in page.content()
+    assert Job.objects.get().spec["lora"]["r"] == 32
+    context.close()
