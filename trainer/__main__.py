@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer import failures
 from trainer.errors import EXIT_CODES, Stopped, TrainerError
-from trainer.events import Finished
+from trainer.events import Emit, Finished
 from trainer.process import EventStream, StopWish, die_with_parent
 from trainer.spec import SpecError, TrainSpec
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     should_stop = StopWish()
     stream = EventStream()
     try:
-        given.run(given, importlib.import_module(HEAVY[given.command]), stream, should_stop)
+        given.run(given, stream.emit, should_stop)
     except Stopped:
         return EXIT_CODES["stopped"]
     except Exception as error:  # noqa: BLE001 # the one place in the trainer where any failure gets its name
@@ -37,31 +37,37 @@ def main(arguments: list[str]) -> int:
     return EXIT_CODES["finished"]
 
 
-def run_train(given: argparse.Namespace, sft: Any, stream: EventStream, should_stop: Callable[[], bool]) -> None:
-    sft.train(read_spec(given.spec), out=given.out, resume=given.resume, emit=stream.emit, should_stop=should_stop)
+def run_train(given: argparse.Namespace, emit: Emit, should_stop: Callable[[], bool]) -> None:
+    spec = read_spec(given.spec)
+    sft = importlib.import_module(HEAVY["train"])
+    sft.train(spec, out=given.out, resume=given.resume, emit=emit, should_stop=should_stop)
 
 
-def run_check(given: argparse.Namespace, check: Any, stream: EventStream, should_stop: Callable[[], bool]) -> None:
-    check.check_file(given.file, given.out, skip_bad_rows=given.skip_bad_rows, emit=stream.emit)
+def run_check(given: argparse.Namespace, emit: Emit, should_stop: Callable[[], bool]) -> None:
+    check = importlib.import_module(HEAVY["check"])
+    check.check_file(given.file, given.out, skip_bad_rows=given.skip_bad_rows, emit=emit)
 
 
-def run_fetch(given: argparse.Namespace, bases: Any, stream: EventStream, should_stop: Callable[[], bool]) -> None:
+def run_fetch(given: argparse.Namespace, emit: Emit, should_stop: Callable[[], bool]) -> None:
+    bases = importlib.import_module(HEAVY["fetch"])
     if given.what == "folder":
         facts = bases.inspect_folder(given.path)
         folder = given.path
     else:
         folder = given.out
         if given.what == "demo":
-            facts = bases.fetch_demo(folder, stream.emit)
+            facts = bases.fetch_demo(folder, emit)
         else:
-            facts = bases.fetch_hub(given.id, given.revision, folder, stream.emit)
-    stream.emit(Finished(folder=str(folder), facts=facts))
+            facts = bases.fetch_hub(given.id, given.revision, folder, emit)
+    emit(Finished(folder=str(folder), facts=facts))
 
 
 def read_spec(path: Path) -> TrainSpec:
     """A spec from YAML or JSON. Raises TrainerError(user_config) with every problem of it."""
     try:
-        return TrainSpec.from_yaml(path.read_text(encoding="utf-8"))
+        spec = TrainSpec.from_yaml(path.read_text(encoding="utf-8"))
+        if problems := spec.issues():
+            raise SpecError(problems)
     except OSError as error:
         raise TrainerError("user_config", f"The spec {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -69,6 +75,7 @@ def read_spec(path: Path) -> TrainSpec:
     except SpecError as error:
         text = " ".join(f"{one.path}: {one.problem}".removeprefix(": ") for one in error.issues)
         raise TrainerError("user_config", text, error.issues[0].fix) from error
+    return spec
 
 
 def _parser() -> argparse.ArgumentParser:

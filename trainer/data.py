@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from trainer.errors import TrainerError
+from trainer.estimate import optimizer_steps
 from trainer.events import Emit, Log
 from trainer.formats import Row, iter_rows
 from trainer.formats.canonical import canonical_json
@@ -169,8 +170,7 @@ class Plan:
         self._rows = spec.optim.batch_size
         self._seed = spec.optim.seed
         self.steps_per_epoch = math.ceil(len(items) / self._rows)
-        steps = max(1, round(spec.optim.epochs * self.steps_per_epoch))
-        self.steps = min(steps, spec.optim.max_steps) if spec.optim.max_steps else steps
+        self.steps = optimizer_steps(spec, rows=len(items))
         self._epoch = -1
         self._order: list[int] = []
 

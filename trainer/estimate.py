@@ -15,7 +15,8 @@ FULL = 2.0  # bfloat16: embeddings, norms, head, activations
 MASTER_AND_ADAM = 4 + 4 + 4 + 4  # float32 master, gradient and AdamW's two averages
 HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
 MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
-ACTIVATIONS_SHARE = 0.5  # of free memory, when the trainer chooses how many tokens go through at once
+LONGEST_KEPT = 512
+ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -85,21 +86,26 @@ def estimate(
 
     `rows` and `tokens` are the dataset's; `tokens_per_second` is what the device reached on this base before.
     """
-    learnt = rows * (1 - spec.data.holdout)
-    steps = max(1, round(spec.optim.epochs * math.ceil(max(1, learnt) / spec.optim.batch_size)))
-    if spec.optim.max_steps:
-        steps = min(steps, spec.optim.max_steps)
+    learnt = max(1, rows - round(rows * spec.data.holdout))
+    steps = optimizer_steps(spec, rows=learnt)
     per_row = min(tokens / max(1, rows), spec.data.max_seq_length)
-    seen = round(steps * min(spec.optim.batch_size, max(1.0, learnt)) * per_row)
+    seen = round(steps * min(spec.optim.batch_size, learnt) * per_row)
     seconds = seen / tokens_per_second if tokens_per_second else None
     return Estimate(_memory(spec, facts, per_row=per_row, device=device), steps, seen, seconds)
 
 
+def optimizer_steps(spec: TrainSpec, *, rows: int) -> int:
+    """Optimizer steps over `rows` rows to learn from: whole windows, the last of an epoch may be short."""
+    per_epoch = math.ceil(rows / spec.optim.batch_size)
+    steps = max(1, math.ceil(spec.optim.epochs * per_epoch - 1e-9))
+    return min(steps, spec.optim.max_steps) if spec.optim.max_steps else steps
+
+
 def micro_batch_tokens(spec: TrainSpec, facts: Facts, *, free_bytes: int, device: str = "cuda") -> int:
-    """How many tokens go through the model at once: what the spec says, or what fits in half of the free memory."""
+    """How many tokens go through the model at once: what the spec says, or what fits in the free memory."""
     if spec.optim.micro_batch_tokens:
         return spec.optim.micro_batch_tokens
-    fitting = int(free_bytes * ACTIVATIONS_SHARE / activation_bytes_per_token(spec, facts))
+    fitting = int(free_bytes * ACTIVATIONS_SHARE / activation_bytes_per_token(spec, facts, device=device))
     return max(spec.data.max_seq_length, min(MOST_TOKENS[device], fitting))
 
 
@@ -111,14 +117,14 @@ def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, device: str) -> tu
     lora = lora_parameters(spec, facts)
     most = spec.optim.micro_batch_tokens or max(spec.data.max_seq_length, MOST_TOKENS[device])
     at_once = min(most, spec.optim.batch_size * max(per_row, 1.0) * 1.5)
-    activations = at_once * activation_bytes_per_token(spec, facts)
+    activations = at_once * activation_bytes_per_token(spec, facts, device=device)
     stored = in_layers * STORED[spec.model.quantization]
     return (
         _item("the base model's weights", stored + outside * FULL, (1.0, 1.02), WEIGHTS_LEVER[spec.model.quantization]),
         _item("LoRA weights", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
         _item("the optimizer's state", lora * MASTER_AND_ADAM, (1.0, 1.05), "Lower lora.r or train fewer layers."),
         _item("gradients", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
-        _item("activations", activations, (0.5, 1.6), _activation_lever(spec)),
+        _item("activations", activations, (0.6, 1.3), _activation_lever(spec)),
         _item(
             "scores of the vocabulary", _score_bytes(facts, at_once), (0.5, 1.2), "Nothing: it is cut small already."
         ),
@@ -143,55 +149,74 @@ def _item(name: str, expected: float, spread: tuple[float, float], lever: str) -
     return MemoryItem(name, round(expected * spread[0]), round(expected), round(expected * spread[1]), lever)
 
 
+class _Sizes(NamedTuple):
+    """Widths of a decoder layer: of the residual, the MLP, all queries and all keys."""
+
+    layers: int
+    hidden: int
+    middle: int
+    heads: int
+    queries: int
+    keys: int
+
+    @classmethod
+    def of(cls, facts: Facts) -> "_Sizes":
+        hidden, heads = int(facts["hidden_size"]), int(facts.get("heads") or 1)
+        width = int(facts.get("head_dim") or hidden // heads)
+        middle = int(facts.get("intermediate_size") or 4 * hidden)
+        keys = int(facts.get("kv_heads") or heads) * width
+        return cls(int(facts["layers"]), hidden, middle, heads, heads * width, keys)
+
+
 def layer_shapes(facts: Facts) -> dict[str, Shape]:
     """The linear layers of one decoder layer: the model's own list, or those of the Llama family from its sizes."""
     if facts.get("linear_shapes"):
         return {name: Shape(*shape) for name, shape in facts["linear_shapes"].items()}
-    hidden = int(facts["hidden_size"])
-    middle = int(facts.get("intermediate_size") or 4 * hidden)
-    heads = int(facts.get("heads") or 1)
-    width = int(facts.get("head_dim") or hidden // heads)
-    queries, keys = heads * width, int(facts.get("kv_heads") or heads) * width
+    sizes = _Sizes.of(facts)
     return {
-        "q_proj": Shape(queries, hidden),
-        "k_proj": Shape(keys, hidden),
-        "v_proj": Shape(keys, hidden),
-        "o_proj": Shape(hidden, queries),
-        "gate_proj": Shape(middle, hidden),
-        "up_proj": Shape(middle, hidden),
-        "down_proj": Shape(hidden, middle),
+        "q_proj": Shape(sizes.queries, sizes.hidden),
+        "k_proj": Shape(sizes.keys, sizes.hidden),
+        "v_proj": Shape(sizes.keys, sizes.hidden),
+        "o_proj": Shape(sizes.hidden, sizes.queries),
+        "gate_proj": Shape(sizes.middle, sizes.hidden),
+        "up_proj": Shape(sizes.middle, sizes.hidden),
+        "down_proj": Shape(sizes.hidden, sizes.middle),
     }
 
 
 def lora_parameters(spec: TrainSpec, facts: Facts) -> int:
     """Values that are trained: r times (in + out) of every layer that gets an update."""
+    return int(facts["layers"]) * sum(spec.lora.r * (shape.out + shape.into) for shape in _trained_shapes(spec, facts))
+
+
+def _trained_shapes(spec: TrainSpec, facts: Facts) -> list[Shape]:
     targets = spec.lora.target_modules
-    total = 0
+    found = []
     for name, shape in layer_shapes(facts).items():
         group = "attention" if name in ATTENTION else "mlp"
         if targets in ("all-linear", group) or (not isinstance(targets, str) and name in targets):
-            total += spec.lora.r * (shape.out + shape.into)
-    return total * int(facts["layers"])
+            found.append(shape)
+    return found
 
 
-def activation_bytes_per_token(spec: TrainSpec, facts: Facts) -> float:
+def activation_bytes_per_token(spec: TrainSpec, facts: Facts, *, device: str = "cuda") -> float:
     """What one token leaves behind for the backward pass.
 
-    Each layer keeps its inputs (in bfloat16) and the norms' inputs (in float32); with checkpointing only one layer at a
-    time does, and every layer its input alone.
+    The count per layer is exact for the Llama family (compared with what autograd saves): both norms keep their input
+    in float32, every product keeps its input. With checkpointing every layer keeps its input alone, and one layer at a
+    time the rest.
     """
-    shapes = layer_shapes(facts)
-    hidden, layers = int(facts["hidden_size"]), int(facts["layers"])
-    between = sum(shape.out for shape in shapes.values())
-    within = FULL * (KEPT_HIDDEN * hidden + KEPT_OUTPUTS * between + 2 * spec.lora.r * len(shapes))
+    sizes = _Sizes.of(facts)
+    trained = _trained_shapes(spec, facts)
+    kept = 6 * sizes.hidden + 2 * sizes.queries + 2 * sizes.keys + 4 * sizes.middle + 2 * sizes.heads
+    kept += spec.lora.r * len(trained)
+    if spec.lora.lora_dropout:
+        kept += sum(shape.into for shape in trained)
+    if device == "cpu":  # probabilities of short rows, see trainer.short_attention
+        kept += sizes.heads * min(spec.data.max_seq_length, LONGEST_KEPT)
     if spec.optim.gradient_checkpointing:
-        return FULL * hidden * layers + within
-    return within * layers
-
-
-# Copies kept per layer, fitted to peaks measured on Llama shapes: of the residual's width, and of each linear output.
-KEPT_HIDDEN = 10.0
-KEPT_OUTPUTS = 2.2
+        return FULL * (sizes.hidden * sizes.layers + kept)
+    return FULL * kept * sizes.layers
 
 
 def _score_bytes(facts: Facts, at_once: float) -> float:

@@ -135,16 +135,15 @@ class Renderer:
 
     def _find_stop_ids(self, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
         """Tokens that end an answer: the model's own list, and what the template writes after one."""
-        found: set[int] = set()
         listed = [_read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
         named_ids = next((one for one in listed if one is not None), None)
-        found |= {one for one in (named_ids if isinstance(named_ids, list) else [named_ids]) if isinstance(one, int)}
+        found = {one for one in (named_ids if isinstance(named_ids, list) else [named_ids]) if isinstance(one, int)}
         end = self._tokens.special_id(named.get("eos_token", ""))
-        probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        probe = [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}]
         try:
             before = self._render(probe[:1], None, prompt=True).text
             rest = self._render(probe, None).text.removeprefix(before)
-            turn_end = self._tokens.first_special(rest, start=rest.find("b") + 1)
+            turn_end = self._tokens.first_special(rest, start=rest.rfind("B") + 1)
         except TrainerError:  # a template that refuses so plain a conversation says so when it matters
             turn_end = None
         return frozenset(found | {one for one in (end, turn_end) if one is not None})

@@ -23,12 +23,12 @@ def make_rows(folder: Path, count: int = 24) -> Path:
     return path
 
 
-def make_spec(base: Path, data: Path, **parts: dict[str, Any]) -> TrainSpec:
+def make_spec(base: Path, rows: Path, /, **parts: dict[str, Any]) -> TrainSpec:
     """A spec in float32 without quantization, which is bit-exact on a CPU; `parts` override values."""
     values: dict[str, dict[str, Any]] = {
         "model": {"base": str(base), "quantization": "none", "dtype": "float32"},
         "lora": {"r": 4, "lora_alpha": 8.0},
-        "data": {"path": str(data), "max_seq_length": 128, "holdout": 0.1},
+        "data": {"path": str(rows), "max_seq_length": 128, "holdout": 0.1},
         "optim": {"epochs": 2.0, "batch_size": 4, "learning_rate": 5e-3},
     }
     for part, changed in parts.items():

@@ -1,0 +1,94 @@
+"""The adapter's folder: complete, free of this machine's paths, and true to what was trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from tests.tiny import make_tiny_base
+from tests.trainer.training import Training, make_rows, make_spec
+from trainer.adapter import MANIFEST, WEIGHTS
+from trainer.errors import TrainerError
+from trainer.events import Finished
+from trainer.manifest import sha256_of, verify
+from trainer.rendering import Renderer
+from trainer.spec import TrainSpec
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    folder = tmp_path_factory.mktemp("adapter")
+    spec = make_spec(make_tiny_base(folder / "tiny-base"), make_rows(folder), optim={"max_steps": 4})
+    return Training(spec, folder / "out").run()
+
+
+@pytest.fixture(scope="module")
+def adapter(training: Training) -> Path:
+    return training.out / "adapter"
+
+
+def test_everything_is_there_and_as_listed(training: Training, adapter: Path) -> None:
+    assert sorted(one.name for one in adapter.iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
+        "manifest.json",
+        "metrics.jsonl",
+        "spec.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    manifest = verify(adapter, name=MANIFEST)
+    assert manifest["base"] == "tiny-base" and manifest["steps"] == 4 and manifest["libraries"]["peft"]
+    facts = training.of(Finished)[0].facts
+    assert facts["weights_sha256"] == sha256_of(adapter / WEIGHTS) == manifest["files"][WEIGHTS]["sha256"]
+    assert facts["parameters"] == sum(weight.numel() for weight in load_file(adapter / WEIGHTS).values())
+    assert not list(training.out.glob(".tmp-*"))
+
+
+def test_no_path_of_this_machine_travels(training: Training, adapter: Path) -> None:
+    for path in adapter.iterdir():
+        if path.suffix != ".safetensors":
+            assert str(training.out.parent) not in path.read_text(), path.name
+
+
+def test_the_config_is_plain_peft(adapter: Path) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny-base" and config["inference_mode"] is True
+    assert config["peft_type"] == "LORA" and config["task_type"] == "CAUSAL_LM" and config["r"] == 4
+    assert config["target_modules"] == sorted(config["target_modules"]) and "q_proj" in config["target_modules"]
+    names = set(load_file(adapter / WEIGHTS))
+    assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in names and len(names) == 28
+
+
+def test_spec_and_metrics_can_be_read_back(training: Training, adapter: Path) -> None:
+    spec = TrainSpec.from_dict(json.loads((adapter / "spec.json").read_text()))
+    assert spec.optim == training.spec.optim and spec.data.path == "rows.jsonl" and spec.model.base == "tiny-base"
+    lines = [json.loads(line) for line in (adapter / "metrics.jsonl").read_text().splitlines()]
+    assert [one["loss"] for one in lines if one["kind"] == "progress"] == training.losses
+    assert [one["step"] for one in lines if one["kind"] == "evaluated"] == [0, 4]
+
+
+def test_the_card_has_front_matter(adapter: Path) -> None:
+    card = (adapter / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "tiny-base" and front["library_name"] == "peft"
+    assert "held-out rows, after" in card and "4 steps" in card
+
+
+def test_it_renders_as_its_base_does(training: Training, adapter: Path) -> None:
+    messages = [{"role": "user", "content": "Hello"}]
+    base = Renderer.load(Path(training.spec.model.base))
+    assert Renderer.load(adapter).prompt_ids(messages) == base.prompt_ids(messages)
+
+
+def test_weights_that_are_no_numbers_are_never_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN weights can come with finite losses, so only looking at them finds it."""
+    spec = make_spec(make_tiny_base(tmp_path / "base"), make_rows(tmp_path), optim={"max_steps": 1})
+    monkeypatch.setattr("trainer.sft.learning_rate_at", lambda step, of, spec: float("nan"))
+    with pytest.raises(TrainerError, match="not finite") as caught:
+        Training(spec, tmp_path / "out").run(emit=None)
+    assert caught.value.code == "diverged" and not (tmp_path / "out" / "adapter").exists()

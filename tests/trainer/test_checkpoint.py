@@ -1,0 +1,206 @@
+"""Checkpoints: a resumed run is the same run, and nothing half, damaged or foreign is ever gone on from."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.tiny import make_tiny_base
+from tests.trainer.training import Training, make_rows, make_spec
+from trainer.checkpoint import MANIFEST, Checkpoints, Inputs, Position, find_checkpoint
+from trainer.errors import Stopped, TrainerError
+from trainer.events import Checkpoint, Evaluated, Finished, Log, Progress
+from trainer.manifest import verify
+from trainer.optimizer import MasterAdamW
+from trainer.spec import OptimSpec, TrainSpec
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rows(tmp_path_factory.mktemp("rows"))
+
+
+def make_run(base: Path, rows: Path, **parts: dict[str, Any]) -> TrainSpec:
+    optim = {"max_steps": 12, "epochs": 10.0, **parts.pop("optim", {})}
+    return make_spec(base, rows, lora={"r": 4, "lora_dropout": 0.1}, optim=optim, **parts)
+
+
+@pytest.fixture(scope="module")
+def whole(base: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    return Training(make_run(base, rows), tmp_path_factory.mktemp("whole")).run()
+
+
+def stopped_at(step: int, spec: TrainSpec, out: Path) -> Training:
+    training = Training(spec, out, stop_at=step)
+    with pytest.raises(Stopped):
+        training.run()
+    return training
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return load_file(training.out / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("step", [1, 5, 6, 11])
+def test_a_resumed_run_is_the_same_run(base: Path, whole: Training, tmp_path: Path, step: int) -> None:
+    """Same losses, rates, measurements and weights to the last bit, with dropout and in the midst of an epoch."""
+    first = stopped_at(step, whole.spec, tmp_path / "first")
+    assert first.of(Checkpoint)[-1] == Checkpoint(step=step, folder=f"checkpoints/step-{step:06d}")
+    second = Training(whole.spec, tmp_path / "second").run(resume=tmp_path / "first" / f"checkpoints/step-{step:06d}")
+    assert first.losses + second.losses == whole.losses
+    rates = [one.learning_rate for one in [*first.of(Progress), *second.of(Progress)]]
+    assert rates == [one.learning_rate for one in whole.of(Progress)]
+    assert [*first.of(Evaluated), *second.of(Evaluated)] == whole.measured
+    for name, weight in weights(second).items():
+        assert torch.equal(weight, weights(whole)[name])
+    ends = [one.of(Finished)[0].facts for one in (second, whole)]
+    assert ends[0]["trained_tokens"] == ends[1]["trained_tokens"]
+    assert ends[0]["weights_sha256"] == ends[1]["weights_sha256"]
+    counted = [json.loads(line)["step"] for line in (second.out / "adapter" / "metrics.jsonl").read_text().splitlines()]
+    assert counted == [json.loads(line)["step"] for line in (whole.out / "adapter" / "metrics.jsonl").open()]
+
+
+def test_stopped_before_the_first_step(whole: Training, tmp_path: Path) -> None:
+    training = Training(whole.spec, tmp_path)
+    training._should_stop = lambda: bool(training.measured)  # type: ignore[method-assign] # as soon as it is measured
+    with pytest.raises(Stopped):
+        training.run()
+    assert training.of(Checkpoint)[-1].step == 0
+    again = Training(whole.spec, tmp_path / "again").run(resume=tmp_path / "checkpoints")
+    assert again.losses == whole.losses and not [one for one in again.measured if one.step == 0]
+
+
+def test_two_checkpoints_are_kept_and_nothing_else(whole: Training) -> None:
+    assert [one.step for one in whole.of(Checkpoint)]
+    names = sorted(one.name for one in (whole.out / "checkpoints").iterdir())
+    assert 1 <= len(names) <= 2 and all(name.startswith("step-") for name in names)
+
+
+def test_the_newest_sound_checkpoint_is_taken(whole: Training, tmp_path: Path) -> None:
+    """One flipped bit, a missing file and a half-written folder: each is passed over with a word."""
+    folder = tmp_path / "checkpoints"
+    good = stopped_at(5, whole.spec, tmp_path / "run").of(Checkpoint)[-1]
+    shutil.copytree(tmp_path / "run" / good.folder, folder / "step-000005")
+    for step in (6, 7, 8):
+        shutil.copytree(folder / "step-000005", folder / f"step-{step:06d}")
+    data = bytearray((folder / "step-000006" / "lora.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "step-000006" / "lora.safetensors").write_bytes(data)
+    (folder / "step-000007" / "optimizer.safetensors").unlink()
+    (folder / "step-000008" / MANIFEST).unlink()
+    (folder / ".tmp-abc").mkdir()
+    said: list[Log] = []
+    assert find_checkpoint(folder, said.append) == folder / "step-000005"  # type: ignore[arg-type]
+    assert [one.text.split()[0] for one in said] == ["step-000008", "step-000007", "step-000006"]
+    for step in (6, 7, 8):
+        with pytest.raises(TrainerError, match="is damaged") as caught:
+            find_checkpoint(folder / f"step-{step:06d}", print)
+        assert caught.value.code == "input_changed"
+
+
+def test_without_a_sound_checkpoint_it_starts_afresh_and_says_so(whole: Training, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    training = Training(whole.spec, tmp_path / "out").run(resume=tmp_path / "checkpoints")
+    assert training.losses == whole.losses
+    assert any("starting from the beginning" in one.text for one in training.of(Log))
+    with pytest.raises(TrainerError, match="There is no checkpoint"):
+        find_checkpoint(tmp_path / "nowhere", print)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optim": {"learning_rate": 1e-3}}, r"optim\.learning_rate"),
+        ({"optim": {"max_steps": 13}}, "optim.max_steps|number of steps"),
+        ({"lora": {"r": 4, "lora_alpha": 9.0, "lora_dropout": 0.1}}, r"lora\.lora_alpha"),
+    ],
+)
+def test_another_spec_is_refused(
+    base: Path, rows: Path, whole: Training, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    stopped_at(3, whole.spec, tmp_path)
+    optim = {"max_steps": 12, "epochs": 10.0, **change.get("optim", {})}
+    lora = change.get("lora", {"r": 4, "lora_dropout": 0.1})
+    with pytest.raises(TrainerError, match=said) as caught:
+        Training(make_spec(base, rows, lora=lora, optim=optim), tmp_path / "2").run(resume=tmp_path / "checkpoints")
+    assert caught.value.code == "input_changed"
+
+
+def test_another_dataset_or_base_is_refused(base: Path, whole: Training, tmp_path: Path) -> None:
+    stopped_at(3, whole.spec, tmp_path)
+    changed = make_rows(tmp_path)
+    changed.write_text(changed.read_text().replace("cats", "dogs", 1))
+    with pytest.raises(TrainerError, match="dataset is not the one") as caught:
+        Training(make_run(base, changed), tmp_path / "2").run(resume=tmp_path / "checkpoints")
+    assert caught.value.code == "input_changed"
+    other = make_tiny_base(tmp_path / "base", seed=1)
+    with pytest.raises(TrainerError, match="base model is not the one"):
+        Training(make_run(other, make_rows(tmp_path)), tmp_path / "3").run(resume=tmp_path / "checkpoints")
+
+
+def test_other_paths_and_another_cut_are_welcome(base: Path, tmp_path: Path) -> None:
+    """A second machine has its files elsewhere, and less memory."""
+    optim: dict[str, Any] = {"max_steps": 12}
+    plain = Training(make_spec(base, make_rows(tmp_path), optim=optim), tmp_path / "1").run()
+    stopped_at(6, plain.spec, tmp_path)
+    moved = shutil.copytree(base, tmp_path / "elsewhere")
+    optim |= {"micro_batch_tokens": 128, "gradient_checkpointing": True}
+    spec = make_spec(moved, make_rows(tmp_path), optim=optim)
+    training = Training(spec, tmp_path / "2").run(resume=tmp_path / "checkpoints")
+    assert training.losses == pytest.approx(plain.losses[6:], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "victim", ["trainer.checkpoint.save_file", "pathlib.Path.write_text", "trainer.manifest._sync"]
+)
+def test_a_failed_save_leaves_nothing(
+    base: Path, rows: Path, tmp_path: Path, victim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up at any file: no folder under a final name, nothing aside."""
+    checkpoints = make_checkpoints(base, rows, tmp_path)
+    optimizer = MasterAdamW({"w": torch.nn.Parameter(torch.zeros(4))}, OptimSpec())
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(victim, full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(Position(started="2026-01-01T00:00:00", step=1), optimizer)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def make_checkpoints(base: Path, rows: Path, out: Path, of: int = 100) -> Checkpoints:
+    return Checkpoints(out / "checkpoints", Inputs(make_spec(base, rows), "d", "b", of), lambda event: None)
+
+
+def test_when_one_is_due(base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("trainer.checkpoint.time.monotonic", lambda: clock[0])
+    checkpoints = make_checkpoints(base, rows, tmp_path)
+    assert [step for step in range(1, 101) if checkpoints.due(step)] == [10, 20, 30, 40, 50, 60, 70, 80, 90]
+    clock[0] += 301
+    assert checkpoints.due(7) and not checkpoints.due(100)
+    checkpoints._cost = 30.0  # one that takes half a minute is not written every tenth of a two-minute run
+    checkpoints._last = clock[0] - 60
+    assert not checkpoints.due(10)
+
+
+def test_a_manifest_that_names_files_elsewhere_is_damaged(tmp_path: Path) -> None:
+    for listed in (
+        "[]",
+        '{"format": 1}',
+        '{"format": 1, "files": {"../x": {"sha256": "0"}}}',
+        '{"format": 9, "files": {}}',
+    ):
+        (tmp_path / MANIFEST).write_text(listed)
+        with pytest.raises(TrainerError, match="is damaged"):
+            verify(tmp_path, name=MANIFEST)

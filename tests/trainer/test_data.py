@@ -1,0 +1,125 @@
+"""From rows to windows: the split, the plan and the cut into micro-batches."""
+
+import json
+from array import array
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import make_tiny_base
+from tests.trainer.training import make_rows, make_spec
+from trainer.data import Dataset, Item, Plan, load_dataset, micro_batches
+from trainer.errors import TrainerError
+from trainer.formats.check import check_file
+from trainer.rendering import Renderer
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def load(base: Path, rows: Path, **parts: dict[str, Any]) -> Dataset:
+    return load_dataset(make_spec(base, rows, **parts), Renderer.load(base), lambda event: None)
+
+
+def make_items(lengths: list[int]) -> list[Item]:
+    return [Item(array("i", range(length + 1)), bytes([0] + [1] * length)) for length in lengths]
+
+
+def test_a_raw_file_and_its_canonical_rows_are_the_same_dataset(base: Path, tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    check_file(rows, tmp_path, skip_bad_rows=False, emit=lambda event: None)
+    raw, canonical = load(base, rows), load(base, tmp_path / "rows.parquet")
+    assert raw == canonical
+    assert raw.content_hash == json.loads((tmp_path / "report.json").read_text())["content_hash"]
+
+
+def test_the_holdout_does_not_depend_on_the_order(base: Path, tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, count=40)
+    forward = load(base, rows, data={"holdout": 0.2})
+    rows.write_text("\n".join(reversed(rows.read_text().splitlines())))
+    backward = load(base, rows, data={"holdout": 0.2})
+    assert len(forward.holdout) == 8 and len(forward.train) == 32
+    assert {item.ids.tobytes() for item in forward.holdout} == {item.ids.tobytes() for item in backward.holdout}
+    assert forward.content_hash != backward.content_hash
+    other = load(base, rows, data={"holdout": 0.2}, optim={"seed": 1})
+    assert {item.ids.tobytes() for item in other.holdout} != {item.ids.tobytes() for item in forward.holdout}
+
+
+def test_no_holdout_and_a_single_row(base: Path, tmp_path: Path) -> None:
+    assert not load(base, make_rows(tmp_path), data={"holdout": 0.0}).holdout
+    single = load(base, make_rows(tmp_path, count=1), data={"holdout": 0.5})
+    assert len(single.train) == 1 and not single.holdout
+
+
+def test_nothing_after_the_last_trained_token_is_computed(base: Path, tmp_path: Path) -> None:
+    """The template's line break after the end of a turn, and a question that nobody answers."""
+    for item in load(base, make_rows(tmp_path)).train:
+        assert item.trained[-1] == 1 and item.ids[-1] == 2
+        assert item.length == len(item.ids) - 1 and item.trained[0] == 0
+
+
+def test_prompts_are_masked(base: Path, tmp_path: Path) -> None:
+    renderer = Renderer.load(base)
+    for item in load(base, make_rows(tmp_path)).train:
+        learnt = renderer.decode([one for one, flag in zip(item.ids, item.trained, strict=True) if flag])
+        assert learnt.startswith("The answer is") and "What is" not in learnt
+
+
+def test_every_epoch_takes_every_row_once(base: Path, tmp_path: Path) -> None:
+    items = make_items(list(range(1, 11)))
+    plan = Plan(items, make_spec(base, tmp_path, optim={"epochs": 2.0, "batch_size": 4}))
+    assert plan.steps == 6 and plan.steps_per_epoch == 3
+    epochs = [[item.length for step in range(first, first + 3) for item in plan.window(step)] for first in (0, 3)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(1, 11)) and epochs[0] != epochs[1]
+    assert [item.length for item in plan.window(1)] == epochs[0][4:8]  # any step, in any order
+
+
+@pytest.mark.parametrize(
+    ("optim", "steps"),
+    [({"epochs": 0.5}, 3), ({"epochs": 0.01}, 1), ({"epochs": 3.0, "max_steps": 4}, 4), ({"epochs": 1.5}, 8)],
+)
+def test_how_many_steps(base: Path, tmp_path: Path, optim: dict[str, Any], steps: int) -> None:
+    spec = make_spec(base, tmp_path, optim={"batch_size": 2, **optim})
+    assert Plan(make_items([3] * 10), spec).steps == steps
+
+
+def test_micro_batches_hold_their_budget_and_hardly_pad() -> None:
+    items = make_items([5, 60, 7, 61, 6, 59, 64, 8])
+    batches = micro_batches(items, 256)
+    assert sum(batch.tokens for batch in batches) == sum(item.length for item in items)
+    assert all(batch.ids.numel() <= 256 for batch in batches)
+    assert sum(batch.tokens for batch in batches) / sum(batch.ids.numel() for batch in batches) > 0.9
+    assert sum(len(batch.labels) for batch in batches) == sum(item.labels for item in items)
+    assert [batch.ids.shape for batch in micro_batches(make_items([300]), 256)] == [(1, 300)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"role": "assistant", "content": "x"}, {"role": "assistant", "content": "x", "weight": 0}],
+)
+def test_a_dataset_without_anything_to_learn_is_refused(base: Path, tmp_path: Path, answer: dict[str, Any]) -> None:
+    question = "cat" if "weight" in answer else "cat " * 500
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"messages": [{"role": "user", "content": question}, answer]}))
+    with pytest.raises(TrainerError, match="has a token to learn|cannot be used") as caught:
+        load(base, rows)
+    assert caught.value.code == "dataset_invalid"
+
+
+def test_a_row_that_the_template_refuses_is_named_by_its_line(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{% if 'bad' in m.content %}{{ raise_exception('No') }}{% endif %}{% endfor %}"
+    base = make_tiny_base(tmp_path / "base", template=template)
+    rows = make_rows(tmp_path, count=3)
+    bad = {"messages": [{"role": "user", "content": "bad"}, {"role": "assistant", "content": "x"}]}
+    rows.write_text(rows.read_text() + "\n" + json.dumps(bad))
+    with pytest.raises(TrainerError, match="Line 4 of the dataset: .* No") as caught:
+        load(base, rows)
+    assert caught.value.code == "dataset_invalid"
+
+
+def test_a_missing_file(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match=r"There is no file nowhere\.parquet"):
+        load(base, tmp_path / "nowhere.parquet")

@@ -1,0 +1,147 @@
+"""The estimate: right where it can be exact, in order where it cannot, and useful in words. Without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.tiny import make_tiny_base
+from tests.trainer.training import make_rows, make_spec
+from trainer.base_facts import inspect_folder
+from trainer.device import Device
+from trainer.estimate import activation_bytes_per_token, estimate, layer_shapes, lora_parameters, micro_batch_tokens
+from trainer.model import AdaptedModel, adapt, load_adapted
+from trainer.spec import TrainSpec
+
+LLAMA_8B = {
+    "parameters": 8_030_261_248,
+    "layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "heads": 32,
+    "kv_heads": 8,
+    "context_length": 8192,
+    "tied_embeddings": False,
+    "architecture": "LlamaForCausalLM",
+}
+
+
+def make(**parts: dict[str, Any]) -> TrainSpec:
+    return make_spec(Path("base"), Path("rows"), **{"model": {"quantization": "nf4"}, "lora": {"r": 16}, **parts})
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "attention", "mlp", ["q_proj", "down_proj"]])
+def test_lora_parameters_are_exact(tmp_path: Path, targets: Any) -> None:
+    base = make_tiny_base(tmp_path)
+    spec = make_spec(base, make_rows(tmp_path), lora={"target_modules": targets, "r": 3})
+    model = load_adapted(spec, base, lambda event: None)
+    assert lora_parameters(spec, inspect_folder(base)) == sum(one.numel() for one in model.lora.values())
+
+
+def test_linear_layers_of_a_known_model() -> None:
+    in_layers = sum(shape.size for shape in layer_shapes(LLAMA_8B).values()) * 32
+    assert in_layers == 6_979_321_856
+    assert LLAMA_8B["parameters"] - in_layers == 2 * 128256 * 4096 + 65 * 4096  # embeddings, head, norms
+
+
+def test_weights_of_an_8b_model() -> None:
+    by_kind = {
+        kind: estimate(make(model={"quantization": kind}), LLAMA_8B, rows=1000, tokens=200_000).items[0].expected
+        for kind in ("nf4", "int8", "none")
+    }
+    assert by_kind["none"] == pytest.approx(16.06e9, rel=0.01)
+    assert by_kind["int8"] == pytest.approx(9.1e9, rel=0.02)
+    assert by_kind["nf4"] == pytest.approx(5.7e9, rel=0.02)
+
+
+def test_what_costs_more_is_estimated_higher() -> None:
+    def total(**parts: dict[str, Any]) -> int:
+        found = estimate(make(**parts), LLAMA_8B, rows=1000, tokens=400_000)
+        assert found.low <= found.expected <= found.high
+        return found.expected
+
+    plain = total()
+    assert total(lora={"r": 64}) > plain
+    assert total(data={"max_seq_length": 4096}, optim={"batch_size": 64}) >= plain
+    assert total(optim={"gradient_checkpointing": True}) < plain
+    assert total(model={"quantization": "none"}) > total(model={"quantization": "int8"}) > plain
+
+
+def test_the_advice_is_about_the_largest_item() -> None:
+    heavy = estimate(make(model={"quantization": "none"}), LLAMA_8B, rows=10, tokens=100)
+    assert heavy.largest.name == "the base model's weights" and "nf4" in heavy.advice
+    long = estimate(make(optim={"batch_size": 64}), LLAMA_8B, rows=1000, tokens=500_000)
+    assert long.largest.name == "activations" and "gradient_checkpointing" in long.advice
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_are_what_autograd_keeps(tmp_path: Path, checkpointing: bool) -> None:
+    """Per layer and token, on torch's own attention: the difference between models of four and of two layers."""
+    found = []
+    for layers in (2, 4):
+        config = LlamaConfig(
+            hidden_size=64,
+            intermediate_size=192,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            num_hidden_layers=layers,
+            vocab_size=32,
+        )
+        causal = LlamaForCausalLM(config).to(torch.bfloat16).requires_grad_(requires_grad=False)
+        device = Device(torch.device("cpu"), torch.bfloat16)
+        spec = make(optim={"gradient_checkpointing": checkpointing})
+        model = adapt(causal, spec.lora, device, spec=spec)
+        found.append(kept_bytes(model, torch.arange(32).repeat(1, 8)))
+    facts = {**inspect_facts(64, 192, 4, 2), "layers": 2}
+    expected = activation_bytes_per_token(spec, facts)
+    if checkpointing:
+        expected -= activation_bytes_per_token(spec, {**facts, "layers": 0})  # what is kept once, not per layer
+    assert (found[1] - found[0]) / 256 == pytest.approx(expected, rel=0.02)
+
+
+def inspect_facts(hidden: int, middle: int, heads: int, kv_heads: int) -> dict[str, int]:
+    return {"hidden_size": hidden, "intermediate_size": middle, "heads": heads, "kv_heads": kv_heads}
+
+
+def kept_bytes(model: AdaptedModel, ids: torch.Tensor) -> int:
+    """Bytes of all tensors that autograd keeps, weights left out."""
+    weights = {one.untyped_storage().data_ptr() for one in model.peft.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = model.hidden(ids)
+    assert hidden.requires_grad
+    return sum(kept.values())
+
+
+def test_steps_tokens_and_time() -> None:
+    spec = make(optim={"epochs": 2.0, "batch_size": 8}, data={"holdout": 0.1})
+    found = estimate(spec, LLAMA_8B, rows=100, tokens=10_000, tokens_per_second=100.0)
+    assert found.steps == 24 and found.tokens == 24 * 8 * 100 and found.seconds == 192.0
+    assert estimate(spec, LLAMA_8B, rows=100, tokens=10_000).seconds is None
+    capped = estimate(make(optim={"max_steps": 5}), LLAMA_8B, rows=100, tokens=10_000)
+    assert capped.steps == 5
+
+
+def test_the_pass_fits_the_memory_and_holds_the_longest_row() -> None:
+    spec = make(data={"max_seq_length": 2048})
+    assert micro_batch_tokens(spec, LLAMA_8B, free_bytes=1 << 30) == 2048
+    assert micro_batch_tokens(spec, LLAMA_8B, free_bytes=400 << 30) == 16384
+    assert micro_batch_tokens(make(optim={"micro_batch_tokens": 777}), LLAMA_8B, free_bytes=0) == 777
+
+
+def test_it_needs_no_torch() -> None:
+    code = "import sys, trainer.estimate, trainer.rendering, trainer.formats; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,89 @@
+"""The spec: read back what is written, and every problem told at once."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.presets import PRESET_NAMES, preset
+from trainer.spec import PARTS, ModelSpec, SpecError, TrainSpec, choices_of, option_of
+
+
+def make_spec(**parts: dict[str, object]) -> TrainSpec:
+    return TrainSpec.from_dict({"model": {"base": "b"}, "data": {"path": "d"}, **parts})
+
+
+def test_yaml_and_plain_data_read_back_equal() -> None:
+    spec = make_spec(lora={"target_modules": ["q_proj"], "r": 4}, evaluation={"probes": ["Hi: there", "日本"]})
+    assert TrainSpec.from_yaml(spec.to_yaml()) == spec == TrainSpec.from_dict(spec.to_dict())
+    assert spec.issues() == []
+
+
+def test_numbers_written_as_yaml_reads_them() -> None:
+    spec = TrainSpec.from_yaml("optim: {learning_rate: 2e-4, batch_size: '4'}")
+    assert spec.optim.learning_rate == 2e-4 and spec.optim.batch_size == 4
+
+
+def test_every_unknown_name_and_wrong_type_is_told_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        TrainSpec.from_dict({"lora": {"r": "x", "rank": 1}, "model": {"quantization": "fp4"}, "extra": {}})
+    assert [one.path for one in caught.value.issues] == ["extra", "lora.r", "lora.rank", "model.quantization"]
+    assert all(one.problem and one.fix for one in caught.value.issues)
+
+
+@pytest.mark.parametrize("value", [True, float("nan"), float("inf"), 1.5, None, [], "1e999"])
+def test_what_is_no_whole_number(value: object) -> None:
+    with pytest.raises(SpecError, match=r"lora\.r"):
+        make_spec(lora={"r": value})
+
+
+def test_limits_and_combinations_are_issues() -> None:
+    spec = TrainSpec.from_dict(
+        {
+            "lora": {"r": 0, "target_modules": ["q_proj", "a.*"]},
+            "optim": {"micro_batch_tokens": 64},
+            "evaluation": {"probes": ["x" * 3000] * 5},
+        }
+    )
+    assert {one.path for one in spec.issues()} == {
+        "lora.r",
+        "lora.target_modules",
+        "model.base",
+        "data.path",
+        "optim.micro_batch_tokens",
+        "evaluation.probes",
+    }
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*PARTS, "version", "r"]), inner),
+        max_leaves=12,
+    )
+)
+def test_no_data_breaks_the_reader(data: object) -> None:
+    try:
+        TrainSpec.from_dict(data).issues()
+    except SpecError as error:
+        assert error.issues
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "&a [*a]", "x: !!python/object:os.system {}", "\x00"])
+def test_text_that_is_no_spec(text: str) -> None:
+    with pytest.raises(SpecError):
+        TrainSpec.from_yaml(text)
+
+
+def test_every_value_says_what_it_means_and_allows_its_default() -> None:
+    for part in PARTS.values():
+        for item in dataclasses.fields(part):
+            beside = option_of(item)
+            assert beside.meaning.endswith(".") and len(beside.meaning) < 120
+    assert choices_of(ModelSpec, "quantization") == ("none", "int8", "nf4") and choices_of(ModelSpec, "base") == ()
+
+
+def test_presets_are_valid_specs() -> None:
+    for name in PRESET_NAMES:
+        assert make_spec(**{**preset(name), "data": {**preset(name).get("data", {}), "path": "d"}}).issues() == []
