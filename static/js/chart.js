@@ -4,6 +4,7 @@ import { colour } from "./shared/theme.js";
 
 const HEIGHT = 260;
 const SECOND_HEIGHT = 150;
+const WHOLE_STEPS = [1, 2, 5].flatMap((one) => Array.from({ length: 7 }, (_, power) => one * 10 ** power)).sort((a, b) => a - b);
 
 /** Exponential moving average, without the pull of its start towards zero. */
 export function smoothed(values, weight) {
@@ -66,7 +67,16 @@ export class Chart {
       this.empty.hidden = this.curves.steps.length > 0;
       if (!this.#plots.length && this.curves.steps.length) return this.#build();
       this.#columns().forEach((columns, index) => this.#plots[index]?.setData(columns));
+      this.#describe();
     });
+  }
+
+  /** What the drawing says, for those who do not see it. */
+  #describe() {
+    const { steps, loss } = this.curves;
+    if (!steps.length) return;
+    const said = `Loss of the training and of held-out rows: ${loss.at(-1).toFixed(4)} at step ${steps.at(-1)}`;
+    this.main.setAttribute("aria-label", said);
   }
 
   #columns() {
@@ -83,6 +93,7 @@ export class Chart {
     this.#plots = [];
     this.second.hidden = !this.more.checked || !this.curves.steps.length;
     if (!this.curves.steps.length && !this.curves.eval_steps.length) return;
+    this.#describe();
     const [first, second] = this.#columns();
     this.#plots.push(new window.uPlot(this.#options(HEIGHT, this.#lossSeries()), first, this.main));
     if (!this.second.hidden) {
@@ -117,7 +128,7 @@ export class Chart {
     const ink = colour("--ink-2");
     const grid = { stroke: colour("--line"), width: 1 };
     const axis = { stroke: ink, grid, ticks: grid, font: "11px JetBrains Mono, monospace" };
-    const axes = [{ ...axis }, { ...axis, size: 60, values: two ? (plot, ticks) => ticks.map(short) : undefined }];
+    const axes = [{ ...axis, incrs: WHOLE_STEPS }, { ...axis, size: 60, values: two ? (plot, ticks) => ticks.map(short) : undefined }];
     if (two) axes.push({ ...axis, scale: "norm", side: 1, grid: { show: false } });
     return {
       width: this.main.clientWidth || 600,
