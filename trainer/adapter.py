@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from trainer.base_source import source_of
 from trainer.errors import TrainerError
 from trainer.manifest import sha256_of, whole_folder
 from trainer.model_card import model_card
@@ -30,23 +31,23 @@ def save_adapter(run: Run) -> dict[str, Any]:
     """Write and verify `run.out`/adapter, replacing one of an earlier attempt. Returns what to remember of it."""
     facts = adapter_facts(run)
     target = run.out / "adapter"
+    spec = portable(run)
     shutil.rmtree(target, ignore_errors=True)
     made_from = {
-        "base": base_name(run.spec),
-        "base_revision": run.spec.model.revision,
+        "base": spec.model.base,
+        "base_revision": spec.model.revision,
         "base_hash": run.inputs.base_hash,
         "dataset_hash": run.inputs.dataset_hash,
         "dataset_rows": run.dataset.rows,
     }
     with whole_folder(target, name=MANIFEST, facts={**made_from, **facts}) as folder:
-        _write_config(run, folder)
+        _write_config(run, spec, folder)
         save_file(run.optimizer.masters_on_cpu(), folder / WEIGHTS, metadata={"format": "pt"})
         _check_weights(run, folder / WEIGHTS)
         facts["weights_sha256"] = sha256_of(folder / WEIGHTS)
         for name in TOKENIZER_FILES:
             if (run.base / name).is_file():
                 shutil.copyfile(run.base / name, folder / name)
-        spec = portable(run.spec)
         (folder / "spec.json").write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
         write_lines(folder / "metrics.jsonl", run.position.metrics)
         (folder / "README.md").write_text(model_card(spec, {**made_from, **facts}), encoding="utf-8")
@@ -71,27 +72,23 @@ def adapter_facts(run: Run) -> dict[str, Any]:
     return facts
 
 
-def base_name(spec: TrainSpec) -> str:
-    """What the base is called where there is no path of ours: its hub id, or its folder's name."""
-    base = Path(spec.model.base)
-    return base.name if base.is_absolute() or base.is_dir() else spec.model.base
-
-
-def portable(spec: TrainSpec) -> TrainSpec:
+def portable(run: Run) -> TrainSpec:
     """The spec without paths of this machine."""
+    spec = run.spec
+    name, revision = source_of(run.base)
     return dataclasses.replace(
         spec,
-        model=dataclasses.replace(spec.model, base=base_name(spec)),
+        model=dataclasses.replace(spec.model, base=name, revision=revision),
         data=dataclasses.replace(spec.data, path=Path(spec.data.path).name),
     )
 
 
-def _write_config(run: Run, folder: Path) -> None:
+def _write_config(run: Run, spec: TrainSpec, folder: Path) -> None:
     """adapter_config.json as PEFT writes it, for inference and with a base name that a person can change."""
     config = run.model.peft.peft_config["default"].to_dict()
     config |= {
-        "base_model_name_or_path": base_name(run.spec),
-        "revision": run.spec.model.revision or None,
+        "base_model_name_or_path": spec.model.base,
+        "revision": spec.model.revision or None,
         "inference_mode": True,
         "target_modules": sorted(config["target_modules"]),
     }

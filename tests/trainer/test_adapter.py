@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.adapter import MANIFEST, WEIGHTS
+from trainer.base_source import note_source
 from trainer.errors import TrainerError
 from trainer.events import Finished
 from trainer.manifest import sha256_of, verify
@@ -62,6 +63,14 @@ def test_the_config_is_plain_peft(adapter: Path) -> None:
     assert config["target_modules"] == sorted(config["target_modules"]) and "q_proj" in config["target_modules"]
     names = set(load_file(adapter / WEIGHTS))
     assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in names and len(names) == 28
+
+
+def test_a_fetched_base_is_called_by_its_public_name(tmp_path: Path) -> None:
+    base = make_tiny_base(tmp_path / "0b7c")
+    note_source(base, name="owner/model", revision="abc123")
+    Training(make_spec(base, make_rows(tmp_path), optim={"max_steps": 1}), tmp_path / "out").run()
+    config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/model", "abc123")
 
 
 def test_spec_and_metrics_can_be_read_back(training: Training, adapter: Path) -> None:
