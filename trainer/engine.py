@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from trainer.adapter_files import load_adapter
 from trainer.batch import Batch, Chunk, Row
 from trainer.device import find_device
@@ -54,7 +56,7 @@ class Engine:
         self._step_lock = threading.Lock()
 
     def load_adapter(self, key: str, folder: Path) -> None:
-        """Load an adapter and know it by `key`; nothing happens when it is known. Raises TrainerError if it is unsound."""
+        """Load an adapter and know it by `key`, once. Raises TrainerError when it is not a sound adapter of the base."""
         with self._adapters_lock:
             if key not in self._folders:
                 self._adapters[key] = self._read(folder)
@@ -114,7 +116,9 @@ class Engine:
             return self._adapters[key]
 
     def _read(self, folder: Path) -> LoraWeights:
-        return load_adapter(folder, self._layers, device=self.device, dtype=self.dtype)
+        # On a CPU a product this thin takes ten times as long in bfloat16; PEFT too keeps A and B in float32.
+        dtype = torch.float32 if self.device.type == "cpu" else self.dtype
+        return load_adapter(folder, self._layers, device=self.device, dtype=dtype)
 
     def _evict(self) -> None:
         """Free what was not used for longest. A running batch keeps its own hold on what it uses."""

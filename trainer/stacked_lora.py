@@ -27,9 +27,9 @@ LoraWeights = dict[str, LoraPair]  # by the layer's name in the base model
 
 @dataclass(frozen=True)
 class Stack:
-    """One layer's parts for the rows of a batch: (rows, in, r), (rows, r, out), (rows, 1, 1).
+    """One layer's parts for the rows of a batch: `a` (rows, in, r), `b` (rows, r, out), `scaling` (rows, 1, 1).
 
-    When all rows use one adapter the leading axis is missing, and `scaling` is (1, 1, 1).
+    When all rows use one adapter: its own `a` (r, in) and `b` (out, r), and `scaling` (1, 1, 1).
     """
 
     a: Tensor
@@ -38,9 +38,12 @@ class Stack:
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """`y` of shape (rows, tokens, out) plus each row's update of `x` of shape (rows, tokens, in)."""
+        x = x.to(self.a.dtype)
         if self.a.dim() == 2:
-            return y + functional.linear(functional.linear(x, self.a.T) * self.scaling, self.b.T)
-        return torch.baddbmm(y, torch.bmm(x, self.a) * self.scaling, self.b)
+            update = functional.linear(functional.linear(x, self.a) * self.scaling, self.b)
+        else:
+            update = torch.bmm(torch.bmm(x, self.a) * self.scaling, self.b)
+        return y + update.to(y.dtype)
 
 
 @dataclass
@@ -88,7 +91,7 @@ def stack_rows(adapters: Sequence[LoraWeights | None]) -> dict[str, Stack]:
 
 
 def _shared(pair: LoraPair) -> Stack:
-    return Stack(pair.a.T, pair.b.T, pair.a.new_full((1, 1, 1), pair.scaling))
+    return Stack(pair.a, pair.b, pair.a.new_full((1, 1, 1), pair.scaling))
 
 
 def _stacked(pairs: Sequence[LoraPair | None]) -> Stack:
@@ -96,11 +99,11 @@ def _stacked(pairs: Sequence[LoraPair | None]) -> Stack:
     there = [pair for pair in pairs if pair is not None]
     rank = max(pair.a.shape[0] for pair in there)
     like = there[0]
-    a = like.a.new_zeros(len(pairs), rank, like.a.shape[1])
-    b = like.b.new_zeros(len(pairs), like.b.shape[0], rank)
+    a = like.a.new_zeros(len(pairs), like.a.shape[1], rank)
+    b = like.b.new_zeros(len(pairs), rank, like.b.shape[0])
     for row, pair in enumerate(pairs):
         if pair is not None:
-            a[row, : pair.a.shape[0]] = pair.a
-            b[row, :, : pair.b.shape[1]] = pair.b
+            a[row, :, : pair.a.shape[0]] = pair.a.T
+            b[row, : pair.b.shape[1]] = pair.b.T
     scaling = a.new_tensor([pair.scaling if pair else 0.0 for pair in pairs])
-    return Stack(a.transpose(1, 2), b.transpose(1, 2), scaling.view(-1, 1, 1))
+    return Stack(a, b, scaling.view(-1, 1, 1))
