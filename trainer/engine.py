@@ -56,7 +56,7 @@ class Engine:
         self._step_lock = threading.Lock()
 
     def load_adapter(self, key: str, folder: Path) -> None:
-        """Load an adapter and know it by `key`, once. Raises TrainerError when it is not a sound adapter of the base."""
+        """Load an adapter and know it by `key`, once. Raises TrainerError when it is no sound adapter of the base."""
         with self._adapters_lock:
             if key not in self._folders:
                 self._adapters[key] = self._read(folder)

@@ -12,6 +12,7 @@ from tests.trainer.adapters import load_tiny, load_with_peft, make_adapter
 from trainer.engine import Chunk, Engine, Request
 from trainer.errors import TrainerError
 from trainer.rendering import Renderer
+from trainer.spec import Quantization
 
 TOKENS = 24
 PROMPTS = [
@@ -199,3 +200,16 @@ def test_text_never_splits_a_character(engine: Engine, renderer: Renderer, monke
     texts = [chunk.text for chunk in engine.generate([request], lambda: False)]
     assert "".join(texts) == "naïve 🦊🦊 — ok 🦊"
     assert not any("\ufffd" in text for text in texts)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantised_base_answers_with_adapters(
+    quantization: Quantization, base: Path, adapters: dict[str, Path], renderer: Renderer
+) -> None:
+    engine = Engine(base, dtype="float32", quantization=quantization)
+    for key in ("a", "b"):
+        engine.load_adapter(key, adapters[key])
+    asked = [greedy(renderer, PROMPTS[0], key) for key in (None, "a", "b")]
+    mixed = run(engine, asked)
+    assert mixed == [run(engine, [one])[0] for one in asked]
+    assert len(set(mixed)) == 3
