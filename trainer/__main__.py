@@ -2,7 +2,10 @@
 
 import argparse
 import importlib
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ EVENTS_TEXT = "Events are written to stdout, one JSON object a line; everything 
 def main(arguments: list[str]) -> int:
     """Run one command. Returns the process's exit code."""
     given = _parser().parse_args(arguments)
+    _quiet_libraries()
     die_with_parent()
     should_stop = StopWish()
     stream = EventStream()
@@ -35,6 +39,13 @@ def main(arguments: list[str]) -> int:
         stream.emit(failures.as_event(named))
         return named.exit_code
     return EXIT_CODES["finished"]
+
+
+def _quiet_libraries() -> None:
+    """Keep out of the log what libraries tell their developers: missing optional kernels, names that will change."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)
 
 
 def run_train(given: argparse.Namespace, emit: Emit, should_stop: Callable[[], bool]) -> None:

@@ -137,6 +137,7 @@ class Checkpoints:
         self._every = max(1, round(inputs.of * SHARE_OF_STEPS))
         self._last = time.monotonic()
         self._cost = 0.0
+        self._written: list[Path] = []
 
     def due(self, step: int) -> bool:
         waited = time.monotonic() - self._last
@@ -147,14 +148,16 @@ class Checkpoints:
         """Write and verify a checkpoint, report it, and remove all but the newest two."""
         began = time.monotonic()
         target = self._folder / f"step-{position.step:06d}"
-        if not target.exists():
+        if target not in self._written:
+            shutil.rmtree(target, ignore_errors=True)  # of another run into the same folder
             with whole_folder(target, name=MANIFEST, facts={"step": position.step, **self._inputs.facts()}) as folder:
                 save_file(optimizer.masters_on_cpu(), folder / "lora.safetensors")
                 save_file(optimizer.state(), folder / "optimizer.safetensors")
                 (folder / "state.json").write_text(json.dumps(dataclasses.asdict(position)), encoding="utf-8")
+            self._written.append(target)
         self._emit(Checkpoint(step=position.step, folder=f"{self._folder.name}/{target.name}"))
-        for old in _listed(self._folder)[:-KEEP]:
-            shutil.rmtree(old, ignore_errors=True)
+        while len(self._written) > KEEP:
+            shutil.rmtree(self._written.pop(0), ignore_errors=True)
         self._last = time.monotonic()
         self._cost = self._last - began
 

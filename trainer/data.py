@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 
 from trainer.errors import TrainerError
@@ -81,9 +82,20 @@ def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
         if path.suffix != ".parquet":
             check_file(path, Path(folder), skip_bad_rows=False, emit=lambda event: None)
             path = Path(folder) / "rows.parquet"
-        dataset = _render_rows(iter_rows(path), spec, renderer)
+        dataset = _render_rows(_canonical_rows(path), spec, renderer)
     _report(dataset, spec, emit)
     return dataset
+
+
+def _canonical_rows(path: Path) -> Iterator[Row]:
+    try:
+        yield from iter_rows(path)
+    except (pa.ArrowException, KeyError) as error:
+        raise TrainerError(
+            "dataset_invalid",
+            f"{path.name} is damaged, or holds no canonical rows.",
+            "Make it anew with `python -m trainer check`.",
+        ) from error
 
 
 def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> Dataset:

@@ -1,8 +1,11 @@
 """What this machine computes with: the device, the number format it is fast in, and how much memory is left."""
 
 import ctypes
+import gc
 import os
 import resource
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +32,12 @@ class Device:
             free, _ = torch.cuda.mem_get_info(self.place)
             return free + torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)
         return _free_ram()
+
+    def clock(self) -> float:
+        """Seconds of a clock that never jumps, once the device has done what it was given."""
+        if self.is_cuda:
+            torch.cuda.synchronize(self.place)
+        return time.perf_counter()
 
     def peak_bytes(self) -> int:
         """The most memory this process held so far, on the device it computes on."""
@@ -62,11 +71,11 @@ def _processor_flags() -> set[str]:
 
 def _free_ram() -> int:
     """Available memory of the machine, or what its container may still take where that is less."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    free = os.sysconf("SC_AVPHYS_PAGES") * page
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable"):
-            free = int(line.split()[1]) * 1024
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except OSError:  # not Linux: half of all memory is a fair guess
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
@@ -75,14 +84,10 @@ def _free_ram() -> int:
     return free if limit == "max" else max(0, min(free, int(limit) - used))
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep freed memory for reuse: on a CPU, handing each step's buffers back and faulting them in
-    again costs more than a tenth of the time. Does nothing where the library is not glibc."""
-    try:
-        library = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    trim_threshold, mmap_max, top_pad = -1, -4, -2  # the numbers of glibc's malloc.h
-    library.mallopt(mmap_max, 0)
-    library.mallopt(trim_threshold, 2**31 - 1)
-    library.mallopt(top_pad, 64 * 2**20)
+def give_back_memory() -> None:
+    """Hand what loading needed and no longer needs back to the system; for the demo model that is 0.3 GB."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc has it
+        library.malloc_trim(0)

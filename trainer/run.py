@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from trainer.base_facts import inspect_folder, weight_files
 from trainer.bases import fetch_hub
 from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_checkpoint, started_at
 from trainer.data import Dataset, Plan, load_dataset
-from trainer.device import keep_freed_memory
+from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import micro_batch_tokens
 from trainer.evaluation import answer, evaluate
@@ -75,6 +74,8 @@ class Run:
             else:
                 self.record("evaluated", found)
         for prompt in self.spec.evaluation.probes:
+            if self.should_stop():
+                self.stop()
             self.emit(answer(self.model, self.renderer, prompt, step=step))
         if step < self.plan.steps:
             self.emit(Phase(name="training"))
@@ -108,7 +109,6 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     """Read the data, load the model, and go back to the checkpoint, if one is given. Raises TrainerError."""
     if problems := spec.issues():
         raise TrainerError("user_config", " ".join(f"{one.path}: {one.problem}" for one in problems), problems[0].fix)
-    keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = find_checkpoint(resume, emit) if resume else None
     started = started_at(checkpoint) if checkpoint else datetime.now()
@@ -122,6 +122,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     plan = Plan(dataset.train, spec)
     model = load_adapted(spec, base, emit)
     optimizer = MasterAdamW(model.lora, spec.optim)
+    give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
     position = Position(started=started.isoformat())
     if checkpoint:
@@ -179,10 +180,3 @@ def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
 def seed_step(seed: int, step: int) -> None:
     """Dropout of a step depends on nothing but the seed and the step's number."""
     torch.manual_seed(seed * 1_000_003 + step)
-
-
-def now() -> float:
-    """Seconds of a clock that never jumps, once the device has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

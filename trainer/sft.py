@@ -10,7 +10,7 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Phase
 from trainer.loss import summed_loss
 from trainer.optimizer import learning_rate_at
-from trainer.run import now, prepare, seed_step
+from trainer.run import prepare, seed_step
 from trainer.spec import TrainSpec
 
 
@@ -34,7 +34,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
             run.stop()
 
         # -- gradient of the window, pass by pass
-        began = now()
+        began = run.model.device.clock()
         step = run.position.step
         window = run.plan.window(step)
         labels = sum(item.labels for item in window)
@@ -58,7 +58,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         run.optimizer.step(learning_rate=learning_rate, norm=norm)
 
         # -- report
-        seconds = now() - began
+        seconds = run.model.device.clock() - began
         run.recent.append((sum(item.length for item in window), seconds))
         run.position.step += 1
         run.position.trained_tokens += labels

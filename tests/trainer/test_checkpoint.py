@@ -85,6 +85,17 @@ def test_two_checkpoints_are_kept_and_nothing_else(whole: Training) -> None:
     assert 1 <= len(names) <= 2 and all(name.startswith("step-") for name in names)
 
 
+def test_a_second_run_into_the_same_folder_never_passes_off_the_first_ones(
+    base: Path, rows: Path, whole: Training, tmp_path: Path
+) -> None:
+    first = stopped_at(5, whole.spec, tmp_path)
+    folder = tmp_path / first.of(Checkpoint)[-1].folder
+    before = json.loads((folder / MANIFEST).read_text())["files"]
+    second = stopped_at(5, make_run(base, rows, optim={"seed": 1}), tmp_path)
+    assert second.of(Checkpoint)[-1] == first.of(Checkpoint)[-1]
+    assert json.loads((folder / MANIFEST).read_text())["files"] != before
+
+
 def test_the_newest_sound_checkpoint_is_taken(whole: Training, tmp_path: Path) -> None:
     """One flipped bit, a missing file and a half-written folder: each is passed over with a word."""
     folder = tmp_path / "checkpoints"

@@ -5,6 +5,8 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.tiny import make_tiny_base
@@ -118,6 +120,15 @@ def test_a_row_that_the_template_refuses_is_named_by_its_line(tmp_path: Path) ->
     with pytest.raises(TrainerError, match="Line 4 of the dataset: .* No") as caught:
         load(base, rows)
     assert caught.value.code == "dataset_invalid"
+
+
+def test_a_parquet_file_of_something_else(base: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "other.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 or not")
+    for name in ("other.parquet", "broken.parquet"):
+        with pytest.raises(TrainerError, match="holds no canonical rows") as caught:
+            load(base, tmp_path / name)
+        assert caught.value.code == "dataset_invalid"
 
 
 def test_a_missing_file(base: Path, tmp_path: Path) -> None:
