@@ -7,7 +7,7 @@ PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
 
 # Only what differs from the spec's own defaults; `balanced` is the defaults.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # A small dataset is seen two or three times, a large one in part: what sixty short, bold steps can show, in minutes on a CPU.
+    # A small dataset is seen two or three times, a large one in part: what sixty bold steps show, in minutes on a CPU.
     "quick": {
         "lora": {"r": 8, "lora_alpha": 16.0},
         "optim": {"epochs": 3.0, "max_steps": 60, "batch_size": 4, "learning_rate": 1e-3},

@@ -226,6 +226,7 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
+        "bitsandbytes": {"level": "ERROR"},  # tells of optional kernels that nobody here can miss
         # One line per task received, sent and done would bury the rest: the reconciler alone rings every few seconds.
         "celery.beat": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},

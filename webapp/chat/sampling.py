@@ -17,7 +17,7 @@ class Sampling:
 
     temperature: float = 0.0
     top_p: float = 1.0
-    max_tokens: int = 512
+    max_tokens: int = 256
     seed: int = 0
 
     @classmethod

@@ -23,7 +23,9 @@ CATALOGUE: dict[str, Entry] = {
     # datasets
     "upload_empty": Entry("The file is empty.", "Choose a file with at least one row."),
     "upload_too_large": Entry("The file is larger than {limit}.", "Split it, or raise MAX_UPLOAD_MB.", 413),
-    "dataset_in_use": Entry("The job {job} was made from it.", "It stays so that its adapters can be traced back.", 409),
+    "dataset_in_use": Entry(
+        "The job {job} was made from it.", "It stays so that its adapters can be traced back.", 409
+    ),
     "dataset_not_ready": Entry("This dataset cannot be used yet: it is {status}.", "Wait for the inspection.", 409),
     "no_good_rows": Entry("There are no good rows to go on with.", "Correct the file and upload it again.", 409),
     # adapters
