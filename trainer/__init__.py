@@ -6,6 +6,6 @@ are what the web side may use. Everything else runs in a trainer child process o
 
 import os
 
-# OpenMP's threads spin while they wait for each other. Where training and chat share the cores each then spins the other's
-# time away: measured on two cores, five times slower than threads that sleep. Read when torch loads, so it is set here.
+# OpenMP's threads spin while they wait for each other. Where training and chat share the cores, each then spins the
+# other's time away: on two cores five times slower than threads that sleep. Read when torch loads, so it is set here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -88,7 +88,7 @@ class Fetched:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The work is done; `folder` holds the verified result (for training: the adapter), `facts` what to remember of it."""
+    """The work is done; `folder` holds the verified result (the adapter, for training), `facts` what to keep of it."""
 
     kind: ClassVar[str] = "finished"
     folder: str

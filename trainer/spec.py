@@ -242,7 +242,7 @@ def _read_part(path: str, part: type[Any], data: Any, problems: list[Issue]) -> 
 
 
 def _coerce(value: Any, hint: Any) -> Any:
-    """`value` as the type of the field; ValueError's text is the fix. YAML reads 2e-4 as text, so text may be a number."""
+    """`value` as the type of the field; ValueError's text is the fix. YAML reads 2e-4 as text: text may be a number."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ValueError(f"Choose one of {', '.join(get_args(hint))}.")

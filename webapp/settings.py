@@ -226,12 +226,11 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
-        "bitsandbytes": {"level": "ERROR"},  # tells of optional kernels that nobody here can miss
+        "bitsandbytes": {"level": "ERROR"},  # warns that a faster kernel could be fetched from a hub at run time
         # One line per task received, sent and done would bury the rest: the reconciler alone rings every few seconds.
         "celery.beat": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "django.security.DisallowedHost": {"filters": ["without_traceback"]},
-        "bitsandbytes": {"level": "ERROR"},  # warns that a faster kernel could be fetched from a hub at run time
     },
 }

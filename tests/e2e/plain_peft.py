@@ -25,7 +25,7 @@ def main(base: str, adapter: str, question: str, tokens: int) -> None:
 
     with model.disable_adapter():
         plain = answer()
-    print(json.dumps({"base": plain, "adapter": answer()}))
+    sys.stdout.write(json.dumps({"base": plain, "adapter": answer()}))
 
 
 if __name__ == "__main__":
