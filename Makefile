@@ -16,7 +16,7 @@ run: $(VENV)/installed ## everything on this machine; PORT=8001 and the like com
 test: $(VENV)/installed-dev tools-for-tests ## every test; ARGS="tests/jobs -x" for some
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/installed-dev ## lint, format, types, templates, migrations, architecture, compiled CSS
+check: $(VENV)/installed-dev ## lint, format, types, templates, migrations, architecture, compiled CSS, README
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy webapp trainer
@@ -25,6 +25,7 @@ check: $(VENV)/installed-dev ## lint, format, types, templates, migrations, arch
 	  $(BIN)/python manage.py makemigrations --check --dry-run; \
 	  BASE_URL=https://lowrank.example $(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python static/css/build.py --check
+	$(BIN)/python docs/layout.py --check
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench: $(VENV)/installed-dev ## measurements

@@ -4,9 +4,9 @@ import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ def main(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
     _quiet_libraries()
     die_with_parent()
-    should_stop = StopWish()
     stream = EventStream()
     try:
-        given.run(given, stream.emit, should_stop)
+        given.run(given, stream.emit)
     except Stopped:
         return EXIT_CODES["stopped"]
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 # the one place in the trainer where any failure gets its name
         named = failures.named(error)
         stream.emit(failures.as_event(named))
@@ -48,18 +49,19 @@ def _quiet_libraries() -> None:
     warnings.simplefilter("ignore", FutureWarning)
 
 
-def run_train(given: argparse.Namespace, emit: Emit, should_stop: Callable[[], bool]) -> None:
+def run_train(given: argparse.Namespace, emit: Emit) -> None:
+    should_stop = StopWish()  # here alone: the other commands have nothing to save, so a signal may simply end them
     spec = read_spec(given.spec)
     sft = importlib.import_module(HEAVY["train"])
     sft.train(spec, out=given.out, resume=given.resume, emit=emit, should_stop=should_stop)
 
 
-def run_check(given: argparse.Namespace, emit: Emit, should_stop: Callable[[], bool]) -> None:
+def run_check(given: argparse.Namespace, emit: Emit) -> None:
     check = importlib.import_module(HEAVY["check"])
     check.check_file(given.file, given.out, skip_bad_rows=given.skip_bad_rows, emit=emit)
 
 
-def run_fetch(given: argparse.Namespace, emit: Emit, should_stop: Callable[[], bool]) -> None:
+def run_fetch(given: argparse.Namespace, emit: Emit) -> None:
     bases = importlib.import_module(HEAVY["fetch"])
     if given.what == "folder":
         facts = bases.inspect_folder(given.path)

@@ -125,10 +125,8 @@ def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, device: str) -> tu
         _item("the optimizer's state", lora * MASTER_AND_ADAM, (1.0, 1.05), "Lower lora.r or train fewer layers."),
         _item("gradients", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
         _item("activations", activations, (0.6, 1.3), _activation_lever(spec)),
-        _item(
-            "scores of the vocabulary", _score_bytes(facts, at_once), (0.5, 1.2), "Nothing: it is cut small already."
-        ),
-        _item("workspace", _workspace(spec, facts, device), (0.8, 1.5), "Nothing: libraries and one unpacked layer."),
+        _item("scores of the vocabulary", _score_bytes(facts, at_once), (0.5, 1.2), "It is cut small already."),
+        _item("workspace", _workspace(spec, facts, device), (0.8, 1.5), "No value of the spec lowers it."),
     )
 
 

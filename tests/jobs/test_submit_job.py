@@ -117,6 +117,12 @@ def test_extra_fields_change_nothing(cast: Cast) -> None:
     assert (job.team, job.status, job.attempt_number, job.created_by) == (cast.team, JobStatus.QUEUED, 0, cast.bob)
 
 
+def test_a_job_without_a_name_is_named_after_its_dataset(cast: Cast) -> None:
+    for _ in range(3):
+        cast.client("bob").post(reverse("job_new"), answers(cast, name=""))
+    assert [job.name for job in Job.objects.order_by("created_at")] == ["capitals", "capitals 2", "capitals 3"]
+
+
 @pytest.mark.parametrize("name", PRESET_NAMES)
 def test_a_link_chooses_preset_dataset_and_base(cast: Cast, name: str) -> None:
     make_dataset(cast.team, name="other")

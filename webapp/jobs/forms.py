@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import count
 from typing import Any, cast, get_type_hints
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ from webapp.jobs.models import Job
 
 # What the job itself knows: its base model and its dataset.
 FILLED_IN = ("model.base", "model.revision", "data.path")
+NAME_LENGTH = 120
 # Where a plain name would puzzle; every other label is the field's own name.
 LABELS = {
     "r": "Rank (r)",
@@ -81,14 +83,14 @@ def preset_values(name: str) -> dict[str, Any]:
     return {one.key: form_value(changed.get(one.part, {}).get(one.name, one.default)) for one in spec_fields()}
 
 
-def initial_values(asked: Mapping[str, str], team: Team) -> dict[str, Any]:
+def initial_values(asked: Mapping[str, str]) -> dict[str, Any]:
     """What a link to the form may choose: ?preset=quick&dataset=<version>&base=<base>. Nonsense chooses nothing."""
     name = asked.get("preset", "")
     values = preset_values(name if name in PRESET_NAMES else PRESET_NAMES[0])
     for key, field in (("dataset", "dataset_version"), ("base", "base_model")):
         with suppress(ValueError):
             values[field] = UUID(asked.get(key, ""))
-    return values | {"name": f"run {Job.objects.filter(team=team).count() + 1}"}
+    return values
 
 
 def all_presets() -> dict[str, dict[str, Any]]:
@@ -103,7 +105,12 @@ class VersionChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not ge
 class JobForm(forms.Form):
     """What to train, how much, how. `cleaned_data["spec"]` is the TrainSpec."""
 
-    name = forms.CharField(max_length=120, label="Name", help_text="The adapter will be called so.")
+    name = forms.CharField(
+        max_length=NAME_LENGTH,
+        required=False,
+        label="Name",
+        help_text="The adapter will be called so. Left empty, it is named after the dataset.",
+    )
     base_model = forms.ModelChoiceField(
         BaseModel.objects.none(), label="Base model", empty_label=None, help_text="The model that learns."
     )
@@ -133,7 +140,16 @@ class JobForm(forms.Form):
             self._show(error.issues)
             return cleaned
         self._show(spec.issues())
-        return cleaned | {"spec": spec}
+        return cleaned | {"spec": spec, "name": cleaned.get("name") or self._free_name(cleaned)}
+
+    def _free_name(self, cleaned: Mapping[str, Any]) -> str:
+        """The dataset's name, numbered when a job of the team has it."""
+        version = cleaned.get("dataset_version")
+        if version is None:
+            return ""
+        name = version.dataset.name[: NAME_LENGTH - 8]
+        taken = set(Job.objects.filter(team=version.team, name__startswith=name).values_list("name", flat=True))
+        return next(one for one in _numbered(name) if one not in taken)
 
     def _check_length(self, cleaned: Mapping[str, Any]) -> None:
         base, length = cleaned.get("base_model"), cleaned.get("data_max_seq_length")
@@ -191,6 +207,12 @@ class JobForm(forms.Form):
 
     def _bound(self, *parts: str) -> list[forms.BoundField]:
         return [self[one.key] for one in spec_fields() if one.option.common and one.part in parts]
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """`name`, `name 2`, `name 3`, …"""
+    yield name
+    yield from (f"{name} {number}" for number in count(2))
 
 
 def _field(one: SpecField) -> forms.Field:

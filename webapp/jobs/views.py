@@ -57,7 +57,7 @@ def _grouped(listed: list[Job]) -> list[tuple[str, list[tuple[Job, str]]]]:
 def job_new(request: TeamRequest) -> HttpResponse:
     require_role(request.team, request.user, Role.MEMBER)
     data = request.POST if request.method == "POST" else None
-    form = JobForm(data, user=request.user, team=request.team, initial=initial_values(request.GET, request.team))
+    form = JobForm(data, user=request.user, team=request.team, initial=initial_values(request.GET))
     if form.is_bound and form.is_valid():
         asked = {key: form.cleaned_data[key] for key in ("name", "base_model", "dataset_version", "spec", "form_key")}
         return redirect("job", services.submit_job(user=request.user, **asked).pk)
