@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> int:
 def _quiet_libraries() -> None:
     """Keep out of the log what libraries tell their developers: missing optional kernels, names that will change."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of steps too small to be worth a line
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", FutureWarning)
 

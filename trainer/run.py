@@ -19,7 +19,7 @@ from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import micro_batch_tokens
 from trainer.evaluation import answer, evaluate
-from trainer.events import Emit, Phase, Progress
+from trainer.events import Emit, Log, Phase, Progress
 from trainer.model import AdaptedModel, load_adapted
 from trainer.optimizer import MasterAdamW
 from trainer.rendering import Renderer
@@ -127,10 +127,10 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     position = Position(started=started.isoformat())
     if checkpoint:
         position = load_checkpoint(checkpoint, inputs, optimizer)
-    free = model.device.free_bytes()
-    budget = micro_batch_tokens(spec, inspect_folder(base), free_bytes=free, device=model.device.place.type)
+    facts, device = inspect_folder(base), model.device
+    budget = micro_batch_tokens(spec, facts, free_bytes=device.free_bytes(), device=device.place.type)
     position.budget = spec.optim.micro_batch_tokens or position.budget or budget
-    return Run(
+    run = Run(
         spec=spec,
         base=base,
         out=out,
@@ -145,6 +145,19 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
         checkpoints=Checkpoints(out / "checkpoints", inputs, emit),
         position=position,
     )
+    _say_what_learns(run, of=int(facts["parameters"]))
+    return run
+
+
+def _say_what_learns(run: Run, *, of: int) -> None:
+    learn = sum(weight.numel() for weight in run.model.lora.values())
+    device, rows = run.model.device, run.spec.optim.batch_size
+    number_format = str(device.dtype).removeprefix("torch.")
+    run.emit(Log(text=f"{learn:,} weights learn beside {of:,} frozen ones ({learn / of:.1%}), in {number_format}"))
+    passes = f"in passes of up to {run.position.budget:,} tokens"
+    run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {device.place}"))
+    if run.position.step:
+        run.emit(Log(text=f"Going on after step {run.position.step:,}"))
 
 
 def _find_base(spec: TrainSpec, out: Path, emit: Emit) -> Path:

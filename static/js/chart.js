@@ -109,7 +109,7 @@ export class Chart {
   #lossSeries() {
     const accent = colour("--accent");
     return [
-      { label: "Loss of a step", stroke: colour("--line-2"), width: 1, points: { show: false }, spanGaps: true },
+      { label: "loss of a step", stroke: colour("--line-2"), width: 1, points: { show: false }, spanGaps: true, value: figures },
       { label: "smoothed", stroke: accent, width: 2, points: { show: false }, spanGaps: true, value: figures },
       { label: "held out", stroke: colour("--warn"), width: 1.5, dash: [4, 4], spanGaps: true,
         points: { show: true, size: 7, fill: colour("--warn") }, value: figures },
@@ -118,7 +118,7 @@ export class Chart {
 
   #rateSeries() {
     return [
-      { label: "Learning rate", stroke: colour("--accent"), width: 1.5, points: { show: false }, scale: "y",
+      { label: "learning rate", stroke: colour("--accent"), width: 1.5, points: { show: false }, scale: "y",
         value: (plot, value) => (value == null ? "–" : value.toExponential(2)) },
       { label: "gradient norm", stroke: colour("--good"), width: 1.5, points: { show: false }, scale: "norm", value: figures },
     ];
@@ -135,10 +135,16 @@ export class Chart {
       height,
       scales: { x: { time: false } },
       cursor: { sync: { key: "job" }, drag: { x: true, y: false } },
-      series: [{ label: "Step" }, ...series],
+      series: [{ label: "step", value: (plot, value) => value ?? "–" }, ...series],
       axes,
+      hooks: { setCursor: [showNewest], setData: [showNewest], ready: [showNewest] },
     };
   }
+}
+
+/** While no step is pointed at, the legend tells the newest. */
+function showNewest(plot) {
+  if (plot.cursor.idx == null) plot.setLegend({ idx: plot.data[0].length - 1 }, false);
 }
 
 function figures(plot, value) {
