@@ -14,6 +14,7 @@ if (ROOT / ".env").is_file():
 
 # Where everything lies
 DATA_DIR = Path(env.text("DATA_DIR", str(ROOT / "data"))).expanduser().resolve()
+DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever makes it first, no neighbour reads the database
 FILES_DIR = DATA_DIR / "files"  # what database rows point to
 RUNS_DIR = DATA_DIR / "runs"  # what attempts write; visible to nobody before a row points to it
 BASES_ROOTS = [Path(one).expanduser().resolve() for one in env.words("BASES_ROOTS") or [str(DATA_DIR / "bases")]]
@@ -47,7 +48,6 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "csp",
-    "django_htmx",
     "webapp.common",
     "webapp.accounts",
     "webapp.datasets",
@@ -68,7 +68,6 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "django_htmx.middleware.HtmxMiddleware",
     "webapp.accounts.middleware.CurrentTeamMiddleware",
     "webapp.common.middleware.PrivateCacheMiddleware",
     "webapp.common.middleware.UserErrorMiddleware",
@@ -197,7 +196,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 MAX_UPLOAD_BYTES = env.whole("MAX_UPLOAD_MB", default=4096, lowest=1) * 1024 * 1024
 # Bodies in flight lie on the disk that holds the data: /tmp is often small, or memory.
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "uploads"
-FILE_UPLOAD_TEMP_DIR.mkdir(parents=True, exist_ok=True)
+FILE_UPLOAD_TEMP_DIR.mkdir(exist_ok=True)
 
 # Static files
 STATIC_URL = "/static/"

@@ -91,6 +91,37 @@ def test_secret_key_is_made_once_and_private(monkeypatch: pytest.MonkeyPatch, tm
     assert [path.name for path in folder.iterdir()] == ["secret_key"]
 
 
+def read_settings(name: str, **environment: str) -> str:
+    """One setting as a fresh process reads it."""
+    program = f"from webapp import settings; print(settings.{name})"
+    env = {"PATH": os.environ["PATH"], **environment}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_data_folder_is_private_with_a_key_of_ones_own(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "data"
+    read_settings("DATA_DIR", DATA_DIR=str(folder), SECRET_KEY="x" * 50)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_data_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)  # a volume that a group shares
+    read_settings("DATA_DIR", DATA_DIR=str(tmp_path))
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
+
+
+def test_the_headers_that_a_proxy_is_believed_are_documented(tmp_path: Path) -> None:
+    environment = {"BEHIND_PROXY": "true", "DATA_DIR": str(tmp_path)}
+    proto = read_settings("SECURE_PROXY_SSL_HEADER[0]", **environment).removeprefix("HTTP_")
+    assert read_settings("ALLAUTH_TRUSTED_PROXY_COUNT", **environment) == "1"
+    nginx = (ROOT / "docs" / "operations.md").read_text().upper().replace("-", "_")
+    example = (ROOT / ".env.example").read_text().upper().replace("-", "_")
+    for header in (proto, "X_FORWARDED_FOR"):  # the second is allauth's
+        assert f"PROXY_SET_HEADER {header} $" in nginx
+        assert header in example
+
+
 def test_socket_path_is_short_and_the_same_for_everyone() -> None:
     assert env.embedded_socket(Path("/srv/data")) == Path("/srv/data/valkey/v.sock")
     long = Path("/srv") / ("ü" * 60)
