@@ -19,6 +19,7 @@ from trainer.events import Event, Failed, Fetched, Finished, decode
 from webapp.adapters import lifecycle
 from webapp.adapters.allowed import allowed_folder
 from webapp.adapters.models import BaseModel, BaseSource
+from webapp.common.child_environment import child_environment
 from webapp.common.errors import UserError
 from webapp.common.storage import base_folder
 
@@ -26,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REPORT_SECONDS = 1.0
-# The child talks to package indexes and the hub. It keeps HF_TOKEN and proxies, and has no use for our own secrets.
-WITHHELD = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "EMAIL_URL", "DJANGO_SUPERUSER_PASSWORD")
 UNEXPECTED = "Fetching ended unexpectedly. The log of the default worker says why. Try again."
 
 
@@ -79,8 +78,7 @@ def _run(base: BaseModel, fetch: int, arguments: list[str]) -> Finished | Failed
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name not in WITHHELD}
-        | {"LOWRANK_DIE_WITH_PARENT": "1", "PYTHONUNBUFFERED": "1"},
+        env=child_environment(with_hub_token=True) | {"PYTHONUNBUFFERED": "1"},
         start_new_session=True,
     )
     said: queue.Queue[Event | None] = queue.Queue()

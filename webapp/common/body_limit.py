@@ -85,7 +85,9 @@ def _page(scope: Scope) -> str | None:
 async def _is_signed_in(scope: Scope) -> bool:
     """Whether the session that the request names is somebody's. Made-up ones would fill the disk all the same."""
     key = parse_cookie(_header(scope, b"cookie").decode("latin-1")).get(settings.SESSION_COOKIE_NAME)
-    return bool(key) and await sync_to_async(_is_somebodys, thread_sensitive=False)(key)
+    if not key:
+        return False
+    return await sync_to_async(_is_somebodys, thread_sensitive=False)(key)
 
 
 def _is_somebodys(session_key: str) -> bool:

@@ -33,18 +33,13 @@ def attempt_folder(job_id: UUID, number: int) -> Path:
 
 @contextmanager
 def staged_folder(final: Path) -> Iterator[Path]:
-    """A folder to fill beside `final`, renamed to it when the block ends well and removed when it does not.
-
-    An existing `final` is replaced: its readers hold open files, and rows point to it only once it is whole.
-    """
+    """A folder to fill beside `final`, renamed to it when the block ends well and removed when it does not."""
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = final.parent / f".tmp-{uuid4().hex}"
     aside.mkdir()
     try:
         yield aside
         sync_tree(aside)
-        if final.exists():
-            shutil.rmtree(final)
         aside.rename(final)
         sync_path(final.parent)
     finally:

@@ -1,6 +1,7 @@
 """The trainer as a child process: its start in its own process group, what it says, and its end."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -10,25 +11,25 @@ from pathlib import Path
 from typing import IO
 
 from trainer import events
+from webapp.common.child_environment import child_environment
+
+logger = logging.getLogger(__name__)
 
 LINE_LENGTH = 2_000  # a longer line of the log is cut
 LOG_LINES = 5_000  # of one attempt, kept as events; the file goes on
 LOG_LINES_A_BATCH = 200
 LOG_FILE_BYTES = 16 << 20
 EVENT_BYTES = 4 << 20  # no event comes near this; a line without end must not fill the memory
-# What a trainer has no use for does not reach it, nor the libraries that it loads.
-WITHHELD = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "EMAIL_URL", "DJANGO_SUPERUSER_PASSWORD", "HF_TOKEN")
 
 
 class Child:
     """One running trainer. `take()` hands out what it reported since the last time; `log.txt` holds all its lines."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in WITHHELD}
         # Its own process group, so that a signal reaches what it started too and Ctrl-C in a terminal does not.
         self._process = subprocess.Popen(
             command,
-            env=environment | {"LOWRANK_DIE_WITH_PARENT": "1"},
+            env=child_environment(with_hub_token=False),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
