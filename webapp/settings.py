@@ -110,7 +110,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "max_retries": 0,
-    "socket_timeout": 10,
+    "socket_timeout": 3,  # how long a doorbell waits for a server that is there and silent; workers wait 1 s at a time
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
     "health_check_interval": 25,
@@ -194,7 +194,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 MAX_UPLOAD_BYTES = env.whole("MAX_UPLOAD_MB", default=4096, lowest=1) * 1024 * 1024
-# Bodies in flight lie on the disk that holds the data: /tmp is often small, or memory.
+# Uploads in flight lie on the disk that holds the data: /tmp is often small, or memory. Bodies as well: see asgi.py.
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "uploads"
 FILE_UPLOAD_TEMP_DIR.mkdir(exist_ok=True)
 

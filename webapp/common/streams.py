@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from functools import cache
 from typing import Any, cast
@@ -9,15 +10,35 @@ from typing import Any, cast
 import redis
 import redis.asyncio
 from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from webapp.common.cache import AWAY_SECONDS
 
 logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 1.0  # a server that takes longer for a command counts as away
+STUCK_SECONDS = 5.0  # the same for a read, beyond the time that it waits for entries anyway
 
 Entry = tuple[str, dict[str, str]]
 
 
+class _Client(redis.Redis):
+    """Commands of this process. After a failure the server is left alone for a while: each would wait for it anew."""
+
+    away_until = 0.0
+
+
 @cache
-def _client() -> redis.Redis:
-    return redis.Redis.from_url(settings.CACHE_URL, decode_responses=True, socket_timeout=2)
+def _client() -> _Client:
+    # Once more at once for a connection that broke while it was idle. redis-py's own retries would wait for seconds.
+    once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+    limits: dict[str, Any] = {
+        "socket_timeout": ANSWER_SECONDS,
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "retry": once_more,
+    }
+    return cast(_Client, _Client.from_url(settings.CACHE_URL, decode_responses=True, **limits))
 
 
 def append(stream: str, entry: dict[str, str], *, keep: int = 20_000, seconds: int = 3600) -> bool:
@@ -25,13 +46,17 @@ def append(stream: str, entry: dict[str, str], *, keep: int = 20_000, seconds: i
 
     False when Redis is away: the caller has the truth in the database and loses only liveliness.
     """
+    client = _client()
+    if time.monotonic() < client.away_until:
+        return False
     try:
-        with _client().pipeline(transaction=False) as pipe:
+        with client.pipeline(transaction=False) as pipe:
             pipe.xadd(stream, cast(Any, entry), maxlen=keep, approximate=True)
             pipe.expire(stream, seconds)
             pipe.execute()
     except redis.RedisError as error:
-        logger.warning("stream %s: %s", stream, error)
+        client.away_until = time.monotonic() + AWAY_SECONDS
+        logger.warning("stream %s: Redis is away, nothing is sent for %g s: %s", stream, AWAY_SECONDS, error)
         return False
     return True
 
@@ -47,10 +72,16 @@ def ping() -> bool:
 async def follow(stream: str, *, after: str = "0", idle: float = 1.0) -> AsyncGenerator[Entry | None, None]:
     """Entries after the id `after`, as they come; None whenever `idle` seconds brought nothing, or Redis is away.
 
-    The None lets the caller look at the database, send a keep-alive, or notice that its reader has gone.
+    The None lets the caller look at the database, send a keep-alive, or notice that its reader has gone. It comes even
+    when the server is there and does not answer.
     """
-    # No socket timeout: redis-py's default of 5 s would cut a blocking read.
-    client = redis.asyncio.Redis.from_url(settings.CACHE_URL, decode_responses=True, socket_timeout=None)
+    # Longer than the read itself takes: redis-py's default of 5 s would cut it. Without retries: the loop is one.
+    limits: dict[str, Any] = {
+        "socket_timeout": idle + STUCK_SECONDS,
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "retry": None,
+    }
+    client = redis.asyncio.Redis.from_url(settings.CACHE_URL, decode_responses=True, **limits)
     try:
         while True:
             try:

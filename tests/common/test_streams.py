@@ -1,0 +1,100 @@
+"""Streams while the server is there and silent: readers are told, writers do not wait, and both go on afterwards."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+from kombu.exceptions import OperationalError
+from pytest_django.fixtures import Settings
+
+from tests.processes import valkey_binary, wait_for
+from webapp.celery import app
+from webapp.common import streams
+from webapp.env import broker_urls
+
+
+@pytest.fixture
+def server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
+    """A Valkey of this test's own, which it may stop and continue."""
+    folder = Path(tempfile.mkdtemp(prefix="lr-"))  # the path of a unix socket must be short
+    command = [valkey_binary(), "--port", "0", "--unixsocket", str(folder / "v.sock"), "--dir", str(folder)]
+    process = subprocess.Popen([*command, "--save", ""], stdout=subprocess.DEVNULL)
+    wait_for((folder / "v.sock").exists, seconds=10, every=0.01, why="the server answers")
+    settings.CACHE_URL = f"unix://{folder / 'v.sock'}"
+    monkeypatch.setattr(streams, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(streams, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(streams, "AWAY_SECONDS", 0.5)
+    streams._client.cache_clear()
+    yield process
+    streams._client.cache_clear()
+    process.kill()
+    process.wait()
+    shutil.rmtree(folder)
+
+
+async def test_readers_are_told_that_nothing_comes(server: "subprocess.Popen[bytes]") -> None:
+    assert streams.append("s", {"n": "1"})
+    entries = streams.follow("s", idle=0.05)
+    async with asyncio.timeout(5):
+        first = await anext(entries)
+        assert first
+        assert first[1] == {"n": "1"}
+        assert await anext(entries) is None
+        server.send_signal(signal.SIGSTOP)
+        for _ in range(2):
+            assert await anext(entries) is None
+        server.send_signal(signal.SIGCONT)
+        assert await anext(entries) is None
+        assert streams.append("s", {"n": "2"})
+        found = None
+        while found is None:
+            found = await anext(entries)
+        assert found[1] == {"n": "2"}
+        await entries.aclose()
+
+
+def test_writers_wait_once_and_not_for_every_entry(server: "subprocess.Popen[bytes]") -> None:
+    assert streams.append("s", {"n": "1"})
+    server.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert not any(streams.append("s", {"n": str(number)}) for number in range(50))
+    assert time.monotonic() - began < 0.45  # one answer awaited, not fifty
+    server.send_signal(signal.SIGCONT)
+    wait_for(lambda: streams.append("s", {"n": "2"}), seconds=5, every=0.02, why="it is tried again")
+
+
+def test_a_server_that_was_started_anew_is_written_to_at_once(server: "subprocess.Popen[bytes]") -> None:
+    assert streams.append("s", {"n": "1"})
+    streams._client().client_kill_filter(_type="normal", skipme=False)  # the idle connection is broken
+    assert streams.append("s", {"n": "2"})
+
+
+def test_a_doorbell_gives_up_soon(server: "subprocess.Popen[bytes]", settings: Settings) -> None:
+    options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
+    assert options["socket_timeout"] <= 3
+    url = broker_urls(settings.CACHE_URL)[0]
+    with Connection(url, transport_options=options | {"socket_timeout": 0.2}) as connection:
+        app.send_task("nothing", connection=connection, retry=False)
+        server.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(OperationalError):
+            app.send_task("nothing", connection=connection, retry=False)
+        assert time.monotonic() - began < 0.45  # the socket's timeout and no retries
+        server.send_signal(signal.SIGCONT)
+
+
+def test_whether_it_answers_is_known_soon(server: "subprocess.Popen[bytes]") -> None:
+    assert streams.ping()
+    server.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert not streams.ping()
+    assert time.monotonic() - began < 0.45
+    server.send_signal(signal.SIGCONT)
+    assert streams.ping()
