@@ -32,11 +32,10 @@ def save_adapter(run: Run) -> dict[str, Any]:
     facts = adapter_facts(run)
     target = run.out / "adapter"
     spec = portable(run)
-    shutil.rmtree(target, ignore_errors=True)
     made_from = {
         "base": spec.model.base,
         "base_revision": spec.model.revision,
-        "base_hash": run.inputs.base_hash,
+        "base_fingerprint": run.inputs.base_fingerprint,
         "dataset_hash": run.inputs.dataset_hash,
         "dataset_rows": run.dataset.rows,
     }

@@ -30,6 +30,16 @@ SIZE_LIMITS = {
 }
 
 
+# What older families call the same sizes.
+OTHER_NAMES = {
+    "hidden_size": ("n_embd", "n_embed", "d_model"),
+    "vocab_size": (),
+    "num_hidden_layers": ("n_layer", "num_layers"),
+    "num_attention_heads": ("n_head", "num_heads"),
+    "max_position_embeddings": ("n_positions", "seq_length"),
+}
+
+
 def inspect_folder(path: Path) -> dict[str, Any]:
     """Facts of a base model: architecture, sizes, dtype, bytes, license, context length.
 
@@ -67,6 +77,7 @@ def _facts(config: dict[str, Any], tensors: dict[str, tuple[str, int]]) -> dict[
         "kv_heads": config.get("num_key_value_heads", config.get("num_attention_heads")),
         "head_dim": config.get("head_dim"),
         "context_length": config.get("max_position_embeddings"),
+        "softcapped": bool(config.get("attn_logit_softcapping")),
         "tied_embeddings": bool(config.get("tie_word_embeddings", True)),
         "dtype": DTYPES.get(commonest, commonest),
     }
@@ -90,11 +101,13 @@ def read_config(path: Path) -> dict[str, Any]:
         raise broken(
             "The weights are quantised already.", "Choose the model's full weights: jobs quantise by themselves."
         )
+    for name, others in OTHER_NAMES.items():
+        config.setdefault(name, next((config[one] for one in others if one in config), None))
     names = config.get("architectures")
-    if not isinstance(names, list) or not names or not str(names[0]).endswith("ForCausalLM"):
+    if not isinstance(names, list) or not names or not str(names[0]).endswith(("ForCausalLM", "LMHeadModel")):
         raise broken("config.json names no causal language model.", "Choose a model for text generation.")
     for name in ("hidden_size", "vocab_size", "num_hidden_layers"):
-        if name not in config:
+        if config[name] is None:
             raise broken(f"config.json has no {name}.", "Choose a plain text model.")
     for name, limit in SIZE_LIMITS.items():
         value = config.get(name)

@@ -6,7 +6,6 @@ import re
 import shutil
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from trainer.errors import TrainerError
 from trainer.events import Checkpoint, Emit, Log
 from trainer.manifest import verify, whole_folder
 from trainer.optimizer import MasterAdamW
-from trainer.spec import TrainSpec
+from trainer.spec import PARTS, SpecError, TrainSpec
 
 MANIFEST = "MANIFEST.json"
 KEEP = 2
@@ -39,11 +38,14 @@ class Position:
 
     Rows and dropout of a step are functions of the seed and the step's number, so `step` is also the place in the data
     and the state of the random numbers. `started` is what chat templates take for today, `budget` how many tokens go
-    through the model at once: another cut of a window would round differently.
+    through the model at once: another cut of a window would round differently. So would products with packed weights,
+    hence `unpacked`. `measured` is the last step whose evaluation is complete.
     """
 
     started: str
     budget: int = 0
+    unpacked: bool = False
+    measured: int = -1
     step: int = 0
     trained_tokens: int = 0
     seconds: float = 0.0
@@ -56,46 +58,63 @@ class Inputs:
 
     spec: TrainSpec
     dataset_hash: str
-    base_hash: str
+    base_fingerprint: str
     of: int
 
     def facts(self) -> dict[str, Any]:
-        spec: dict[str, Any] = json.loads(json.dumps(self.spec.to_dict()))
-        for part, names in FREE_TO_DIFFER.items():
-            for name in names:
-                del spec[part][name]
-        return {"spec": spec, "dataset_hash": self.dataset_hash, "base_hash": self.base_hash, "of": self.of}
+        return {
+            "spec": _binding(self.spec),
+            "dataset_hash": self.dataset_hash,
+            "base_fingerprint": self.base_fingerprint,
+            "of": self.of,
+        }
 
 
-def find_checkpoint(path: Path, emit: Emit) -> Path | None:
-    """The checkpoint to go on from: `path` itself, or the newest verified one in a folder of checkpoints.
+def _binding(spec: TrainSpec) -> dict[str, Any]:
+    """The values of a spec that a checkpoint is bound to."""
+    plain: dict[str, Any] = json.loads(json.dumps(spec.to_dict()))
+    return {
+        part: {name: value for name, value in plain[part].items() if name not in FREE_TO_DIFFER.get(part, ())}
+        for part in PARTS
+    }
 
-    Raises TrainerError(input_changed) when `path` is a damaged checkpoint. Damaged ones in a folder are passed over.
+
+def find_checkpoint(path: Path, spec: TrainSpec, emit: Emit) -> Path | None:
+    """The checkpoint to go on from: `path` itself, or the furthest verified one in a folder of checkpoints or of runs.
+
+    In a folder those of other specs and damaged ones are passed over; when all sound ones are of other specs, the
+    furthest is given, for `load_checkpoint` to tell what differs. Raises TrainerError(input_changed) when `path` is a
+    damaged checkpoint.
     """
     if NAME.fullmatch(path.name) or (path / MANIFEST).is_file():
         verify(path, name=MANIFEST)
         return path
     if not path.is_dir():
         raise TrainerError("user_config", f"There is no checkpoint {path.name}.", "Check the path, or start afresh.")
+    foreign = None
     for folder in reversed(_listed(path)):
         try:
-            verify(folder, name=MANIFEST)
+            manifest = verify(folder, name=MANIFEST)
         except TrainerError as error:
             emit(Log(level="warning", text=error.text))
-        else:
+            continue
+        if _with_defaults(manifest.get("spec")) == _binding(spec):
             return folder
-    emit(Log(level="warning", text="There is no checkpoint that can be used: starting from the beginning"))
-    return None
+        foreign = foreign or folder
+    if foreign is None:
+        emit(Log(level="warning", text="There is no checkpoint that can be used: starting from the beginning"))
+    return foreign
 
 
-def started_at(folder: Path) -> datetime:
-    """When the run of a verified checkpoint began; its templates were rendered for that day."""
-    return datetime.fromisoformat(_read_state(folder)["started"])
+def read_position(folder: Path) -> Position:
+    """How far the run of a verified checkpoint was. What an older trainer did not write has its default."""
+    return Position(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
 
 
 def load_checkpoint(folder: Path, inputs: Inputs, optimizer: MasterAdamW) -> Position:
     """Put a verified checkpoint's weights and state into `optimizer`. Raises TrainerError(input_changed)."""
     manifest = verify(folder, name=MANIFEST)
+    manifest["spec"] = _with_defaults(manifest.get("spec"))
     for name, value in inputs.facts().items():
         if manifest.get(name) != value:
             raise TrainerError("input_changed", _changed(name, manifest.get(name), value), "Start the training afresh.")
@@ -104,12 +123,20 @@ def load_checkpoint(folder: Path, inputs: Inputs, optimizer: MasterAdamW) -> Pos
     except (KeyError, RuntimeError) as error:
         text = f"{folder.name} holds other weights than this spec makes."
         raise TrainerError("input_changed", text, "Start the training afresh.") from error
-    return Position(**_read_state(folder))
+    return read_position(folder)
+
+
+def _with_defaults(old: Any) -> Any:
+    """A spec that an older trainer wrote, with the values that are new since then."""
+    try:
+        return _binding(TrainSpec.from_dict(old))
+    except SpecError:
+        return old
 
 
 def _changed(name: str, old: Any, new: Any) -> str:
     if name != "spec" or not isinstance(old, dict):
-        what = {"dataset_hash": "dataset", "base_hash": "base model", "of": "number of steps"}.get(name, name)
+        what = {"dataset_hash": "dataset", "base_fingerprint": "base model", "of": "number of steps"}.get(name, name)
         return f"The {what} is not the one the checkpoint was made from."
     values = [f"{part}.{key}" for part, inner in new.items() if isinstance(inner, dict) for key in inner]
     differing = [path for path in values if _at(old, path) != _at(new, path)]
@@ -122,22 +149,20 @@ def _at(spec: dict[str, Any], path: str) -> Any:
     return inner.get(key) if isinstance(inner, dict) else None
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return state
-
-
 class Checkpoints:
-    """The checkpoints of one attempt, under one folder. One is due every five minutes, and every tenth of the steps."""
+    """The checkpoints of a run, under one folder. One is due every five minutes, and every tenth of the steps.
 
-    def __init__(self, folder: Path, inputs: Inputs, emit: Emit) -> None:
+    What an earlier attempt at this run left in the folder, up to the step `resumed`, counts as this one's.
+    """
+
+    def __init__(self, folder: Path, inputs: Inputs, emit: Emit, *, resumed: int = 0) -> None:
         self._folder = folder
         self._inputs = inputs
         self._emit = emit
         self._every = max(1, round(inputs.of * SHARE_OF_STEPS))
         self._last = time.monotonic()
         self._cost = 0.0
-        self._written: list[Path] = []
+        self._written = [one for one in _listed(folder) if self._is_ours(one, resumed)] if folder.is_dir() else []
 
     def due(self, step: int) -> bool:
         waited = time.monotonic() - self._last
@@ -149,7 +174,6 @@ class Checkpoints:
         began = time.monotonic()
         target = self._folder / f"step-{position.step:06d}"
         if target not in self._written:
-            shutil.rmtree(target, ignore_errors=True)  # of another run into the same folder
             with whole_folder(target, name=MANIFEST, facts={"step": position.step, **self._inputs.facts()}) as folder:
                 save_file(optimizer.masters_on_cpu(), folder / "lora.safetensors")
                 save_file(optimizer.state(), folder / "optimizer.safetensors")
@@ -161,8 +185,17 @@ class Checkpoints:
         self._last = time.monotonic()
         self._cost = self._last - began
 
+    def _is_ours(self, folder: Path, resumed: int) -> bool:
+        try:
+            manifest = verify(folder, name=MANIFEST)
+        except TrainerError:
+            return False
+        ours = self._inputs.facts()
+        return manifest.get("step", resumed + 1) <= resumed and {name: manifest.get(name) for name in ours} == ours
+
 
 def _listed(folder: Path) -> list[Path]:
-    """Checkpoint folders from the oldest to the newest step."""
-    found = [one for one in folder.iterdir() if NAME.fullmatch(one.name) and one.is_dir()]
-    return sorted(found, key=lambda one: int(one.name.removeprefix("step-")))
+    """Checkpoints in `folder`, or in the runs that lie in it, from the first to the furthest step."""
+    found = [*folder.iterdir(), *folder.glob("*/checkpoints/*")]
+    named = [one for one in found if NAME.fullmatch(one.name) and one.is_dir()]
+    return sorted(named, key=lambda one: int(one.name.removeprefix("step-")))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from trainer.errors import TrainerError
-from trainer.estimate import optimizer_steps
+from trainer.estimate import held_out_rows, optimizer_steps
 from trainer.events import Emit, Log
 from trainer.formats import Row, iter_rows
 from trainer.formats.canonical import canonical_json
@@ -61,16 +61,14 @@ class MicroBatch:
     """Rows that go through the model at once, padded on the right.
 
     ids: (rows, width). places: where, in the flattened hidden states, a trained token is predicted; labels: which.
-    `tokens` counts real tokens.
     """
 
     ids: torch.Tensor
     places: torch.Tensor
     labels: torch.Tensor
-    tokens: int
 
     def to(self, device: torch.device) -> "MicroBatch":
-        return MicroBatch(self.ids.to(device), self.places.to(device), self.labels.to(device), self.tokens)
+        return MicroBatch(self.ids.to(device), self.places.to(device), self.labels.to(device))
 
 
 def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
@@ -142,7 +140,7 @@ def _item(example: Example) -> Item | None:
 
 def _split(items: list[tuple[str, Item]], *, share: float, seed: int) -> tuple[list[Item], list[Item]]:
     """Keep `share` of the rows aside, chosen by their ids: the same rows whatever order they come in."""
-    aside = min(max(1, round(len(items) * share)), len(items) - 1) if share and len(items) > 1 else 0
+    aside = held_out_rows(len(items), share)
     ranked = sorted(range(len(items)), key=lambda at: hashlib.sha256(f"{seed}:{items[at][0]}".encode()).digest())
     held = set(ranked[:aside])
     train = [item for at, (_, item) in enumerate(items) if at not in held]
@@ -220,4 +218,4 @@ def _pad(items: Sequence[Item]) -> MicroBatch:
         learnt = [at for at, flag in enumerate(item.trained) if flag]
         places += [row * width + at - 1 for at in learnt]
         labels += [item.ids[at] for at in learnt]
-    return MicroBatch(ids, torch.tensor(places), torch.tensor(labels), sum(item.length for item in items))
+    return MicroBatch(ids, torch.tensor(places), torch.tensor(labels))

@@ -13,7 +13,8 @@ FailureCode = Literal[
 ]
 FAILURE_CODES: tuple[str, ...] = get_args(FailureCode)
 
-# What the process of `python -m trainer` ends with. 75 is EX_TEMPFAIL: asked to stop, checkpoint written, run it again.
+# What the process of `python -m trainer` ends with. 75 is EX_TEMPFAIL: asked to stop; run it again.
+# What was trained lies in a checkpoint then; while the model still loads there is nothing to keep.
 EXIT_CODES: dict[str, int] = {
     "finished": 0,
     "internal": 1,

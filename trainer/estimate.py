@@ -16,6 +16,7 @@ MASTER_AND_ADAM = 4 + 4 + 4 + 4  # float32 master, gradient and AdamW's two aver
 HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
 MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
 LONGEST_KEPT = 512
+UNPACKED_SHARE = 0.5  # of the free memory that unpacked weights may take
 ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -40,6 +41,14 @@ class MemoryItem:
     expected: int
     high: int
     lever: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job is to run: cpu or cuda, and its memory (0: unknown). Plenty of it lets quantised weights unpack."""
+
+    device: str = "cuda"
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,18 +89,24 @@ def estimate(
     rows: int,
     tokens: int,
     tokens_per_second: float | None = None,
-    device: str = "cuda",
+    on: Place | None = None,
 ) -> Estimate:
     """Memory and time of a spec on a base model with these `facts` (see `trainer.bases.inspect_folder`).
 
-    `rows` and `tokens` are the dataset's; `tokens_per_second` is what the device reached on this base before.
+    `rows` and `tokens` are the dataset's; `tokens_per_second` is what the machine reached on this base before.
     """
-    learnt = max(1, rows - round(rows * spec.data.holdout))
+    place = on or Place()
+    learnt = max(1, rows - held_out_rows(rows, spec.data.holdout))
     steps = optimizer_steps(spec, rows=learnt)
     per_row = min(tokens / max(1, rows), spec.data.max_seq_length)
     seen = round(steps * min(spec.optim.batch_size, learnt) * per_row)
     seconds = seen / tokens_per_second if tokens_per_second else None
-    return Estimate(_memory(spec, facts, per_row=per_row, device=device), steps, seen, seconds)
+    return Estimate(_memory(spec, facts, per_row=per_row, place=place), steps, seen, seconds)
+
+
+def held_out_rows(rows: int, share: float) -> int:
+    """How many rows are kept aside to measure: at least one where any is asked for, and never all."""
+    return min(max(1, round(rows * share)), rows - 1) if share and rows > 1 else 0
 
 
 def optimizer_steps(spec: TrainSpec, *, rows: int) -> int:
@@ -109,8 +124,8 @@ def micro_batch_tokens(spec: TrainSpec, facts: Facts, *, free_bytes: int, device
     return max(spec.data.max_seq_length, min(MOST_TOKENS[device], fitting))
 
 
-def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, device: str) -> tuple[MemoryItem, ...]:
-    shapes = layer_shapes(facts)
+def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, place: Place) -> tuple[MemoryItem, ...]:
+    shapes, device = layer_shapes(facts), place.device
     layers = int(facts["layers"])
     in_layers = sum(shape.size for shape in shapes.values()) * layers
     outside = max(0, int(facts["parameters"]) - in_layers)
@@ -118,9 +133,8 @@ def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, device: str) -> tu
     most = spec.optim.micro_batch_tokens or max(spec.data.max_seq_length, MOST_TOKENS[device])
     at_once = min(most, spec.optim.batch_size * max(per_row, 1.0) * 1.5)
     activations = at_once * activation_bytes_per_token(spec, facts, device=device)
-    stored = in_layers * STORED[spec.model.quantization]
     return (
-        _item("the base model's weights", stored + outside * FULL, (1.0, 1.02), WEIGHTS_LEVER[spec.model.quantization]),
+        _weights(spec, in_layers, outside, place.memory_bytes),
         _item("LoRA weights", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
         _item("the optimizer's state", lora * MASTER_AND_ADAM, (1.0, 1.05), "Lower lora.r or train fewer layers."),
         _item("gradients", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
@@ -128,6 +142,16 @@ def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, device: str) -> tu
         _item("scores of the vocabulary", _score_bytes(facts, at_once), (0.5, 1.2), "It is cut small already."),
         _item("workspace", _workspace(spec, facts, device), (0.8, 1.5), "No value of the spec lowers it."),
     )
+
+
+def _weights(spec: TrainSpec, in_layers: int, outside: int, memory: int) -> MemoryItem:
+    kind = spec.model.quantization
+    packed = in_layers * STORED[kind] + outside * FULL
+    if kind == "none" or in_layers * FULL >= (memory - packed) * UNPACKED_SHARE:
+        return _item("the base model's weights", packed, (1.0, 1.02), WEIGHTS_LEVER[kind])
+    whole = (in_layers + outside) * FULL
+    lever = f"They are unpacked for speed while memory is plenty; packed they take {packed / 1e9:.1f} GB."
+    return MemoryItem("the base model's weights", round(packed), round(whole), round(whole * 1.02), lever)
 
 
 WEIGHTS_LEVER = {
@@ -167,9 +191,7 @@ class _Sizes(NamedTuple):
 
 
 def layer_shapes(facts: Facts) -> dict[str, Shape]:
-    """The linear layers of one decoder layer: the model's own list, or those of the Llama family from its sizes."""
-    if facts.get("linear_shapes"):
-        return {name: Shape(*shape) for name, shape in facts["linear_shapes"].items()}
+    """The linear layers of one decoder layer, as the Llama family has them."""
     sizes = _Sizes.of(facts)
     return {
         "q_proj": Shape(sizes.queries, sizes.hidden),
@@ -210,7 +232,9 @@ def activation_bytes_per_token(spec: TrainSpec, facts: Facts, *, device: str = "
     kept += spec.lora.r * len(trained)
     if spec.lora.lora_dropout:
         kept += sum(shape.into for shape in trained)
-    if device == "cpu":  # probabilities of short rows, see trainer.short_attention
+    if facts.get("softcapped"):  # eager attention keeps its scores, twice
+        kept += 4 * sizes.heads * spec.data.max_seq_length
+    elif device == "cpu":  # probabilities of short rows, see trainer.short_attention
         kept += sizes.heads * min(spec.data.max_seq_length, LONGEST_KEPT)
     if spec.optim.gradient_checkpointing:
         return FULL * (sizes.hidden * sizes.layers + kept)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from trainer.data import Item, micro_batches
+from trainer.errors import TrainerError
 from trainer.events import Evaluated, Sample
 from trainer.loss import summed_hits, summed_loss
 from trainer.model import AdaptedModel, undisturbed
@@ -16,20 +17,29 @@ HIGHEST_EXPONENT = 80.0  # a perplexity beyond e^80 says no more, and stays a nu
 
 
 def evaluate(
-    model: AdaptedModel, items: Sequence[Item], *, step: int, budget: int, should_stop: Callable[[], bool]
-) -> Evaluated | None:
-    """Score held-out rows. None when it was asked to stop."""
+    model: AdaptedModel, items: Sequence[Item], *, step: int, budget: int, before_pass: Callable[[int, int], None]
+) -> Evaluated:
+    """Score held-out rows in passes of at most `budget` tokens.
+
+    `before_pass(number, of)` may end it by raising. Raises TrainerError(diverged) when the loss is no number.
+    """
     total, hits = 0.0, 0
+    passes = micro_batches(items, budget)
     with undisturbed(model.peft):
-        for whole in micro_batches(items, budget):
-            if should_stop():
-                return None
+        for number, whole in enumerate(passes, start=1):
+            before_pass(number, len(passes))
             batch = whole.to(model.device.place)
             hidden = model.hidden(batch.ids)
             total += float(summed_loss(hidden, batch, model.head))
             hits += summed_hits(hidden, batch, model.head)
     labels = sum(item.labels for item in items)
     loss = total / labels
+    if not math.isfinite(loss):
+        raise TrainerError(
+            "diverged",
+            f"Training diverged by step {step}: the loss on held-out rows is no longer a finite number.",
+            "Use a lower learning rate or a longer warm-up, and look for odd rows in the dataset.",
+        )
     perplexity = math.exp(min(loss, HIGHEST_EXPONENT))
     return Evaluated(step=step, loss=loss, perplexity=perplexity, accuracy=hits / labels, rows=len(items))
 

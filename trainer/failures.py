@@ -9,7 +9,13 @@ from uuid import uuid4
 from trainer.errors import TrainerError
 from trainer.events import Failed
 
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "cannot allocate memory",
+    "cublas_status_alloc_failed",
+)
 NO_SPACE = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
 MEMORY_FIX = (
     "Lower data.max_seq_length or optim.micro_batch_tokens, turn on optim.gradient_checkpointing, "

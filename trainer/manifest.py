@@ -31,10 +31,11 @@ def whole_folder(target: Path, *, name: str, facts: dict[str, Any]) -> Iterator[
     """Yield a folder to fill; when the block ends well it becomes `target`, with a manifest called `name`.
 
     The manifest is written last and holds `facts` and every file's size and sha256. When the block fails, nothing is
-    left.
+    left, and what was at `target` before still is.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.parent / f".tmp-{uuid4().hex}"
+    before = target.parent / f"{aside.name}-before"
     aside.mkdir()
     try:
         yield aside
@@ -45,10 +46,13 @@ def whole_folder(target: Path, *, name: str, facts: dict[str, Any]) -> Iterator[
         (aside / name).write_text(json.dumps(listed, indent=2, allow_nan=False), encoding="utf-8")
         _sync(aside / name)
         _sync(aside)
+        if target.exists():
+            target.rename(before)
         aside.rename(target)
         _sync(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
     verify(target, name=name)
 
 

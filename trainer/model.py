@@ -1,7 +1,7 @@
 """A base model with LoRA layers on it, ready to train: loaded, quantised, and taken apart into body and output head."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,35 +11,43 @@ import torch
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from trainer import short_attention
 from trainer.base_facts import read_config, weight_files
 from trainer.device import Device, find_device
 from trainer.errors import TrainerError
+from trainer.estimate import UNPACKED_SHARE
 from trainer.events import Emit, Log
 from trainer.loss import Head
-from trainer.spec import LoraSpec, ModelSpec, TrainSpec
+from trainer.spec import ModelSpec, TrainSpec
 
 # The words in a layer's path that tell what it belongs to, across model families.
 GROUP_WORDS = {
     "attention": re.compile(r"attn|attention", re.I),
     "mlp": re.compile(r"mlp|feed_forward|ffn|expert", re.I),
 }
-KEEP_FREE = 0.5  # share of free memory left to training when a quantised base is unpacked
-LOGITS_AGREE = 0.05  # relative: what different kernels may differ by in bfloat16
+NAMES_OF_EXPERTS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")  # what families call it
+# What the same scores may differ by, as a share of the largest: kernels round at different places.
+LOGITS_AGREE = {torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.05}
 
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A frozen base with trainable LoRA weights. `lora` names them as PEFT's files do."""
+    """A frozen base with trainable LoRA weights. `lora` names them as PEFT's files do.
+
+    `unpacked`: the base's quantised weights are kept in the computing format, see `unpack`.
+    """
 
     peft: PeftModel
     body: nn.Module
     head: Head
     lora: dict[str, nn.Parameter]
     device: Device
+    unpacked: bool = False
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Last hidden states. ids: (rows, width), padded on the right -> (rows, width, hidden).
@@ -50,13 +58,19 @@ class AdaptedModel:
         return states
 
 
-def load_adapted(spec: TrainSpec, base: Path, emit: Emit) -> AdaptedModel:
-    """Load the base of a spec and put fresh LoRA layers on it. Raises TrainerError(user_config) for what cannot be."""
+def load_adapted(spec: TrainSpec, base: Path, emit: Emit, *, unpacked: bool | None = None) -> AdaptedModel:
+    """Load the base of a spec and put fresh LoRA layers on it. Raises TrainerError(user_config) for what cannot be.
+
+    `unpacked` is how an earlier attempt computed: other products would round differently.
+    """
     device = find_device(spec.model.dtype)
     causal = load_base(base, spec.model, device)
-    if spec.model.quantization != "none" and _can_unpack(causal, device):
+    unpacks = spec.model.quantization != "none" and (_can_unpack(causal, device) if unpacked is None else unpacked)
+    if unpacks:
         unpack(causal, device.dtype)
-        emit(Log(text=f"The {spec.model.quantization} weights fit in memory unpacked: same values, faster steps"))
+        emit(Log(text=f"The {spec.model.quantization} weights fit in memory unpacked: the same base, faster steps"))
+    if _has_stacked_experts(causal):
+        emit(Log(level="warning", text="This model's experts lie in one piece and get no update; other layers do"))
     longest = getattr(causal.config, "max_position_embeddings", None)
     if longest is not None and spec.data.max_seq_length > longest:
         raise TrainerError(
@@ -64,7 +78,7 @@ def load_adapted(spec: TrainSpec, base: Path, emit: Emit) -> AdaptedModel:
             f"The base model reads at most {longest} tokens and data.max_seq_length is {spec.data.max_seq_length}.",
             f"Use at most {longest}.",
         )
-    return adapt(causal, spec.lora, device, spec=spec)
+    return adapt(causal, spec, device, unpacked=unpacks)
 
 
 def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
@@ -93,10 +107,16 @@ def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
 
 
 def _attention(base: Path, device: Device) -> str:
-    """The fastest attention that knows what the model's does."""
-    if read_config(base).get("attn_logit_softcapping"):
+    """The fastest attention that does what the model's own does.
+
+    Some families say through their class that fused kernels leave a part of theirs out (sinks, for one); a custom name
+    would pass transformers' own check of that.
+    """
+    kind = AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(base, local_files_only=True))]
+    if read_config(base).get("attn_logit_softcapping") or not getattr(kind, "_supports_sdpa", False):
         return "eager"
-    return "sdpa" if device.is_cuda else short_attention.NAME
+    ours = not device.is_cuda and getattr(kind, "_supports_attention_backend", False)
+    return short_attention.NAME if ours else "sdpa"
 
 
 def _quantization(spec: ModelSpec, device: Device) -> BitsAndBytesConfig | None:
@@ -115,7 +135,7 @@ def _quantization(spec: ModelSpec, device: Device) -> BitsAndBytesConfig | None:
 def _can_unpack(causal: Any, device: Device) -> bool:
     """Whether the quantised weights fit unpacked as well, with room to train in."""
     values: int = sum(module.in_features * module.out_features for module in quantized_layers(causal).values())
-    return values * device.dtype.itemsize < device.free_bytes() * (1 - KEEP_FREE)
+    return values * device.dtype.itemsize < device.free_bytes() * UNPACKED_SHARE
 
 
 def quantized_layers(model: nn.Module) -> dict[str, Any]:
@@ -131,14 +151,15 @@ def unpack(causal: Any, dtype: torch.dtype) -> None:
     causal.requires_grad_(requires_grad=False)
 
 
-def adapt(causal: Any, lora: LoraSpec, device: Device, *, spec: TrainSpec) -> AdaptedModel:
+def adapt(causal: Any, spec: TrainSpec, device: Device, *, unpacked: bool = False) -> AdaptedModel:
     """Put LoRA layers (Hu et al. 2021, arxiv.org/abs/2106.09685) on a loaded base; their output starts at zero."""
-    head = _head(causal)
+    head, lora = _head(causal), spec.lora
+    paths = target_paths(causal, lora.target_modules)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,  # type: ignore[arg-type] # PEFT only multiplies by it
         lora_dropout=lora.lora_dropout,
-        target_modules=target_names(causal, lora.target_modules),
+        target_modules=_peft_names(causal, paths),
         use_rslora=lora.use_rslora,
         bias="none",
         task_type="CAUSAL_LM",
@@ -148,7 +169,8 @@ def adapt(causal: Any, lora: LoraSpec, device: Device, *, spec: TrainSpec) -> Ad
     torch.manual_seed(spec.optim.seed)
     peft = get_peft_model(causal, config)
     named = {name: weight for name, weight in peft.named_parameters() if weight.requires_grad}
-    for weight in named.values():  # made in float32, for the same start in every format; computed in the fast one
+    _check_trained(named, paths)
+    for weight in named.values():
         weight.data = weight.data.to(device.dtype)
     adapted = AdaptedModel(
         peft=peft,
@@ -156,6 +178,7 @@ def adapt(causal: Any, lora: LoraSpec, device: Device, *, spec: TrainSpec) -> Ad
         head=head,
         lora={name.replace(".default.", "."): weight for name, weight in sorted(named.items())},
         device=device,
+        unpacked=unpacked,
     )
     _check_head(adapted)
     return adapted
@@ -175,37 +198,78 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def linear_names(causal: Any) -> list[str]:
-    """Paths of the layers that can get an update: every linear one but the output head."""
+def linear_paths(causal: Any) -> list[str]:
+    """Paths of the layers that can get an update: every linear one but the output head.
+
+    Where experts are stacked, PEFT takes the names of their parts for parts of the stack, wherever else they stand.
+    """
     head = causal.get_output_embeddings()
-    kinds = (nn.Linear, Linear4bit, Linear8bitLt)
-    return [name for name, one in causal.named_modules() if isinstance(one, kinds) and one is not head]
+    taken = NAMES_OF_EXPERTS if _has_stacked_experts(causal) else ()
+    linear = [name for name, one in causal.named_modules() if one is not head and _is_linear(one)]
+    return [name for name in linear if _leaf(name) not in taken]
 
 
-def target_names(causal: Any, targets: str | tuple[str, ...]) -> list[str]:
-    """Module names, as PEFT takes them, for a group or a list. Raises TrainerError naming what the model really has."""
-    paths = linear_names(causal)
-    known = sorted({path.rpartition(".")[2] for path in paths})
+def _is_linear(module: nn.Module) -> bool:
+    """A class made from a linear layer may return something else, as routers of experts do."""
+    if type(module) in (nn.Linear, Linear4bit, Linear8bitLt, Conv1D):
+        return True
+    if not isinstance(module, nn.Linear):
+        return False
+    with torch.no_grad():
+        return isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)
+
+
+def target_paths(causal: Any, targets: str | tuple[str, ...]) -> list[str]:
+    """Paths of the layers that a group or a list of names means. Raises TrainerError naming what the model has."""
+    paths = linear_paths(causal)
+    known = sorted({_leaf(path) for path in paths})
     if isinstance(targets, str):
         words = GROUP_WORDS.get(targets)
-        found = sorted({path.rpartition(".")[2] for path in paths if words is None or words.search(path)})
+        found = [path for path in paths if words is None or words.search(path)]
+        missing = [] if found else [targets]
     else:
-        found = sorted(set(targets) & set(known))
-    missing = [] if isinstance(targets, str) else sorted(set(targets) - set(known))
-    if missing or not found:
-        named = ", ".join(missing) or str(targets)
+        found = [path for path in paths if _leaf(path) in targets]
+        missing = sorted(set(targets) - set(known))
+    if missing:
         raise TrainerError(
-            "user_config", f"The base model has no layers called {named}.", f"It has {', '.join(known)}."
+            "user_config", f"The base model has no layers called {', '.join(missing)}.", f"It has {', '.join(known)}."
         )
     return found
+
+
+def _leaf(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _has_stacked_experts(causal: Any) -> bool:
+    """Whether experts lie in one tensor, of three dimensions, and not in linear layers."""
+    return any(weight.ndim == 3 and "expert" in name for name, weight in causal.named_parameters())
+
+
+def _peft_names(causal: Any, paths: list[str]) -> list[str]:
+    """Target names as PEFT takes them: short, unless those would mean other layers too."""
+    short = {_leaf(path) for path in paths}
+    same = all(path in paths for path in linear_paths(causal) if _leaf(path) in short)
+    return sorted(short) if same else paths
+
+
+def _check_trained(named: Iterable[str], paths: list[str]) -> None:
+    """What learns must be exactly what was asked for: PEFT has rules of its own for some families."""
+    wanted = {f"base_model.model.{path}.lora_{matrix}.default.weight" for path in paths for matrix in "AB"}
+    if other := sorted(wanted ^ set(named)):
+        raise TrainerError(
+            "user_config",
+            f"In this architecture other layers would learn than those asked for: {other[0]}.",
+            "Choose another base model, or name other layers in lora.target_modules.",
+        )
 
 
 def _head(causal: Any) -> Head:
     """The output head and what the model does to its scores."""
     layer, config = causal.get_output_embeddings(), causal.config
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    softcap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
-    return Head(layer.weight.detach(), layer.bias, scale, softcap)
+    softcap = next((value for name in SOFTCAPS if (value := getattr(config, name, None))), 0.0)
+    return Head(layer.weight.detach(), layer.bias, scale, float(softcap))
 
 
 def _check_head(adapted: AdaptedModel) -> None:
@@ -214,7 +278,13 @@ def _check_head(adapted: AdaptedModel) -> None:
     with undisturbed(adapted.peft):
         own = adapted.peft(input_ids=ids, use_cache=False).logits[0].float()
         ours = adapted.head.logits(adapted.hidden(ids)[0])
-    if not torch.allclose(own, ours, rtol=LOGITS_AGREE, atol=LOGITS_AGREE * float(own.abs().max())):
+    if not own.isfinite().all():
+        raise TrainerError(
+            "user_config",
+            f"The base model's scores are no finite numbers in {str(adapted.device.dtype).removeprefix('torch.')}.",
+            "Set model.dtype to bfloat16 or float32.",
+        )
+    if float((own - ours).abs().max()) > LOGITS_AGREE[adapted.device.dtype] * float(own.abs().max()):
         raise TrainerError(
             "user_config",
             f"The architecture {type(adapted.peft.get_base_model()).__name__} makes its scores in a way unknown here.",

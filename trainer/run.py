@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,20 +14,21 @@ import torch
 
 from trainer.base_facts import inspect_folder, weight_files
 from trainer.bases import fetch_hub
-from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_checkpoint, started_at
+from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_checkpoint, read_position
 from trainer.data import Dataset, Plan, load_dataset
 from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import micro_batch_tokens
 from trainer.evaluation import answer, evaluate
-from trainer.events import Emit, Log, Phase, Progress
+from trainer.events import Emit, Evaluated, Log, Phase, Progress
 from trainer.model import AdaptedModel, load_adapted
 from trainer.optimizer import MasterAdamW
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
+SILENCE_SECONDS = 60.0
 STEPS_IN_WINDOW = 20  # steps that speed and time left are told from
-SAMPLED = 1 << 20  # bytes of each end of a weight file that stand for it
+PIECES, PIECE_BYTES = 256, 1 << 16  # evenly spaced, of each weight file: 16 MB stand for it
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Run:
     inputs: Inputs
     checkpoints: Checkpoints
     position: Position
+    spoke_at: float = field(default_factory=time.monotonic)
     recent: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=STEPS_IN_WINDOW))
 
     def stop(self) -> None:
@@ -55,35 +58,47 @@ class Run:
 
     def evaluation_due(self) -> bool:
         """Before the first step, at each interval and at the end, once each, over all attempts."""
+        if not self.dataset.holdout and not self.spec.evaluation.probes:
+            return False
         every = self.spec.evaluation.every_steps or self.plan.steps_per_epoch
         due = self.position.step % every == 0 or self.position.step == self.plan.steps
-        return due and all(one["step"] != self.position.step for one in self.metrics("evaluated"))
+        return due and self.position.measured < self.position.step
 
     def evaluate(self) -> None:
-        """Measure on the held-out rows and answer the probes; both are part of the record."""
+        """Measure on the held-out rows and answer the probes; both are part of the record once all is done."""
         step = self.position.step
-        if not self.dataset.holdout and not self.spec.evaluation.probes:
-            return
         self.emit(Phase(name="evaluating"))
-        if self.dataset.holdout:
-            found = evaluate(
-                self.model, self.dataset.holdout, step=step, budget=self.position.budget, should_stop=self.should_stop
-            )
-            if found is None:
-                self.stop()
-            else:
-                self.record("evaluated", found)
+        found = self._measured() if self.dataset.holdout else None
         for prompt in self.spec.evaluation.probes:
             if self.should_stop():
                 self.stop()
             self.emit(answer(self.model, self.renderer, prompt, step=step))
+        if found:
+            self.record("evaluated", found)
+        self.position.measured = step
         if step < self.plan.steps:
             self.emit(Phase(name="training"))
+
+    def _measured(self) -> Evaluated:
+        rows, position = self.dataset.holdout, self.position
+        return evaluate(self.model, rows, step=position.step, budget=position.budget, before_pass=self._before_pass)
+
+    def _before_pass(self, number: int, of: int) -> None:
+        if self.should_stop():
+            self.stop()
+        self.sign_of_life(f"Evaluating: pass {number} of {of}")
+
+    def sign_of_life(self, doing: str) -> None:
+        """Say what goes on where nothing was said for a minute: silence is taken for a standstill."""
+        if time.monotonic() - self.spoke_at > SILENCE_SECONDS:
+            self.emit(Log(text=doing))
+            self.spoke_at = time.monotonic()
 
     def record(self, kind: str, event: Any) -> None:
         """Emit an event and keep it with the adapter's metrics."""
         self.position.metrics.append({"kind": kind, **event.__dict__})
         self.emit(event)
+        self.spoke_at = time.monotonic()
 
     def metrics(self, kind: str) -> list[dict[str, Any]]:
         return [one for one in self.position.metrics if one["kind"] == kind]
@@ -110,21 +125,22 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     if problems := spec.issues():
         raise TrainerError("user_config", " ".join(f"{one.path}: {one.problem}" for one in problems), problems[0].fix)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = find_checkpoint(resume, emit) if resume else None
-    started = started_at(checkpoint) if checkpoint else datetime.now()
-    emit(Phase(name="loading"))
-    base = _find_base(spec, out, emit)
+    checkpoint = find_checkpoint(resume, spec, emit) if resume else None
+    earlier = read_position(checkpoint) if checkpoint else None
+    position = earlier or Position(started=datetime.now().isoformat())
     emit(Phase(name="preparing"))
-    renderer = Renderer.load(base, moment=started)
+    base = _find_base(spec, out, emit)
+    renderer = Renderer.load(base, moment=datetime.fromisoformat(position.started))
     dataset = load_dataset(spec, renderer, emit)
-    if should_stop():
-        raise Stopped
+    _stop_early(should_stop)
     plan = Plan(dataset.train, spec)
-    model = load_adapted(spec, base, emit)
+    emit(Phase(name="loading"))
+    model = load_adapted(spec, base, emit, unpacked=earlier.unpacked if earlier else None)
+    position.unpacked = model.unpacked
+    _stop_early(should_stop)
     optimizer = MasterAdamW(model.lora, spec.optim)
     give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
-    position = Position(started=started.isoformat())
     if checkpoint:
         position = load_checkpoint(checkpoint, inputs, optimizer)
     facts, device = inspect_folder(base), model.device
@@ -142,7 +158,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
         model=model,
         optimizer=optimizer,
         inputs=inputs,
-        checkpoints=Checkpoints(out / "checkpoints", inputs, emit),
+        checkpoints=Checkpoints(out / "checkpoints", inputs, emit, resumed=position.step),
         position=position,
     )
     _say_what_learns(run, of=int(facts["parameters"]))
@@ -160,6 +176,12 @@ def _say_what_learns(run: Run, *, of: int) -> None:
         run.emit(Log(text=f"Going on after step {run.position.step:,}"))
 
 
+def _stop_early(should_stop: Callable[[], bool]) -> None:
+    """Before the first step there is nothing to keep."""
+    if should_stop():
+        raise Stopped
+
+
 def _find_base(spec: TrainSpec, out: Path, emit: Emit) -> Path:
     folder = Path(spec.model.base)
     if folder.is_dir():
@@ -172,17 +194,18 @@ def _find_base(spec: TrainSpec, out: Path, emit: Emit) -> Path:
 
 
 def fingerprint(base: Path) -> str:
-    """A hash that tells base models apart: config, tokenizer and template whole, of the weights size and both ends."""
+    """A hash that tells base models apart: config, tokenizer, template, and pieces from all over the weights."""
     found = hashlib.sha256()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (base / name).is_file():
             found.update(hashlib.sha256((base / name).read_bytes()).digest())
     for file in weight_files(base):
         size = file.stat().st_size
+        found.update(f"{file.name} {size}".encode())
         with file.open("rb") as opened:
-            found.update(f"{file.name} {size}".encode() + opened.read(SAMPLED))
-            opened.seek(max(0, size - SAMPLED))
-            found.update(opened.read(SAMPLED))
+            for piece in range(PIECES):
+                opened.seek(piece * max(0, size - PIECE_BYTES) // (PIECES - 1))
+                found.update(opened.read(PIECE_BYTES))
     return found.hexdigest()
 
 

@@ -40,7 +40,8 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         labels = sum(item.labels for item in window)
         seed_step(spec.optim.seed, step)
         loss = 0.0
-        for batch in micro_batches(window, run.position.budget):
+        passes = micro_batches(window, run.position.budget)
+        for number, batch in enumerate(passes, start=1):
             on_device = batch.to(run.model.device.place)
             share = summed_loss(run.model.hidden(on_device.ids), on_device, run.model.head) / labels
             (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
@@ -49,6 +50,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
             if should_stop():  # half a window is no step: forget it, and keep the last whole one
                 run.optimizer.discard()
                 run.stop()
+            run.sign_of_life(f"Step {step + 1}: pass {number} of {len(passes)} is done")
 
         # -- update
         norm = run.optimizer.norm()

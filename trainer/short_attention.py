@@ -10,6 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "lowrank_short"
+BEYOND_PRODUCTS = ("s_aux", "softcap", "position_bias")  # what some families add, and neither kernel here knows
 LONGEST = 512  # measured: a quarter of the fused kernel's time at 128 tokens, 0.6 at 512, 1.1 at 700
 
 
@@ -62,6 +63,8 @@ def _attend(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """transformers' attention interface. All but plain causal attention over short rows goes to torch's kernel."""
+    if left_out := [name for name in BEYOND_PRODUCTS if options.get(name) is not None]:
+        raise NotImplementedError(f"attention with {left_out[0]}")
     plain = attention_mask is None and query.shape[2] == key.shape[2] and not options.get("dropout")
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal

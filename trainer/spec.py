@@ -175,7 +175,11 @@ class TrainSpec:
         found: list[Issue] = []
         for name, part in PARTS.items():
             for item in dataclasses.fields(part):
-                found += _limit_issues(f"{name}.{item.name}", getattr(getattr(self, name), item.name), option_of(item))
+                path, value = f"{name}.{item.name}", getattr(getattr(self, name), item.name)
+                words = choices_of(part, item.name)
+                if words and value not in words:
+                    found.append(Issue(path, f"{value!r:.80} is no choice here.", f"Choose one of {', '.join(words)}."))
+                found += _limit_issues(path, value, option_of(item))
         return found + self._combination_issues()
 
     def _combination_issues(self) -> list[Issue]:

@@ -96,7 +96,9 @@ def test_it_renders_as_its_base_does(training: Training, adapter: Path) -> None:
 
 def test_weights_that_are_no_numbers_are_never_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN weights can come with finite losses, so only looking at them finds it."""
-    spec = make_spec(make_tiny_base(tmp_path / "base"), make_rows(tmp_path), optim={"max_steps": 1})
+    spec = make_spec(
+        make_tiny_base(tmp_path / "base"), make_rows(tmp_path), data={"holdout": 0.0}, optim={"max_steps": 1}
+    )
     monkeypatch.setattr("trainer.sft.learning_rate_at", lambda step, of, spec: float("nan"))
     with pytest.raises(TrainerError, match="not finite") as caught:
         Training(spec, tmp_path / "out").run(emit=None)

@@ -1,7 +1,9 @@
 """Checkpoints: a resumed run is the same run, and nothing half, damaged or foreign is ever gone on from."""
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.checkpoint import MANIFEST, Checkpoints, Inputs, Position, find_checkpoint
 from trainer.errors import Stopped, TrainerError
-from trainer.events import Checkpoint, Evaluated, Finished, Log, Progress
+from trainer.events import Checkpoint, Evaluated, Event, Finished, Log, Progress, Sample
 from trainer.manifest import verify
 from trainer.optimizer import MasterAdamW
+from trainer.sft import train
 from trainer.spec import OptimSpec, TrainSpec
 
 
@@ -110,12 +113,26 @@ def test_the_newest_sound_checkpoint_is_taken(whole: Training, tmp_path: Path) -
     (folder / "step-000008" / MANIFEST).unlink()
     (folder / ".tmp-abc").mkdir()
     said: list[Log] = []
-    assert find_checkpoint(folder, said.append) == folder / "step-000005"  # type: ignore[arg-type]
+    assert find_checkpoint(folder, whole.spec, said.append) == folder / "step-000005"  # type: ignore[arg-type]
     assert [one.text.split()[0] for one in said] == ["step-000008", "step-000007", "step-000006"]
     for step in (6, 7, 8):
         with pytest.raises(TrainerError, match="is damaged") as caught:
-            find_checkpoint(folder / f"step-{step:06d}", print)
+            find_checkpoint(folder / f"step-{step:06d}", whole.spec, print)
         assert caught.value.code == "input_changed"
+
+
+def test_the_furthest_sound_checkpoint_of_any_run_is_taken(whole: Training, tmp_path: Path) -> None:
+    """All of the newest run's are damaged, so an older run's is gone on from."""
+    good = stopped_at(5, whole.spec, tmp_path / "a1").of(Checkpoint)[-1]
+    for step in (3, 4):
+        shutil.copytree(tmp_path / "a1" / good.folder, tmp_path / "a1" / "checkpoints" / f"step-{step:06d}")
+    for step in (6, 10):
+        shutil.copytree(tmp_path / "a1" / good.folder, tmp_path / "a2" / "checkpoints" / f"step-{step:06d}")
+        (tmp_path / "a2" / "checkpoints" / f"step-{step:06d}" / "state.json").unlink()
+    (tmp_path / "a3").mkdir()
+    said: list[Log] = []
+    assert find_checkpoint(tmp_path, said.append) == tmp_path / "a1" / good.folder  # type: ignore[arg-type]
+    assert [one.text.split()[0] for one in said] == ["step-000010", "step-000006"]
 
 
 def test_without_a_sound_checkpoint_it_starts_afresh_and_says_so(whole: Training, tmp_path: Path) -> None:
@@ -124,7 +141,7 @@ def test_without_a_sound_checkpoint_it_starts_afresh_and_says_so(whole: Training
     assert training.losses == whole.losses
     assert any("starting from the beginning" in one.text for one in training.of(Log))
     with pytest.raises(TrainerError, match="There is no checkpoint"):
-        find_checkpoint(tmp_path / "nowhere", print)
+        find_checkpoint(tmp_path / "nowhere", whole.spec, print)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +173,62 @@ def test_another_dataset_or_base_is_refused(base: Path, whole: Training, tmp_pat
     other = make_tiny_base(tmp_path / "base", seed=1)
     with pytest.raises(TrainerError, match="base model is not the one"):
         Training(make_run(other, make_rows(tmp_path)), tmp_path / "3").run(resume=tmp_path / "checkpoints")
+
+
+def test_going_on_in_the_same_folder_never_has_less_than_before(
+    whole: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped again at once, or with a disk that is full meanwhile: the checkpoint it came from stays."""
+    stopped_at(5, whole.spec, tmp_path)
+    folder = tmp_path / "checkpoints"
+    kept = sorted(folder.iterdir())
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(Stopped):
+        broken.setattr("trainer.checkpoint.save_file", full)
+        train(whole.spec, out=tmp_path, resume=folder, emit=lambda event: None, should_stop=after(3))
+    assert sorted(folder.iterdir()) == kept
+    training = Training(whole.spec, tmp_path).run(resume=folder)
+    assert training.losses == whole.losses[5:]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_another_runs_checkpoints_in_the_folder_are_passed_over(whole: Training, tmp_path: Path) -> None:
+    stopped_at(9, dataclasses.replace(whole.spec, optim=dataclasses.replace(whole.spec.optim, seed=7)), tmp_path)
+    stopped_at(2, whole.spec, tmp_path)
+    assert Training(whole.spec, tmp_path).run(resume=tmp_path / "checkpoints").losses == whole.losses[2:]
+
+
+def test_values_that_are_new_since_the_checkpoint_have_their_defaults(whole: Training, tmp_path: Path) -> None:
+    stopped_at(4, whole.spec, tmp_path)
+    file = tmp_path / "checkpoints" / "step-000004" / MANIFEST
+    manifest = json.loads(file.read_text())
+    del manifest["spec"]["optim"]["weight_decay"]
+    file.write_text(json.dumps(manifest))
+    assert Training(whole.spec, tmp_path).run(resume=tmp_path / "checkpoints").losses == whole.losses[4:]
+
+
+def test_probes_are_answered_again_when_a_stop_fell_between_them(base: Path, rows: Path, tmp_path: Path) -> None:
+    spec = make_run(base, rows, evaluation={"every_steps": 2, "probes": ["What is a cat?", "What is a dog?"]})
+    seen: list[Event] = []
+
+    def stop() -> bool:
+        return any(isinstance(one, Sample) and one.step == 2 for one in seen)
+
+    with pytest.raises(Stopped):
+        train(spec, out=tmp_path, resume=None, emit=seen.append, should_stop=stop)
+    seen.clear()
+    training = Training(spec, tmp_path).run(resume=tmp_path / "checkpoints")
+    assert [one.prompt for one in training.of(Sample) if one.step == 2] == list(spec.evaluation.probes)
+    assert [one.step for one in training.measured] == [2, 4, 6, 8, 10, 12]
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """A wish to stop that is there from the call with this number on."""
+    left = iter(range(calls))
+    return lambda: next(left, None) is None
 
 
 def test_other_paths_and_another_cut_are_welcome(base: Path, tmp_path: Path) -> None:

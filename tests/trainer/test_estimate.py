@@ -96,7 +96,7 @@ def test_activations_are_what_autograd_keeps(tmp_path: Path, checkpointing: bool
         causal = LlamaForCausalLM(config).to(torch.bfloat16).requires_grad_(requires_grad=False)
         device = Device(torch.device("cpu"), torch.bfloat16)
         spec = make(optim={"gradient_checkpointing": checkpointing})
-        model = adapt(causal, spec.lora, device, spec=spec)
+        model = adapt(causal, spec, device)
         found.append(kept_bytes(model, torch.arange(32).repeat(1, 8)))
     facts = {**inspect_facts(64, 192, 4, 2), "layers": 2}
     expected = activation_bytes_per_token(spec, facts)

@@ -94,7 +94,7 @@ def test_padding_changes_no_row(base: Path, rows: Path) -> None:
         of_all = summed_loss(model.hidden(together.ids), together, model.head)
         of_each = sum(summed_loss(model.hidden(one.ids), one, model.head) for one in alone)
     torch.testing.assert_close(of_all, of_each, rtol=1e-5, atol=1e-5)
-    assert together.tokens == sum(item.length for item in items) < together.ids.numel()
+    assert sum(item.length for item in items) < together.ids.numel()
 
 
 @pytest.mark.parametrize("softcap", [0.0, 3.0])
@@ -168,7 +168,7 @@ def test_events_tell_the_whole_story(base: Path, rows: Path, tmp_path: Path) -> 
     assert last.loss < training.measured[0].loss and last.perplexity == pytest.approx(math.exp(last.loss))
     assert 0 <= last.accuracy <= 1 and last.rows == 2
     names = [one.name for one in training.of(Phase)]
-    assert names[:3] == ["loading", "preparing", "training"] and names[-1] == "saving"
+    assert names[:3] == ["preparing", "loading", "training"] and names[-1] == "saving"
     facts = training.of(Finished)[0].facts
     assert facts["steps"] == 5 and facts["trained_tokens"] == steps[-1].trained_tokens
     assert facts["evaluation_loss"] == last.loss
@@ -205,7 +205,7 @@ def test_real_nf4_runs_and_learns_on_a_cpu(base: Path, rows: Path, tmp_path: Pat
     """bitsandbytes itself, with the weights left packed: the layers are 4-bit ones all the way."""
     spec = make_spec(base, rows, model={"quantization": "nf4", "dtype": "auto"})
     device = Device(torch.device("cpu"), find_device("auto").dtype)
-    model = adapt(load_base(base, spec.model, device), spec.lora, device, spec=spec)
+    model = adapt(load_base(base, spec.model, device), spec, device)
     packed = quantized_layers(model.peft)
     assert len(packed) == 14 and all(one.weight.dtype == torch.uint8 for one in packed.values())
     assert all(one.weight.quant_state.nested for one in packed.values())  # double quantisation
@@ -233,8 +233,7 @@ def test_unpacked_weights_are_the_quantised_ones(base: Path, quantization: str) 
         unpack(causal, torch.float32)
         unpacked, full = causal(ids).logits, plain(ids).logits
     assert not quantized_layers(causal)
-    difference = (unpacked - packed).abs().max()
-    assert difference <= (1e-5 if quantization == "nf4" else 0.15) < (full - packed).abs().max() * 10
+    assert (unpacked - packed).abs().max() <= 1e-5 < (full - packed).abs().max() / 100
 
 
 def test_gradient_checkpointing_changes_no_gradient(base: Path, rows: Path) -> None:

@@ -50,6 +50,13 @@ def test_everything_else_goes_to_torch() -> None:
     query, key, value = make_heads(9)
     newest, _ = _attend(module, query[:, :, -1:], key, value, None)
     torch.testing.assert_close(newest, reference(query, key, value, None)[:, -1:], rtol=1e-4, atol=1e-5)
-    mask = torch.ones(9, 9, dtype=torch.bool).tril(1).tril()
-    masked, _ = _attend(module, query, key, value, mask[None, None])
-    torch.testing.assert_close(masked, reference(query, key, value, None), rtol=1e-4, atol=1e-5)
+    near = torch.ones(9, 9, dtype=torch.bool).tril().triu(-2)  # a sliding window of three
+    masked, _ = _attend(module, query, key, value, near[None, None])
+    expected = nn.functional.scaled_dot_product_attention(query, key, value, near, enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(masked, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_neither_kernel_knows_is_refused() -> None:
+    query, key, value = make_heads(9)
+    with pytest.raises(NotImplementedError, match="s_aux"):
+        _attend(nn.Module(), query, key, value, None, s_aux=torch.zeros(4))

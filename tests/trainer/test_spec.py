@@ -7,11 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.presets import PRESET_NAMES, preset
-from trainer.spec import PARTS, ModelSpec, SpecError, TrainSpec, choices_of, option_of
+from trainer.spec import PARTS, ModelSpec, OptimSpec, SpecError, TrainSpec, choices_of, option_of
 
 
 def make_spec(**parts: dict[str, object]) -> TrainSpec:
     return TrainSpec.from_dict({"model": {"base": "b"}, "data": {"path": "d"}, **parts})
+
+
+def test_a_word_that_is_no_choice_is_an_issue_however_it_came_there() -> None:
+    odd = dataclasses.replace(TrainSpec(), optim=OptimSpec(schedule="polynomial"))  # type: ignore[arg-type]
+    assert [one.path for one in odd.issues() if one.path.startswith("optim")] == ["optim.schedule"]
 
 
 def test_yaml_and_plain_data_read_back_equal() -> None:

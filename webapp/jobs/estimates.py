@@ -1,19 +1,24 @@
 """What a job will take, shown before it is queued: the trainer's estimate for this base, these rows, these machines."""
 
+import json
+import logging
 from dataclasses import dataclass
 
 from django.core.cache import cache
 
 from trainer.errors import TrainerError
-from trainer.estimate import Estimate, estimate
-from trainer.formats import read_rows
+from trainer.estimate import Estimate, Place, estimate
+from trainer.formats import Row, read_rows
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 from webapp.adapters.models import BaseModel
 from webapp.datasets.models import DatasetVersion
 from webapp.jobs.models import Job, JobStatus, Worker
 
+logger = logging.getLogger(__name__)
+
 SAMPLE_ROWS = 64
+SAMPLE_CHARACTERS = 1_000_000  # tokenised in about a second
 CHARACTERS_PER_TOKEN = 4
 TIGHT = 0.6  # of the machine's memory
 
@@ -62,7 +67,7 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
             rows=version.row_count,
             tokens=tokens_in(version, base),
             tokens_per_second=_speed(base),
-            device="cpu" if on_cpu else "cuda",
+            on=Place("cpu" if on_cpu else "cuda", machine.memory_bytes if machine else 0),
         )
     except (KeyError, TypeError, ValueError):  # facts of an unusual model
         return None
@@ -80,21 +85,39 @@ def tokens_in(version: DatasetVersion, base: BaseModel) -> int:
 
 
 def _count(version: DatasetVersion, base: BaseModel) -> int:
-    try:
-        renderer = Renderer.load(base.folder)
-        rows = read_rows(version.rows_path, 0, SAMPLE_ROWS)
-        lengths = [len(renderer.example(row.messages, tools=row.tools).ids) for row in rows]
-    except (
-        TrainerError,
-        OSError,
-        ValueError,
-        KeyError,
-    ):  # a base without a template, rows it cannot show: characters will do
-        lengths = []
-    if not lengths:
+    rows = _first_rows(version)
+    if not rows:
         typical = int(version.report.get("statistics", {}).get("characters", {}).get("p50", 0))
         return version.row_count * max(1, typical // CHARACTERS_PER_TOKEN)
-    return version.row_count * sum(lengths) // len(lengths)
+    sizes = [_characters(row) for row in rows]
+    return round(version.row_count * sum(sizes) / len(rows) * _tokens_per_character(rows, sizes, base))
+
+
+def _first_rows(version: DatasetVersion) -> list[Row]:
+    try:
+        return read_rows(version.rows_path, 0, SAMPLE_ROWS)
+    except (OSError, ValueError) as error:  # a form must not fail for an estimate
+        logger.warning("rows of %s cannot be read: %s", version, error)
+        return []
+
+
+def _characters(row: Row) -> int:
+    return len(json.dumps([row.messages, row.tools], ensure_ascii=False))
+
+
+def _tokens_per_character(rows: list[Row], sizes: list[int], base: BaseModel) -> float:
+    """Of the first rows, as far as they are read in a moment: a row may have millions of characters."""
+    read = tokens = 0
+    try:
+        renderer = Renderer.load(base.folder)
+        for row, size in zip(rows, sizes, strict=True):
+            if read + size <= SAMPLE_CHARACTERS:
+                tokens += len(renderer.example(row.messages, tools=row.tools).ids)
+                read += size
+    except (TrainerError, OSError, ValueError, KeyError) as error:  # a base without a template, rows it cannot show
+        logger.info("tokens on %s are guessed: %s", base, error)
+        return 1 / CHARACTERS_PER_TOKEN
+    return tokens / read if read else 1 / CHARACTERS_PER_TOKEN
 
 
 def _speed(base: BaseModel) -> float | None:
