@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.test import AsyncClient
+from django.urls import reverse
 
 from tests.cast import Cast
-from tests.make import make_conversation, make_turn
+from tests.make import make_conversation, make_job, make_turn
+from webapp.accounts.models import User
 from webapp.adapters.models import BaseModel
 from webapp.chat import live, wire
 from webapp.chat.live import turn_events
 from webapp.chat.models import Completion, CompletionStatus, Turn
 from webapp.common import streams
+from webapp.jobs import following
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("live_streams")]
 Parsed = tuple[str, str, dict[str, Any]]
@@ -136,6 +140,36 @@ async def test_who_loses_access_loses_the_stream(cast: Cast, turn: Turn, monkeyp
     relay(turn, wire.delta(answer.pk, 4, " secret"))
     assert [name for _, name, _ in await read(events, until="gone")] == ["gone"]
     assert [name for _, name, _ in await read(turn_events(cast.charlie, turn), until="gone")] == ["gone"]
+
+
+@pytest.mark.parametrize("loss", ["leaves the team", "is deactivated"])
+async def test_a_quiet_stream_ends_soon_after_the_access(cast: Cast, turn: Turn, loss: str) -> None:
+    """Nothing is written meanwhile, and no time is shortened."""
+    events = turn_events(await User.objects.aget(pk=cast.alice.pk), turn)
+    assert await anext(events)  # it runs
+    if loss == "leaves the team":
+        await cast.team.memberships.filter(user=cast.alice).adelete()
+    else:
+        await User.objects.filter(pk=cast.alice.pk).aupdate(is_active=False)
+    assert [name for _, name, _ in await read(events, until="gone", seconds=5)] == ["gone"]
+
+
+def test_access_is_looked_at_within_a_minute() -> None:
+    """However much comes, and with a Redis that is there and silent."""
+    for period in (live.LOOK_SECONDS, following.LOOK_ANYWAY_SECONDS):
+        assert period + streams.STUCK_SECONDS + 2 < 60
+
+
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("", 200)])
+async def test_pages_of_other_sites_get_no_stream(cast: Cast, turn: Turn, site: str, status: int) -> None:
+    client = AsyncClient()
+    await client.aforce_login(cast.alice)
+    headers = {"Sec-Fetch-Site": site} if site else {}
+    for address in (
+        reverse("turn_stream", args=[turn.pk]),
+        reverse("job_events", args=[(await sync_to_async(make_job)(cast.team)).pk]),
+    ):
+        assert (await client.get(address, headers=headers)).status_code == status
 
 
 async def test_text_cannot_break_out_of_its_event(cast: Cast, turn: Turn) -> None:

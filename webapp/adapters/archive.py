@@ -2,7 +2,7 @@
 
 import asyncio
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 from django.utils.text import slugify
@@ -61,7 +61,7 @@ def zip_pieces(folder: Path, top: str) -> Iterator[bytes]:
     yield outbox.take()
 
 
-async def in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def in_threads(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Read the disk beside the event loop. An async server would collect a plain iterator before sending anything."""
     while piece := await asyncio.to_thread(next, pieces, b""):
         yield piece

@@ -24,7 +24,9 @@ EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")  # as Redis makes them
 def _look(user: User, turn_id: UUID) -> list[Completion] | None:
     """The turn's answers as this user may see them now; None when they may not, or it is gone."""
     try:
-        if not user.is_active or not Turn.objects.visible_to(user).filter(pk=turn_id).exists():
+        # Asked anew in the database: what `user` says is as old as the stream.
+        seen = Turn.objects.visible_to(user).filter(pk=turn_id, conversation__created_by__is_active=True)
+        if not seen.exists():
             return None
         return list(Completion.objects.filter(turn_id=turn_id))
     finally:

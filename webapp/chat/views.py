@@ -119,7 +119,7 @@ def turn_stop(request: TeamRequest, pk: UUID) -> HttpResponse:
 @require_GET
 def turn_stream(request: TeamRequest, pk: UUID) -> HttpResponseBase:
     turn = get_visible(Turn.objects.visible_to(request.user), pk)
-    return sse_response(turn_events(request.user, turn, after=request.headers.get("Last-Event-ID", "")))
+    return sse_response(request, turn_events(request.user, turn, after=request.headers.get("Last-Event-ID", "")))
 
 
 def _refuse(request: TeamRequest, found: Conversation, message: MessageForm) -> HttpResponse:

@@ -1,14 +1,17 @@
 """HTTP pieces that every app shares: Server-Sent Events and attachments."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import PermissionDenied
 from django.db import connections
-from django.http import StreamingHttpResponse
+from django.http import HttpRequest, StreamingHttpResponse
 from django.utils.http import content_disposition_header
+
+Piece = TypeVar("Piece", str, bytes)
 
 STREAM_SECONDS = 240  # a stream ends by itself and the browser resumes with Last-Event-ID; deploys never wait for it
 
@@ -22,30 +25,35 @@ def sse(event: str, data: dict[str, Any], *, event_id: str | int = "") -> str:
 KEEP_ALIVE = ": keep-alive\n\n"
 
 
-def sse_response(events: AsyncGenerator[str, None]) -> StreamingHttpResponse:
-    """The one place that makes an event stream. `events` must be an async generator: a sync one would be buffered."""
+def sse_response(request: HttpRequest, events: AsyncGenerator[str, None]) -> StreamingHttpResponse:
+    """The one place that makes an event stream. `events` must be an async generator: a sync one would be buffered.
+
+    Raises PermissionDenied when the page of another site asks: it could hold as many streams as it likes.
+    """
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        raise PermissionDenied
     response = StreamingHttpResponse(_without_connection(events), content_type="text/event-stream")
     response["Cache-Control"] = "private, no-store"
     response["X-Accel-Buffering"] = "no"  # nginx would hold events back
     return response
 
 
-def attachment_response(pieces: AsyncIterator[bytes], *, name: str, content_type: str) -> StreamingHttpResponse:
+def attachment_response(pieces: AsyncGenerator[bytes, None], *, name: str, content_type: str) -> StreamingHttpResponse:
     """A download that is made while it is sent; the browser saves it and never shows it as a page of ours."""
-    response = StreamingHttpResponse(pieces, content_type=content_type)
+    response = StreamingHttpResponse(_without_connection(pieces), content_type=content_type)
     response["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=name) or "attachment"
     response["Cache-Control"] = "private, no-store"
     response["X-Accel-Buffering"] = "no"
     return response
 
 
-async def _without_connection(events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-    """The same events. First the connection on which middleware and view looked up the reader is given back: the
+async def _without_connection(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+    """The same pieces. First the connection on which middleware and view looked up the reader is given back: the
     request lives as long as the stream, and hundreds of them would each hold one."""
     await sync_to_async(release_connections)()
-    async with aclosing(events):
-        async for event in events:
-            yield event
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield piece
 
 
 def release_connections() -> None:

@@ -10,8 +10,6 @@ from typing import Any, cast
 import redis
 import redis.asyncio
 from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from webapp.common.cache import AWAY_SECONDS
 
@@ -31,13 +29,8 @@ class _Client(redis.Redis):
 
 @cache
 def _client() -> _Client:
-    # Once more at once for a connection that broke while it was idle. redis-py's own retries would wait for seconds.
-    once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-    limits: dict[str, Any] = {
-        "socket_timeout": ANSWER_SECONDS,
-        "socket_connect_timeout": ANSWER_SECONDS,
-        "retry": once_more,
-    }
+    # Without redis-py's retries, which wait for seconds. A connection that broke while it was idle is made anew anyway.
+    limits: dict[str, Any] = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS, "retry": None}
     return cast(_Client, _Client.from_url(settings.CACHE_URL, decode_responses=True, **limits))
 
 

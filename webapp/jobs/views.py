@@ -112,7 +112,7 @@ async def job_events(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     after = _number(request.headers.get("Last-Event-ID") or request.GET.get("after"))
     if await alook(user_id, pk, after) is None:
         raise Http404
-    return sse_response(follow_job(user_id, pk, after))
+    return sse_response(request, follow_job(user_id, pk, after))
 
 
 @login_required
