@@ -1,14 +1,17 @@
 """Asking: one queued completion per target, of models that the person may use now."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.conf import settings
 from kombu import Connection
+from kombu.pools import producers
 
 from tests.cast import Cast
 from tests.make import make_adapter, make_base, make_share, make_turn
 from webapp.adapters.models import BaseModel, BaseStatus
+from webapp.celery import app
 from webapp.chat import lifecycle, services, tasks
 from webapp.chat.models import Completion, Conversation, Turn
 from webapp.chat.sampling import Sampling
@@ -106,14 +109,19 @@ def test_the_next_question_waits_for_the_answers(cast: Cast, both: Targets) -> N
 
 def test_a_question_that_cannot_be_asked_leaves_no_conversation(cast: Cast, both: Targets) -> None:
     with pytest.raises(UserError):
-        services.start_with_question(user=cast.alice, team=cast.team, targets=both, message="cat " * 2000)
+        services.start_with_question(
+            user=cast.alice, team=cast.team, targets=both, message="cat " * 2000, form_key=uuid4()
+        )
     assert not Conversation.objects.exists()
 
 
-def test_a_broker_that_is_away_loses_only_the_doorbell(cast: Cast, both: Targets) -> None:
+def test_a_broker_that_is_away_loses_only_the_doorbell(
+    cast: Cast, both: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
     turn = ask(cast, start(cast, both))
     with Connection("redis://127.0.0.1:1/0", transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS) as away:
-        tasks.ring(turn.pk, connection=away)
+        monkeypatch.setattr(app.amqp, "_producer_pool", producers[away])
+        assert not tasks.ring(turn.pk)
     assert lifecycle.waiting_turns() == [turn.pk]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.urls import reverse
@@ -21,6 +22,12 @@ def conversation(cast: Cast, base: BaseModel) -> Conversation:
     return make_conversation(cast.team, cast.alice, base, sampling=Sampling(max_tokens=64).to_dict())
 
 
+def form_key(page: Any) -> str:
+    found = re.search(r'name="form_key" value="([^"]+)"', page.content.decode())
+    assert found
+    return found[1]
+
+
 def chosen(page: Any) -> set[str]:
     return set(re.findall(r'name="target" value="([^"]+)" checked', page.content.decode()))
 
@@ -36,6 +43,37 @@ def test_a_first_question_makes_the_conversation(cast: Cast, base: BaseModel) ->
     page = cast.client("vera").get(answer.headers["Location"]).content.decode()
     assert page.count("data-answer=") == 2
     assert reverse("turn_stream", args=[Turn.objects.get().pk]) in page
+
+
+def test_a_form_sent_twice_begins_one_conversation(cast: Cast, base: BaseModel) -> None:
+    alice = cast.client("alice")
+    form = FIELDS | {"target": f"base:{base.pk}", "form_key": form_key(alice.get(reverse("chat")))}
+    first, second = (alice.post(reverse("chat"), form).headers["Location"] for _ in range(2))
+    assert first == second
+    assert Conversation.objects.count() == Turn.objects.count() == Completion.objects.count() == 1
+
+
+def test_another_question_from_the_same_page_begins_another(cast: Cast, base: BaseModel) -> None:
+    alice = cast.client("alice")
+    form = FIELDS | {"target": f"base:{base.pk}", "form_key": form_key(alice.get(reverse("chat")))}
+    first = alice.post(reverse("chat"), form).headers["Location"]
+    second = alice.post(reverse("chat"), form | {"message": "Another"}).headers["Location"]
+    assert first != second
+    assert sorted(Turn.objects.values_list("message", flat=True)) == ["Another", "Hello"]
+
+
+def test_somebody_elses_key_leads_to_no_foreign_conversation(cast: Cast, base: BaseModel) -> None:
+    form = FIELDS | {"target": f"base:{base.pk}", "form_key": str(uuid4())}
+    places = {cast.client(who).post(reverse("chat"), form).headers["Location"] for who in ("alice", "bob")}
+    assert len(places) == 2
+    assert set(Conversation.objects.values_list("created_by", flat=True)) == {cast.alice.pk, cast.bob.pk}
+
+
+def test_a_page_with_an_error_keeps_its_key(cast: Cast, base: BaseModel) -> None:
+    form = FIELDS | {"target": f"base:{base.pk}", "form_key": str(uuid4()), "message": " "}
+    refused = cast.client("alice").post(reverse("chat"), form)
+    assert refused.status_code == 400
+    assert form_key(refused) == form["form_key"]
 
 
 def test_a_deep_link_chooses_the_models(cast: Cast, base: BaseModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID, uuid4
 
 from django import forms
 
@@ -26,6 +27,15 @@ class MessageForm(forms.Form):
         error_messages={"required": CATALOGUE["empty_message"].text},
         widget=forms.Textarea(attrs={"rows": 2, "placeholder": "Ask something", "autofocus": True}),
     )
+
+
+class BeginForm(MessageForm):
+    """The first question, and a key that is new for every page: sent twice it begins one conversation."""
+
+    form_key = forms.UUIDField(required=False, widget=forms.HiddenInput(attrs={"autocomplete": "off"}), initial=uuid4)
+
+    def clean_form_key(self) -> UUID:
+        return self.cleaned_data["form_key"] or uuid4()
 
 
 class SettingsForm(forms.Form):

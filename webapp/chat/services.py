@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from webapp.accounts.models import Team, User
 from webapp.chat import lifecycle, prompts, tasks
@@ -17,10 +19,18 @@ TITLE_LENGTH = 80
 
 
 def start_conversation(
-    *, user: User, team: Team, targets: Targets, system_prompt: str = "", sampling: Sampling | None = None
+    *,
+    user: User,
+    team: Team,
+    targets: Targets,
+    system_prompt: str = "",
+    sampling: Sampling | None = None,
+    key: UUID | None = None,
 ) -> Conversation:
+    """A conversation without a question. `key`, when given, becomes its id; raises IntegrityError when it is taken."""
     targets.require_usable(user)
     return Conversation.objects.create(
+        id=key or uuid4(),
         team=team,
         created_by=user,
         base_model=targets.base_model,
@@ -69,19 +79,17 @@ def ask(*, user: User, conversation: Conversation, message: str) -> Turn:
 
 
 @transaction.atomic
-def start_with_question(
-    *,
-    user: User,
-    team: Team,
-    targets: Targets,
-    message: str,
-    system_prompt: str = "",
-    sampling: Sampling | None = None,
-) -> Conversation:
-    """A conversation with its first question, or neither."""
-    conversation = start_conversation(
-        user=user, team=team, targets=targets, system_prompt=system_prompt, sampling=sampling
-    )
+def start_with_question(*, user: User, message: str, form_key: UUID, **asked: Any) -> Conversation:
+    """A conversation with its first question, or neither. The same form sent twice gives the one of the first time."""
+    try:
+        with transaction.atomic():
+            conversation = start_conversation(user=user, key=form_key, **asked)
+    except IntegrityError:
+        first = Conversation.objects.visible_to(user).filter(pk=form_key, turns__number=1, turns__message=message)
+        if found := first.first():
+            return found
+        # Another question from the same page: a browser that goes back shows the form as it was.
+        conversation = start_conversation(user=user, **asked)
     ask(user=user, conversation=conversation, message=message)
     return conversation
 

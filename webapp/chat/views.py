@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from webapp.accounts.access import TeamRequest, get_visible
 from webapp.chat import services
-from webapp.chat.forms import MessageForm, SettingsForm, initial_values, linked_keys, target_keys
+from webapp.chat.forms import BeginForm, MessageForm, SettingsForm, initial_values, linked_keys, target_keys
 from webapp.chat.live import turn_events
 from webapp.chat.models import Conversation, Turn
 from webapp.chat.sampling import Sampling
@@ -32,11 +32,11 @@ def chat(request: TeamRequest) -> HttpResponse:
     form = SettingsForm(user=request.user)
     linked = linked_keys(request.GET.getlist("adapter"), request.GET.getlist("base"), form)
     form.initial = {**initial_values(Sampling()), "target": linked}
-    return render(request, "chat/new.html", _frame(request) | {"form": form, "message_form": MessageForm()})
+    return render(request, "chat/new.html", _frame(request) | {"form": form, "message_form": BeginForm()})
 
 
 def _begin(request: TeamRequest) -> HttpResponse:
-    form, message = SettingsForm(request.POST, user=request.user), MessageForm(request.POST)
+    form, message = SettingsForm(request.POST, user=request.user), BeginForm(request.POST)
     ctx = _frame(request) | {"form": form, "message_form": message}
     if not (form.is_valid() & message.is_valid()):
         return render(request, "chat/new.html", ctx, status=400)
@@ -48,6 +48,7 @@ def _begin(request: TeamRequest) -> HttpResponse:
             message=message.cleaned_data["message"],
             system_prompt=form.cleaned_data["system_prompt"],
             sampling=form.sampling,
+            form_key=message.cleaned_data["form_key"],
         )
     except UserError as error:
         return render(request, "chat/new.html", ctx | {"error": error}, status=error.status)
