@@ -1,4 +1,4 @@
-"""Real processes for tests: embedded Valkey, Celery workers, beat and gunicorn over one DATA_DIR, always stopped."""
+"""Real processes for tests: embedded Valkey, workers, scheduler and gunicorn over one DATA_DIR, always stopped."""
 
 import contextlib
 import ctypes
@@ -134,8 +134,8 @@ class Processes:
         assert not self.ended(name), self.log(name)
         return process
 
-    def beat(self) -> "subprocess.Popen[bytes]":
-        return self.start("beat", sys.executable, "-m", "celery", "-A", "webapp", "beat", "-l", "INFO")
+    def scheduler(self) -> "subprocess.Popen[bytes]":
+        return self.start("scheduler", sys.executable, "manage.py", "schedule")
 
     def web(self, port: int) -> str:
         """Gunicorn on a port of 127.0.0.1; returns the address once it answers. CSRF: ask for `localhost`."""

@@ -118,23 +118,12 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {"jobs.work": {"queue": "gpu"}, "chat.*": {"queue": "chat"}}
-# The lease: a worker's sign of life, how long it may be missing, and how often the reaper and the doorbell look.
+# The lease: a worker's sign of life, how long it may be missing, and how often the scheduler looks.
 HEARTBEAT_SECONDS = env.number("HEARTBEAT_SECONDS", default=5.0, lowest=0.1, highest=3600)
 LEASE_SECONDS = env.number("LEASE_SECONDS", default=30.0, lowest=0.1, highest=3600)
 RECONCILE_SECONDS = env.number("RECONCILE_SECONDS", default=5.0, lowest=0.1, highest=3600)
-CELERY_BEAT_SCHEDULE = {
-    "reconcile": {
-        "task": "jobs.reconcile",
-        "schedule": RECONCILE_SECONDS,
-        "options": {"expires": max(RECONCILE_SECONDS, 1.0)},
-    },
-    "reconcile chat": {
-        "task": "chat.reconcile",
-        "schedule": RECONCILE_SECONDS,
-        "options": {"queue": "default", "expires": max(RECONCILE_SECONDS, 1.0)},
-    },
-}
-CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
+# How long a training run may take to write its checkpoint when its worker is asked to go.
+HAND_BACK_SECONDS = env.number("HAND_BACK_SECONDS", default=5.0, lowest=0.1, highest=3600)
 
 # People
 AUTH_USER_MODEL = "accounts.User"
@@ -226,8 +215,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "bitsandbytes": {"level": "ERROR"},  # warns that a faster kernel could be fetched from a hub at run time
-        # One line per task received, sent and done would bury the rest: the reconciler alone rings every few seconds.
-        "celery.beat": {"level": "WARNING"},
+        # One line per task received and done would bury the rest: the scheduler rings every few seconds.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "django.security.DisallowedHost": {"filters": ["without_traceback"]},

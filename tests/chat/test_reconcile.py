@@ -1,5 +1,7 @@
 """Answers whose worker has gone: they fail in words, and what nobody has begun is rung again."""
 
+from uuid import UUID
+
 import pytest
 
 from tests.cast import Cast
@@ -7,7 +9,7 @@ from tests.make import make_conversation, make_turn
 from webapp.adapters.models import BaseModel
 from webapp.chat import lifecycle, tasks
 from webapp.chat.models import Completion, Conversation
-from webapp.chat.reconciling import Silence
+from webapp.chat.reconciling import Answers
 
 
 @pytest.fixture
@@ -15,19 +17,37 @@ def conversation(cast: Cast, base: BaseModel) -> Conversation:
     return make_conversation(cast.team, cast.alice, base)
 
 
+def look_at(answers: Answers, *moments: float) -> None:
+    for now in moments:
+        answers.reconcile(now)
+
+
 def test_a_silent_worker_loses_its_answer_after_the_lease(conversation: Conversation) -> None:
     turn = make_turn(conversation, status="streaming", text="half an ans", beat=7)
-    silence = Silence()
-    assert silence.fail_lost(lease=0.0) == 1
+    answers = Answers()
+    look_at(answers, 0, 10, 20)
+    assert turn.completions.get().status == "streaming"
+    look_at(answers, 30)
     answer = turn.completions.get()
     assert (answer.status, answer.error, answer.text) == ("failed", lifecycle.WORKER_GONE, "half an ans")
 
 
+def test_an_answer_outlives_a_database_that_was_away(conversation: Conversation) -> None:
+    """Nobody could beat meanwhile; the first look after it must not end what lives."""
+    turn = make_turn(conversation, status="streaming", worker="w")
+    answers = Answers()
+    look_at(answers, 0, 5, 45)
+    lifecycle.beat(turn.pk, worker="w")
+    look_at(answers, 50)
+    assert turn.completions.get().status == "streaming"
+
+
 def test_a_beating_worker_keeps_its_answer(conversation: Conversation) -> None:
     turn = make_turn(conversation, status="streaming", worker="w")
-    silence = Silence()
-    assert silence.fail_lost(lease=30) == 0
-    lifecycle.beat(turn.pk, worker="w")
+    answers = Answers()
+    for now in range(0, 100, 10):
+        look_at(answers, now)
+        lifecycle.beat(turn.pk, worker="w")
     assert lifecycle.fail_silent(turn.completions.get().pk, seen_beat=0) is False
     assert turn.completions.get().status == "streaming"
 
@@ -60,9 +80,12 @@ def test_a_turn_is_claimed_once(conversation: Conversation) -> None:
     assert turn.completions.get().worker == "one"
 
 
-def test_waiting_turns_are_rung_again_once_each(conversation: Conversation) -> None:
+def test_waiting_turns_are_rung_for_once_each(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = make_turn(conversation, status="queued")
     Completion.objects.create(turn=waiting, place=1, is_base=True, label="tiny")
     make_turn(conversation)
     assert lifecycle.waiting_turns() == [waiting.pk]
-    assert tasks.requeue_turns() == 1
+    rung: list[UUID] = []
+    monkeypatch.setattr(tasks, "ring", lambda turn_id: bool(rung.append(turn_id)) or True)
+    look_at(Answers(), 0, 5, 10)
+    assert rung == [waiting.pk]

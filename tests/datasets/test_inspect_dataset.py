@@ -1,19 +1,21 @@
 """Inspection by the real child: ready or rejected, within limits, once, and again when its worker was killed."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
+from django.db import OperationalError
 from django.urls import reverse
 
 from tests.cast import Cast
 from trainer.formats import count_rows
 from webapp.datasets import child, lifecycle, services
 from webapp.datasets.inspection import MOST_INSPECTIONS
-from webapp.datasets.models import DatasetVersion, VersionStatus
-from webapp.datasets.reconciling import Silence
-from webapp.datasets.tasks import inspect, requeue_inspections
+from webapp.datasets.models import DatasetVersion
+from webapp.datasets.reconciling import Inspections
+from webapp.datasets.tasks import inspect
 
 GOOD = '{"instruction": "Who are you?", "output": "I am Lowrank."}\n'
 BAD = '{"instruction": "Who are you?"}\n'
@@ -90,13 +92,33 @@ def test_file_that_takes_too_long_is_rejected(cast: Cast, monkeypatch: pytest.Mo
     assert (version.status, version.report["failure"]["text"]) == ("rejected", "Reading the file took too long.")
 
 
-def test_lost_original_is_an_error_people_can_read(cast: Cast) -> None:
+def test_a_fault_of_our_own_ends_the_inspection_and_names_its_log(cast: Cast, caplog: pytest.LogCaptureFixture) -> None:
     version = upload(cast, GOOD)
     version.original_path.unlink()
-    with pytest.raises(FileNotFoundError):  # for the log; the reconciler tries again and then rejects
-        inspect(str(version.pk))
-    DatasetVersion.objects.update(status=VersionStatus.UPLOADED, inspection=MOST_INSPECTIONS)
+    failure = inspected(version).report["failure"]
+    found = re.search(r"on our side \(error (\w{8})\)", failure["text"])
+    assert version.status == "rejected"
+    assert found
+    assert found[1] in caplog.text
+    assert "FileNotFoundError" in caplog.text
+
+
+def test_a_file_that_is_interrupted_too_often_is_rejected(cast: Cast) -> None:
+    version = upload(cast, GOOD)
+    DatasetVersion.objects.update(inspection=MOST_INSPECTIONS)
     assert inspected(version).report["failure"]["text"] == "The inspection was interrupted too often."
+
+
+def test_a_database_that_is_away_ends_no_inspection(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OperationalError("the database is away")
+
+    version = upload(cast, GOOD)
+    monkeypatch.setattr(lifecycle, "accept", away)
+    with pytest.raises(OperationalError):
+        inspect(str(version.pk))
+    version.refresh_from_db()
+    assert version.status == "inspecting", "once it stands still it is begun again"
 
 
 def test_second_ring_does_nothing(cast: Cast) -> None:
@@ -131,11 +153,12 @@ def test_child_stops_when_the_inspection_is_no_longer_ours(cast: Cast) -> None:
 
 def test_silent_inspection_is_given_back(cast: Cast) -> None:
     version = upload(cast, GOOD)
-    number = lifecycle.begin(version.pk)
-    assert number is not None
-    silence = Silence()
-    assert silence.interrupt_lost(lease=0.0) == 1
-    assert requeue_inspections() == 1
+    assert lifecycle.begin(version.pk) == 1
+    inspections = Inspections()
+    for now in (0, 15, 30):
+        inspections.reconcile(now)
+    version.refresh_from_db()
+    assert version.status == "uploaded"
     assert inspected(version).status == "ready"
     assert version.inspection == 2
 
@@ -144,8 +167,18 @@ def test_inspection_that_beats_is_left_alone(cast: Cast) -> None:
     version = upload(cast, GOOD)
     number = lifecycle.begin(version.pk)
     assert number is not None
-    silence = Silence()
-    assert silence.interrupt_lost(lease=60) == 0
-    assert lifecycle.beat(version.pk, number)
+    inspections = Inspections()
+    for now in range(0, 100, 10):
+        inspections.reconcile(now)
+        assert lifecycle.beat(version.pk, number)
     assert not lifecycle.interrupt(version.pk, number, seen_beat=0)
-    assert silence.interrupt_lost(lease=60) == 0
+
+
+def test_inspection_outlives_a_database_that_was_away(cast: Cast) -> None:
+    version = upload(cast, GOOD)
+    number = lifecycle.begin(version.pk)
+    assert number is not None
+    inspections = Inspections()
+    for now in (0, 5, 45):
+        inspections.reconcile(now)
+    assert lifecycle.beat(version.pk, number)

@@ -1,4 +1,4 @@
-"""The reaper: its own clock, a full lease of watching, and one rescue each."""
+"""The reaper: a full lease of watching, and one rescue each."""
 
 import pytest
 
@@ -7,35 +7,7 @@ from tests.make import make_job, make_worker
 from webapp.jobs import lifecycle, reaper
 from webapp.jobs.claiming import claim_next
 from webapp.jobs.models import Attempt, Job, JobStatus, Worker
-from webapp.jobs.reaper import Reaper, Watch
-
-LEASE = 30.0
-
-
-def look_every(watch: Watch[str], counter: int, seconds: "list[float]") -> list[bool]:
-    return ["a" in watch.overdue({"a": counter}, now) for now in seconds]
-
-
-def test_overdue_after_a_lease_of_looking() -> None:
-    assert look_every(Watch(LEASE), 1, [0, 10, 20, 29, 30, 31]) == [False] * 4 + [True] * 2
-
-
-def test_a_counter_that_moves_is_alive() -> None:
-    watch: Watch[str] = Watch(LEASE)
-    assert not any(watch.overdue({"a": counter}, counter * 20.0) for counter in range(10))
-
-
-def test_time_in_which_nobody_looked_counts_for_little() -> None:
-    watch: Watch[str] = Watch(LEASE)
-    assert look_every(watch, 1, [0, 10, 10_000]) == [False] * 3, "the reaper slept, or the database was away"
-    assert look_every(watch, 1, [10_005, 10_010]) == [True, True]
-
-
-def test_what_is_gone_is_forgotten() -> None:
-    watch: Watch[str] = Watch(LEASE)
-    look_every(watch, 1, [0, 15])
-    watch.overdue({}, 20)
-    assert look_every(watch, 1, [21, 35]) == [False, False]
+from webapp.jobs.reaper import Reaper
 
 
 @pytest.fixture
@@ -89,6 +61,21 @@ def test_silent_workers_are_marked_and_stand_up_again(cast: Cast) -> None:
     assert Worker.objects.get().stopped
     beat("worker-1")
     assert not Worker.objects.get().stopped
+
+
+def test_an_attempt_whose_worker_is_gone_keeps_nobody_from_ringing(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row has no worker; in SQL nothing is outside of a list with a NULL in it."""
+    rung: list[float] = []
+    monkeypatch.setattr(reaper, "ring", lambda: rung.append(1))
+    make_job(cast.team)
+    claim_next(make_worker("deleted"))
+    Worker.objects.all().delete()
+    make_job(cast.team)
+    make_worker("idle")
+    watcher = Reaper()
+    watcher.reconcile(0)
+    watcher.reconcile(1)
+    assert len(rung) == 2
 
 
 def test_the_bell_rings_for_waiting_jobs_while_somebody_is_free(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def test_static_files_are_hashed_compressed_and_kept_by_browsers(up: Up) -> None
 
 
 def test_every_line_of_the_log_says_who_speaks(up: Up) -> None:
-    ours = re.compile(r"(web|gpu|chat|default|beat|valkey|lowrank) *│ |  \S|$")
+    ours = re.compile(r"(web|gpu|chat|default|schedule|valkey|lowrank) *│ |  \S|$")
     strange = [line for line in up.log().splitlines() if not ours.match(line)]
     assert strange == []
     assert "\x1b" not in up.log()
@@ -184,7 +184,7 @@ def test_sigterm_stops_in_order_within_15_seconds(up: Up) -> None:
     assert took < 15, up.log()
     assert up.processes.running.pop("up").returncode == 0
     stops = re.findall(r"lowrank │ (stopp\w+.*)", up.log())
-    assert stops == ["stopping web", "stopping default, gpu, chat, beat", "stopping valkey", "stopped"]
+    assert stops == ["stopping web", "stopping default, gpu, chat, schedule", "stopping valkey", "stopped"]
     assert up.left() == []
 
 

@@ -34,11 +34,13 @@ class LostPlace(Exception):
     """Another process runs this fetch now, or the base model is gone."""
 
 
-def fetch_base(base_id: UUID) -> None:
-    """Fetch a base model if nobody does, and say what came of it."""
-    fetch = lifecycle.begin(base_id)
-    if fetch is None:
-        return
+def broken(mark: str) -> str:
+    """What people read when our own code failed."""
+    return f"Fetching failed on our side (error {mark}); the log of the default worker has the cause. Try again."
+
+
+def fetch_base(base_id: UUID, fetch: int) -> None:
+    """Carry through the fetch that was begun, and say what came of it."""
     base = BaseModel.objects.get(pk=base_id)
     try:
         last = _run(base, fetch, _arguments(base))

@@ -1,29 +1,27 @@
-"""Notices fetches whose worker has gone: their beat stands still by this process's own clock."""
+"""The scheduler's look at fetches: what a lost worker held is given back, and what waits is rung for again."""
 
-import time
 from uuid import UUID
 
-from webapp.adapters import lifecycle
+from django.conf import settings
+
+from webapp.adapters import lifecycle, tasks
 from webapp.adapters.models import BaseModel, BaseStatus
+from webapp.common.watch import Bell, Watch
 
 
-class Silence:
-    """Remembers when each counter was seen to move last. Wall clocks of other machines play no part."""
+class Fetches:
+    """One process's watch over all fetches of base models."""
 
     def __init__(self) -> None:
-        self._seen: dict[UUID, tuple[tuple[int, int], float]] = {}
+        self._beats: Watch[tuple[UUID, int]] = Watch(settings.LEASE_SECONDS)
+        self._bell: Bell[UUID] = Bell(tasks.ring)
 
-    def interrupt_lost(self, *, lease: float) -> int:
-        """Give back what has not moved for `lease` seconds; returns how many."""
-        now = time.monotonic()
-        running = BaseModel.objects.filter(status=BaseStatus.FETCHING, fetch_runs=True)
-        pulses = {pk: (number, beat) for pk, number, beat in running.values_list("pk", "fetch", "heartbeat")}
-        for pk, pulse in pulses.items():
-            if pk not in self._seen or self._seen[pk][0] != pulse:
-                self._seen[pk] = (pulse, now)
-        self._seen = {pk: seen for pk, seen in self._seen.items() if pk in pulses}
-        silent = [(pk, pulse) for pk, (pulse, since) in self._seen.items() if now - since >= lease]
-        return sum(lifecycle.interrupt(pk, number, seen_beat=beat) for pk, (number, beat) in silent)
-
-
-silence = Silence()
+    def reconcile(self, now: float) -> None:
+        """One look; `now` is this process's monotonic clock."""
+        fetching = BaseModel.objects.filter(status=BaseStatus.FETCHING)
+        running = fetching.filter(fetch_runs=True).values_list("pk", "fetch", "heartbeat")
+        beats = {(pk, number): beat for pk, number, beat in running}
+        for pk, number in self._beats.overdue(beats, now):
+            lifecycle.interrupt(pk, number, seen_beat=beats[pk, number])
+        waiting = fetching.filter(fetch_runs=False).values_list("pk", flat=True)
+        self._bell.ring_for(list(waiting), now)

@@ -1,37 +1,41 @@
-"""Doors of the default worker: fetch a base model, and ring again for those nobody fetches."""
+"""Doors of the default worker: fetch a base model, and the bell that asks for it."""
 
 import logging
-from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from celery import shared_task
-from django.conf import settings
+from django.db import DatabaseError
 from kombu.exceptions import OperationalError
 
-from webapp.adapters import fetching
-from webapp.adapters.models import BaseModel, BaseStatus
-from webapp.adapters.reconciling import silence
+from webapp.adapters import fetching, lifecycle
 
 logger = logging.getLogger(__name__)
 
 
 @shared_task(name="adapters.fetch_base")
 def fetch_base(base_id: str) -> None:
-    fetching.fetch_base(UUID(base_id))
+    number = lifecycle.begin(UUID(base_id))
+    if number is not None:
+        carry_through(UUID(base_id), number)
 
 
-def ring(base_id: UUID, **options: Any) -> None:
-    """The doorbell. A broker that is away loses it; the reconciler rings again from the database."""
+def carry_through(base_id: UUID, number: int) -> None:
+    """Fetch; whatever goes wrong in our own code ends the fetch with a mark to look for in the log."""
     try:
-        fetch_base.apply_async((str(base_id),), retry=False, **options)
+        fetching.fetch_base(base_id, number)
+    except DatabaseError:  # nothing can be written down now; once it stands still for a lease it is begun again
+        raise
+    except Exception:
+        mark = uuid4().hex[:8]
+        logger.exception("base model %s: the fetch failed (error %s)", base_id, mark)
+        lifecycle.fail(base_id, number, fetching.broken(mark))
+
+
+def ring(base_id: UUID) -> bool:
+    """The doorbell. False when the broker is away: the scheduler rings again, from the database."""
+    try:
+        fetch_base.apply_async((str(base_id),), retry=False)
     except OperationalError as error:
-        logger.warning("base model %s waits for the reconciler: %s", base_id, error)
-
-
-def requeue_fetches() -> int:
-    """Give back what a lost worker held, and ring for every waiting fetch; old rings expire and never pile up."""
-    silence.interrupt_lost(lease=settings.LEASE_SECONDS)
-    waiting = BaseModel.objects.filter(status=BaseStatus.FETCHING, fetch_runs=False).values_list("pk", flat=True)
-    for base_id in waiting:
-        ring(base_id, expires=max(settings.RECONCILE_SECONDS, 1.0))
-    return len(waiting)
+        logger.warning("base model %s waits for the scheduler: %s", base_id, error)
+        return False
+    return True

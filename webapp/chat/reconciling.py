@@ -1,27 +1,23 @@
-"""Notices answers whose chat worker has gone: their beat stands still by this process's own clock."""
+"""The scheduler's look at answers: those whose worker has gone fail, and those nobody has begun are rung for again."""
 
-import time
 from uuid import UUID
 
-from webapp.chat import lifecycle
+from django.conf import settings
+
+from webapp.chat import lifecycle, tasks
+from webapp.common.watch import Bell, Watch
 
 
-class Silence:
-    """Remembers when each counter was seen to move last. Wall clocks of other machines play no part."""
+class Answers:
+    """One process's watch over all answers."""
 
     def __init__(self) -> None:
-        self._seen: dict[UUID, tuple[int, float]] = {}
+        self._beats: Watch[UUID] = Watch(settings.LEASE_SECONDS)
+        self._bell: Bell[UUID] = Bell(tasks.ring)
 
-    def fail_lost(self, *, lease: float) -> int:
-        """Fail what has not moved for `lease` seconds; returns how many."""
-        now = time.monotonic()
+    def reconcile(self, now: float) -> None:
+        """One look; `now` is this process's monotonic clock."""
         beats = lifecycle.beats()
-        for pk, beat in beats.items():
-            if self._seen.get(pk, (None,))[0] != beat:
-                self._seen[pk] = (beat, now)
-        self._seen = {pk: seen for pk, seen in self._seen.items() if pk in beats}
-        silent = [(pk, beat) for pk, (beat, since) in self._seen.items() if now - since >= lease]
-        return sum(lifecycle.fail_silent(pk, seen_beat=beat) for pk, beat in silent)
-
-
-silence = Silence()
+        for completion_id in self._beats.overdue(beats, now):
+            lifecycle.fail_silent(completion_id, seen_beat=beats[completion_id])
+        self._bell.ring_for(lifecycle.waiting_turns(), now)

@@ -1,4 +1,4 @@
-"""Doors of the chat worker: answer a turn, ring again for waiting ones, and notice that a worker has gone."""
+"""Doors of the chat worker: answer a turn, and the bell that asks for it."""
 
 import logging
 import threading
@@ -7,11 +7,9 @@ from uuid import UUID
 
 from celery import Task, shared_task
 from celery.signals import worker_ready, worker_shutting_down
-from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from webapp.chat import answering, engine_door, lifecycle, pulse
-from webapp.chat.reconciling import silence
 
 logger = logging.getLogger(__name__)
 
@@ -21,26 +19,14 @@ def answer(self: "Task[Any, Any]", turn_id: str) -> None:
     answering.answer(UUID(turn_id), worker=self.request.hostname or "")
 
 
-@shared_task(name="chat.reconcile")
-def reconcile() -> None:
-    silence.fail_lost(lease=settings.LEASE_SECONDS)
-    requeue_turns()
-
-
-def ring(turn_id: UUID, **options: Any) -> None:
-    """The doorbell. A broker that is away loses it; the reconciler rings again from the database."""
+def ring(turn_id: UUID) -> bool:
+    """The doorbell. False when the broker is away: the scheduler rings again, from the database."""
     try:
-        answer.apply_async((str(turn_id),), retry_policy={"max_retries": 1, "interval_start": 0}, **options)
+        answer.apply_async((str(turn_id),), retry=False)
     except OperationalError as error:
-        logger.warning("turn %s waits for the reconciler: %s", turn_id, error)
-
-
-def requeue_turns() -> int:
-    """Ring again for every turn that nobody has begun; an old ring expires so that they never pile up."""
-    waiting = lifecycle.waiting_turns()
-    for turn_id in waiting:
-        ring(turn_id, expires=max(settings.RECONCILE_SECONDS, 1.0))
-    return len(waiting)
+        logger.warning("turn %s waits for the scheduler: %s", turn_id, error)
+        return False
+    return True
 
 
 @worker_ready.connect

@@ -23,11 +23,8 @@ logger = logging.getLogger(__name__)
 MOST_INSPECTIONS = 3  # a file whose inspection was cut short this often is the cause itself
 
 
-def inspect_version(version_id: UUID) -> None:
-    """Take the version if nobody has, inspect it, and say what came of it."""
-    inspection = lifecycle.begin(version_id)
-    if inspection is None:
-        return
+def inspect_version(version_id: UUID, inspection: int) -> None:
+    """Carry through the inspection that was begun, and say what came of it."""
     version = DatasetVersion.objects.get(pk=version_id)
     if inspection > MOST_INSPECTIONS:
         lifecycle.reject(version_id, inspection, _failure("The inspection was interrupted too often.", FIX_AGAIN))
@@ -59,6 +56,11 @@ class Pulse:
 
 
 FIX_AGAIN = "Upload the file again; if it happens again, split it into smaller files."
+
+
+def broken(mark: str) -> dict[str, Any]:
+    """The report when our own code failed."""
+    return _failure(f"The inspection failed on our side (error {mark}); the server's log has the cause.", FIX_AGAIN)
 
 
 def _conclude(version: DatasetVersion, inspection: int, *, ending: Ending, out: Path) -> None:

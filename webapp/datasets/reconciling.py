@@ -1,29 +1,26 @@
-"""Notices inspections whose worker has gone: their beat stands still by this process's own clock."""
+"""The scheduler's look at inspections: what a lost worker held is given back, and what waits is rung for again."""
 
-import time
 from uuid import UUID
 
-from webapp.datasets import lifecycle
+from django.conf import settings
+
+from webapp.common.watch import Bell, Watch
+from webapp.datasets import lifecycle, tasks
 from webapp.datasets.models import DatasetVersion, VersionStatus
 
 
-class Silence:
-    """Remembers when each counter was seen to move last. Wall clocks of other machines play no part."""
+class Inspections:
+    """One process's watch over all inspections."""
 
     def __init__(self) -> None:
-        self._seen: dict[UUID, tuple[tuple[int, int], float]] = {}
+        self._beats: Watch[tuple[UUID, int]] = Watch(settings.LEASE_SECONDS)
+        self._bell: Bell[UUID] = Bell(tasks.ring)
 
-    def interrupt_lost(self, *, lease: float) -> int:
-        """Give back what has not moved for `lease` seconds; returns how many."""
-        now = time.monotonic()
+    def reconcile(self, now: float) -> None:
+        """One look; `now` is this process's monotonic clock."""
         running = DatasetVersion.objects.filter(status=VersionStatus.INSPECTING)
-        pulses = {pk: (number, beat) for pk, number, beat in running.values_list("pk", "inspection", "heartbeat")}
-        for pk, pulse in pulses.items():
-            if pk not in self._seen or self._seen[pk][0] != pulse:
-                self._seen[pk] = (pulse, now)
-        self._seen = {pk: seen for pk, seen in self._seen.items() if pk in pulses}
-        silent = [(pk, pulse) for pk, (pulse, since) in self._seen.items() if now - since >= lease]
-        return sum(lifecycle.interrupt(pk, number, seen_beat=beat) for pk, (number, beat) in silent)
-
-
-silence = Silence()
+        beats = {(pk, number): beat for pk, number, beat in running.values_list("pk", "inspection", "heartbeat")}
+        for pk, number in self._beats.overdue(beats, now):
+            lifecycle.interrupt(pk, number, seen_beat=beats[pk, number])
+        waiting = DatasetVersion.objects.filter(status=VersionStatus.UPLOADED).values_list("pk", flat=True)
+        self._bell.ring_for(list(waiting), now)

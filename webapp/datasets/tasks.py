@@ -1,37 +1,41 @@
-"""Doors of the default worker: inspect an upload, and ring again for those nobody has taken."""
+"""Doors of the default worker: inspect an upload, and the bell that asks for it."""
 
 import logging
-from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from celery import shared_task
-from django.conf import settings
+from django.db import DatabaseError
 from kombu.exceptions import OperationalError
 
-from webapp.datasets.inspection import inspect_version
-from webapp.datasets.models import DatasetVersion, VersionStatus
-from webapp.datasets.reconciling import silence
+from webapp.datasets import inspection, lifecycle
 
 logger = logging.getLogger(__name__)
 
 
 @shared_task(name="datasets.inspect")
 def inspect(version_id: str) -> None:
-    inspect_version(UUID(version_id))
+    number = lifecycle.begin(UUID(version_id))
+    if number is not None:
+        carry_through(UUID(version_id), number)
 
 
-def ring(version_id: UUID, **options: Any) -> None:
-    """The doorbell. A broker that is away loses it; the reconciler rings again from the database."""
+def carry_through(version_id: UUID, number: int) -> None:
+    """Inspect; whatever goes wrong in our own code ends the inspection with a mark to look for in the log."""
     try:
-        inspect.apply_async((str(version_id),), retry_policy={"max_retries": 1, "interval_start": 0}, **options)
+        inspection.inspect_version(version_id, number)
+    except DatabaseError:  # nothing can be written down now; once it stands still for a lease it is begun again
+        raise
+    except Exception:
+        mark = uuid4().hex[:8]
+        logger.exception("dataset version %s: the inspection failed (error %s)", version_id, mark)
+        lifecycle.reject(version_id, number, inspection.broken(mark))
+
+
+def ring(version_id: UUID) -> bool:
+    """The doorbell. False when the broker is away: the scheduler rings again, from the database."""
+    try:
+        inspect.apply_async((str(version_id),), retry=False)
     except OperationalError as error:
-        logger.warning("dataset version %s waits for the reconciler: %s", version_id, error)
-
-
-def requeue_inspections() -> int:
-    """Give back what a lost worker held, and ring for every waiting upload; old rings expire and never pile up."""
-    silence.interrupt_lost(lease=settings.LEASE_SECONDS)
-    waiting = DatasetVersion.objects.filter(status=VersionStatus.UPLOADED).values_list("pk", flat=True)
-    for version_id in waiting:
-        ring(version_id, expires=max(settings.RECONCILE_SECONDS, 1.0))
-    return len(waiting)
+        logger.warning("dataset version %s waits for the scheduler: %s", version_id, error)
+        return False
+    return True

@@ -1,15 +1,12 @@
 """Finds attempts and workers that gave no sign of life for a lease, and rings the doorbell for jobs that wait."""
 
 import logging
-from collections.abc import Mapping
-from typing import Generic, TypeVar
 from uuid import UUID
 
 from django.conf import settings
 from django.db.models import F
 
-from webapp.adapters.tasks import requeue_fetches
-from webapp.datasets.tasks import requeue_inspections
+from webapp.common.watch import Watch
 from webapp.jobs import lifecycle
 from webapp.jobs.doorbell import ring
 from webapp.jobs.models import Attempt, Job, JobStatus, Worker
@@ -17,32 +14,6 @@ from webapp.jobs.models import Attempt, Job, JobStatus, Worker
 logger = logging.getLogger(__name__)
 
 RING_ANYWAY_SECONDS = 30.0  # also when every worker looks busy
-
-
-K = TypeVar("K")
-
-
-class Watch(Generic[K]):
-    """How long counters have stood still, as watched by oneself on one's own monotonic clock.
-
-    No other machine's clock matters. Time in which nobody looked counts for little: after the reaper, the database or
-    the whole machine was away, a full lease of watching begins again.
-    """
-
-    def __init__(self, lease: float) -> None:
-        self.lease = lease
-        self._seen: dict[K, tuple[int, float]] = {}  # counter, seconds it has stood still
-        self._looked_at: float | None = None
-
-    def overdue(self, counters: Mapping[K, int], now: float) -> set[K]:
-        """Keys whose counter has not moved for a lease. Keys that are no longer given are forgotten."""
-        passed = 0.0 if self._looked_at is None else min(now - self._looked_at, self.lease / 2)
-        self._looked_at = now
-        before, self._seen = self._seen, {}
-        for key, counter in counters.items():
-            last, still = before.get(key, (None, 0.0))
-            self._seen[key] = (counter, still + passed if counter == last else 0.0)
-        return {key for key, (_, still) in self._seen.items() if still >= self.lease}
 
 
 class Reaper:
@@ -58,8 +29,6 @@ class Reaper:
         self._requeue_lost_attempts(now)
         self._mark_silent_workers(now)
         self._ring_for_waiting_jobs(now)
-        requeue_inspections()
-        requeue_fetches()
 
     def _requeue_lost_attempts(self, now: float) -> None:
         running = Attempt.objects.filter(job__status=JobStatus.RUNNING, number=F("job__attempt_number"))
@@ -80,10 +49,6 @@ class Reaper:
     def _ring_for_waiting_jobs(self, now: float) -> None:
         if not Job.objects.claimable().exists():
             return
-        busy = Attempt.objects.filter(ended_at=None, job__status=JobStatus.RUNNING).values("worker")
-        if (
-            Worker.objects.filter(stopped=False).exclude(pk__in=busy).exists()
-            or now - self._rung_at >= RING_ANYWAY_SECONDS
-        ):
+        if Worker.objects.live().idle().exists() or now - self._rung_at >= RING_ANYWAY_SECONDS:
             self._rung_at = now
             ring()

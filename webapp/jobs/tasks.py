@@ -1,10 +1,7 @@
-"""Doors of the jobs app to Celery."""
+"""The door of the gpu workers: carry the next job through."""
 
 import logging
-import threading
-import time
 from contextlib import suppress
-from functools import cache
 
 from celery import shared_task
 
@@ -13,13 +10,10 @@ from webapp.jobs import lifecycle
 from webapp.jobs.claiming import claim_next
 from webapp.jobs.doorbell import ring
 from webapp.jobs.models import Attempt, Job
-from webapp.jobs.reaper import Reaper
 from webapp.jobs.supervisor import supervise
 from webapp.jobs.worker_process import is_going, this_worker
 
 logger = logging.getLogger(__name__)
-
-_reconciling = threading.Lock()
 
 
 @shared_task(name="jobs.work")
@@ -47,19 +41,3 @@ def carry_through(attempt: Attempt) -> None:
 def _give_up(attempt: Attempt, text: str, fix: str) -> None:
     with suppress(lifecycle.LeaseLost):  # then somebody else has the job and will do better
         lifecycle.fail(attempt, "internal", text, fix)
-
-
-@cache
-def _reaper() -> Reaper:
-    return Reaper()
-
-
-@shared_task(name="jobs.reconcile")
-def reconcile() -> None:
-    """Beat's regular look at everything that may have been lost."""
-    if not _reconciling.acquire(blocking=False):  # one look at a time; the next one comes soon
-        return
-    try:
-        _reaper().reconcile(time.monotonic())
-    finally:
-        _reconciling.release()

@@ -53,8 +53,8 @@ def worker(queue: str, *, concurrency: int) -> Program:
 
 
 def scheduler() -> Program:
-    command = (sys.executable, "-m", "celery", "--quiet", "-A", "webapp", "beat", "-l", settings.LOG_LEVEL)
-    return Program("beat", command, Stage.WORKERS)
+    """Exactly one is needed; a second one would do no harm."""
+    return Program("schedule", (sys.executable, "manage.py", "schedule"), Stage.WORKERS)
 
 
 def workers() -> list[Program]:

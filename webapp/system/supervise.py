@@ -11,16 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from django.conf import settings
+
 from webapp.system.processes import Program, Stage
 from webapp.system.tether import die_with
 from webapp.system.valkey import ValkeyFailed
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-STOP_SECONDS = {Stage.WEB: 4.0, Stage.WORKERS: 7.0, Stage.BROKER: 2.0}  # 15 together, with two to spare
+# 15 together, with two to spare, unless a training run gets more time to hand its job back.
+STOP_SECONDS = {Stage.WEB: 4.0, Stage.WORKERS: settings.HAND_BACK_SECONDS + 2.0, Stage.BROKER: 2.0}
 LONGEST_PAUSE = 30.0
 STEADY_SECONDS = 60.0  # a program that lived this long starts again without a pause when it ends
 TICK = 0.2
-COLOURS = {"web": 36, "gpu": 35, "chat": 32, "default": 34, "beat": 33, "valkey": 31, "lowrank": 1}
+COLOURS = {"web": 36, "gpu": 35, "chat": 32, "default": 34, "schedule": 33, "valkey": 31, "lowrank": 1}
 
 
 class Log:

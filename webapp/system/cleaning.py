@@ -1,0 +1,89 @@
+"""Removes from the disk what nobody will need again: checkpoints of ended jobs, and what killed processes left."""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+
+from webapp.datasets.models import DatasetVersion
+from webapp.jobs.models import ENDED, Job
+
+logger = logging.getLogger(__name__)
+
+LEFT_SECONDS = 24 * 3600  # what has not changed for so long is nobody's work in progress
+BATCH = 500  # ids in one query
+
+
+def clean_up() -> int:
+    """Remove it all; returns how many files and folders went."""
+    found = [*_checkpoints_of_ended_jobs(), *_left_uploads(), *_half_made_folders(), *_datasets_without_a_row()]
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if found:
+        logger.info("cleaned up %s files and folders", len(found))
+    return len(found)
+
+
+def _checkpoints_of_ended_jobs() -> Iterator[Path]:
+    """Nothing resumes from them: trying again makes a new job."""
+    by_job: dict[UUID, list[Path]] = {}
+    for folder in [*settings.RUNS_DIR.glob("*/a*/checkpoints"), *settings.RUNS_DIR.glob("*/a*/.tmp-*")]:
+        if job_id := _uuid(folder.parent.parent.name):
+            by_job.setdefault(job_id, []).append(folder)
+    for some in _batches(list(by_job)):
+        for job_id in Job.objects.filter(pk__in=some, status__in=ENDED).values_list("pk", flat=True):
+            yield from by_job[job_id]
+
+
+def _left_uploads() -> Iterator[Path]:
+    """Bodies whose web process was killed."""
+    yield from (path for path in Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir() if path.is_file() and _is_old(path))
+
+
+def _half_made_folders() -> Iterator[Path]:
+    """Folders that were written aside, and whose maker was killed before it could put them in place."""
+    kinds = ("datasets/.tmp-*", "adapters/.tmp-*", "bases/*/.tmp-*")
+    yield from (path for kind in kinds for path in settings.FILES_DIR.glob(kind) if _is_old(path))
+
+
+def _datasets_without_a_row() -> Iterator[Path]:
+    """Uploads whose web process was killed between moving the file and writing the row.
+
+    Only what was never inspected: folders with results stay, for a database may have been exchanged by mistake.
+    """
+    folders = settings.FILES_DIR.glob("datasets/*")
+    bare = {version_id: path for path in folders if (version_id := _uuid(path.name)) and _is_bare(path)}
+    for some in _batches(list(bare)):
+        known = set(DatasetVersion.objects.filter(pk__in=some).values_list("pk", flat=True))
+        yield from (bare[version_id] for version_id in some if version_id not in known)
+
+
+def _is_bare(folder: Path) -> bool:
+    return _is_old(folder) and {path.name for path in folder.iterdir()} <= {"original"}
+
+
+def _is_old(path: Path) -> bool:
+    """Whether neither it nor anything in it has changed for a day. What vanishes meanwhile is not ours to remove."""
+    try:
+        changed = max(one.lstat().st_mtime for one in (path, *path.rglob("*")))
+    except FileNotFoundError:
+        return False
+    return time.time() - changed > LEFT_SECONDS
+
+
+def _batches(ids: list[UUID]) -> Iterable[list[UUID]]:
+    return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
+
+
+def _uuid(name: str) -> UUID | None:
+    try:
+        return UUID(name)
+    except ValueError:
+        return None
