@@ -106,7 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("spec", metavar="SPEC", type=Path, help="YAML or JSON file with the parts model, lora, data, …")
     train.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
     train.add_argument(
-        "--resume", metavar="FOLDER", type=Path, help="a checkpoint, or a folder of them: the newest sound one is taken"
+        "--resume",
+        metavar="FOLDER",
+        type=Path,
+        help="a checkpoint, or a folder of them or of earlier runs: the furthest sound one is taken",
     )
     train.set_defaults(run=run_train)
 

@@ -160,6 +160,16 @@ def test_a_checkpoint_makes_up_for_interruptions(cast: Cast) -> None:
     assert (job.status, job.fruitless_attempts, job.attempt_number) == (JobStatus.QUEUED, 0, 5)
 
 
+def test_a_checkpoint_where_the_attempt_resumed_makes_up_for_nothing(cast: Cast) -> None:
+    """A trainer that is told to stop at once saves the step it went on from: without end, were that progress."""
+    for _ in range(4):
+        attempt = start(cast)
+        lifecycle.record_events(attempt, [events.Checkpoint(step=7, folder="checkpoints/step-000007")])
+        lifecycle.requeue_interrupted(attempt, "asked to stop from outside")
+    job = Job.objects.get()
+    assert (job.status, job.reason, job.fruitless_attempts) == (JobStatus.FAILED, "interrupted_too_often", 3)
+
+
 def test_a_shutdown_costs_nothing(cast: Cast) -> None:
     for _ in range(4):
         lifecycle.requeue_preempted(start(cast))

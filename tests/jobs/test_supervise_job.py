@@ -1,10 +1,12 @@
 """Supervising: what a scripted trainer does decides what becomes of its job."""
 
+import hashlib
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -12,13 +14,17 @@ from django.db import OperationalError
 
 from tests.cast import Cast
 from tests.jobs.scripted import ScriptedTrainer, progress
-from tests.make import make_base, make_dataset, make_job, make_worker
+from tests.make import ADAPTER_FILES, make_base, make_dataset, make_job, make_worker
 from trainer import events
+from webapp.adapters.models import Adapter
+from webapp.common.storage import adapter_folder
 from webapp.jobs import lifecycle
 from webapp.jobs.child import LOG_LINES
 from webapp.jobs.claiming import claim_next
 from webapp.jobs.models import Attempt, Job, JobEvent, JobStatus
 from webapp.jobs.supervisor import Patience, supervise
+from webapp.system.processes import Stage
+from webapp.system.supervise import STOP_SECONDS
 
 QUICK = Patience(look=0.02, flush=0.05, cancel=0.4, preempt=0.4, silence={"loading": 0.4}, silence_otherwise=20)
 
@@ -108,7 +114,9 @@ def test_a_killed_trainer_is_tried_again_from_its_checkpoint(
     job = run(second, other)
     assert (job.status, job.attempt_number) == (JobStatus.SUCCEEDED, 2)
     said = JobEvent.objects.filter(kind="log", attempt_number=2).values_list("data__text", flat=True).first()
-    assert said == str(["--resume", str(first.folder / "checkpoints")])
+    assert said == str(["--resume", str(first.folder.parent)]), (
+        "the trainer takes the furthest sound one of all attempts"
+    )
 
 
 def test_cancel_ends_the_trainer(cast: Cast, trainer: ScriptedTrainer) -> None:
@@ -188,6 +196,62 @@ def test_what_is_no_event_is_a_line_of_the_log(cast: Cast, trainer: ScriptedTrai
     logs = [event.data["text"] for event in job.events.filter(kind="log")]
     assert logs == ["hello", '{"kind": "progress", "n": 1}', "30%"]
     assert job.status == JobStatus.SUCCEEDED
+
+
+def test_a_full_disk_ends_the_log_file_alone(cast: Cast, trainer: ScriptedTrainer) -> None:
+    attempt = claim(cast)
+    attempt.folder.mkdir(parents=True)
+    (attempt.folder / "log.txt").symlink_to("/dev/full")
+    failed = events.Failed(code="disk_full", text="The disk is full.", fix="Make room.")
+    job = run(attempt, trainer.logs("before").says(progress(1)).logs("after").says(failed).exits(7))
+    assert (job.status, job.reason, job.step) == (JobStatus.FAILED, "disk_full", 1)
+    assert set(job.events.filter(kind="log").values_list("data__text", flat=True)) == {"before", "after"}
+
+
+WEIGHTS = hashlib.sha256(ADAPTER_FILES["adapter_model.safetensors"].encode()).hexdigest()
+
+
+def fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database goes away after the adapter's folder has been moved, before the transaction ends."""
+    real, away = Adapter.objects.create, [True]
+
+    def create(**values: Any) -> Adapter:
+        adapter = real(**values)
+        if away:
+            away.pop()
+            raise OperationalError("the database is away")
+        return adapter
+
+    monkeypatch.setattr(Adapter.objects, "create", create)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_publishing_that_lost_the_database_half_way_is_done_again(
+    cast: Cast, trainer: ScriptedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = claim(cast)
+    fails_once(monkeypatch)
+    job = run(attempt, trainer.publishes(weights_sha256=WEIGHTS))
+    assert (job.status, attempt.outcome) == (JobStatus.SUCCEEDED, "succeeded")
+    assert job.adapter
+    assert {path.name for path in job.adapter.folder.iterdir()} == set(ADAPTER_FILES)
+    assert not (attempt.folder / "adapter").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_other_weights_in_the_adapters_place_are_not_taken_for_the_jobs(cast: Cast, trainer: ScriptedTrainer) -> None:
+    attempt = claim(cast)
+    left = adapter_folder(lifecycle.adapter_id_of(attempt.job_id))
+    left.mkdir(parents=True)
+    (left / "adapter_model.safetensors").write_text("of an attempt that lost its lease")
+    job = run(attempt, trainer.says(events.Finished(folder="adapter", facts={"weights_sha256": WEIGHTS})).exits(0))
+    assert (job.status, job.reason) == (JobStatus.FAILED, "internal")
+    assert not Adapter.objects.exists()
+
+
+def test_a_worker_that_goes_has_less_time_than_its_own_supervisor_gives_it() -> None:
+    """`manage.py up` kills what has not gone by then; the trainer's end must have been written down before."""
+    assert Patience().preempt + 1 < STOP_SECONDS[Stage.WORKERS]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -131,7 +131,7 @@ def test_the_furthest_sound_checkpoint_of_any_run_is_taken(whole: Training, tmp_
         (tmp_path / "a2" / "checkpoints" / f"step-{step:06d}" / "state.json").unlink()
     (tmp_path / "a3").mkdir()
     said: list[Log] = []
-    assert find_checkpoint(tmp_path, said.append) == tmp_path / "a1" / good.folder  # type: ignore[arg-type]
+    assert find_checkpoint(tmp_path, whole.spec, said.append) == tmp_path / "a1" / good.folder  # type: ignore[arg-type]
     assert [one.text.split()[0] for one in said] == ["step-000010", "step-000006"]
 
 

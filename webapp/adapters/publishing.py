@@ -25,16 +25,29 @@ class NewAdapter(TypedDict):
     metrics: dict[str, Any]
 
 
+def is_there(folder: Path, adapter_id: UUID, facts: dict[str, Any]) -> bool:
+    """Whether what a job reports can be published: from `folder`, or from the adapter's place.
+
+    It lies there already when a try to publish it moved it and then lost the database. Nothing is moved back then: the
+    transaction may have come through all the same, with nobody left to say so.
+    """
+    if folder.is_dir():
+        return True
+    weights = adapter_folder(adapter_id) / WEIGHTS
+    return weights.is_file() and sha256_of(weights) == facts.get("weights_sha256")
+
+
 def create_adapter(*, adapter_id: UUID, folder: Path, **values: Unpack[NewAdapter]) -> Adapter:
     """Move a verified folder to its place and make the row that shows it. Call it inside the job's transaction.
 
-    A folder that an earlier, rolled back try left there is replaced: no row ever pointed to it.
+    A folder that an earlier, rolled back try left there is replaced, or used when it is this one: see `is_there`.
     """
     final = adapter_folder(adapter_id)
     final.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(final, ignore_errors=True)
-    folder.rename(final)
-    sync_path(final.parent)
+    if folder.is_dir():
+        shutil.rmtree(final, ignore_errors=True)
+        folder.rename(final)
+        sync_path(final.parent)
     return Adapter.objects.create(
         pk=adapter_id,
         hue=pick_hue(values["team"]),

@@ -26,9 +26,14 @@ def adapter_folder(adapter_id: UUID) -> Path:
     return Path(settings.FILES_DIR) / "adapters" / str(adapter_id)
 
 
+def job_folder(job_id: UUID) -> Path:
+    """Of a job's attempts."""
+    return Path(settings.RUNS_DIR) / str(job_id)
+
+
 def attempt_folder(job_id: UUID, number: int) -> Path:
     """Of one attempt: `spec.json`, `log.txt`, `checkpoints/`, `adapter/`. No other attempt writes here."""
-    return Path(settings.RUNS_DIR) / str(job_id) / f"a{number}"
+    return job_folder(job_id) / f"a{number}"
 
 
 @contextmanager

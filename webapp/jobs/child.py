@@ -35,7 +35,9 @@ class Child:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self._log = (folder / "log.txt").open("ab")
+        # Without a buffer: what a full disk refused must not be refused once more by close().
+        self._log = (folder / "log.txt").open("ab", buffering=0)
+        self._log_is_full = False
         self._lock = threading.Lock()
         self._taken: list[events.Event] = []
         self._log_lines = 0
@@ -121,12 +123,21 @@ class Child:
             return
         text = text if len(text) <= LINE_LENGTH else text[: LINE_LENGTH - 1] + "…"
         with self._lock:
-            if not self._log.closed and self._log.tell() < LOG_FILE_BYTES:
-                self._log.write(text.encode(errors="replace") + b"\n")
-                self._log.flush()
+            self._write(text.encode(errors="replace") + b"\n")
             waiting = sum(isinstance(event, events.Log) for event in self._taken)
             if self._log_lines >= LOG_LINES or waiting >= LOG_LINES_A_BATCH:
                 self._left_out += 1
                 return
             self._log_lines += 1
             self._taken.append(events.Log(text=text, level=level))  # type: ignore[arg-type]  # of the same words
+
+    def _write(self, line: bytes) -> None:
+        """To the file, as long as it takes any. A full disk ends the file, not the reading."""
+        if self._log.closed or self._log_is_full:
+            return
+        try:
+            self._log.write(line)
+            self._log_is_full = self._log.tell() >= LOG_FILE_BYTES
+        except OSError as error:
+            self._log_is_full = True
+            logger.warning("the log of process %s ends here: %s", self.pid, error)

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Max
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
@@ -170,7 +170,10 @@ def requeue_interrupted(attempt: Attempt, text: str, *, outcome: str = "interrup
         return
     attempt.refresh_from_db()
     before = Job.objects.values_list("fruitless_attempts", flat=True).get(pk=attempt.job_id)
-    fruitless = 0 if attempt.checkpoint_folder else before + 1
+    # Only what is further than any attempt before has been: a trainer that is asked to stop saves where it resumed.
+    earlier = Attempt.objects.filter(job=attempt.job_id, number__lt=attempt.number)
+    furthest = earlier.aggregate(step=Max("checkpoint_step"))["step"] or 0
+    fruitless = 0 if attempt.checkpoint_step > furthest else before + 1
     if fruitless >= FRUITLESS_LIMIT:
         _give_up(attempt, text, fruitless, outcome)
         return

@@ -14,7 +14,7 @@ from django.utils import timezone
 from trainer.spec import TrainSpec
 from webapp.accounts.models import Team, User
 from webapp.adapters.models import Adapter, BaseModel
-from webapp.common.storage import attempt_folder
+from webapp.common.storage import attempt_folder, job_folder
 from webapp.datasets.models import DatasetVersion
 
 
@@ -136,6 +136,10 @@ class Job(models.Model):
     @property
     def train_spec(self) -> TrainSpec:
         return TrainSpec.from_dict(self.spec)
+
+    @property
+    def folder(self) -> Path:
+        return job_folder(self.pk)
 
     @property
     def has_ended(self) -> bool:

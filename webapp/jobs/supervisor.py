@@ -14,6 +14,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from trainer import events
 from trainer.errors import EXIT_CODES
+from webapp.adapters.publishing import is_there
 from webapp.jobs import lifecycle
 from webapp.jobs.child import Child
 from webapp.jobs.lifecycle import LeaseLost
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 TRAINER = (sys.executable, "-m", "trainer")
 LOG_TAIL_LINES = 20
+
+
+def _hand_back_seconds() -> float:
+    return float(settings.HAND_BACK_SECONDS)
 
 
 def _half_an_hour() -> dict[str, float]:
@@ -36,7 +41,7 @@ class Patience:
     look: float = 0.2  # between two looks at the child
     flush: float = 1.0  # between two writes to the database, and two looks at the wish to cancel
     cancel: float = 20.0  # from SIGTERM to SIGKILL
-    preempt: float = 8.0  # the same while the worker shuts down, which has little time itself
+    preempt: float = field(default_factory=_hand_back_seconds)  # the same while the worker itself is asked to go
     silence: dict[str, float] = field(default_factory=_half_an_hour)  # without an event, by phase
     silence_otherwise: float = 1800.0
 
@@ -60,18 +65,14 @@ def prepare(attempt: Attempt) -> list[str]:
     }
     file = attempt.folder / "spec.json"
     file.write_text(json.dumps(spec, indent=2), encoding="utf-8")
-    resume = earlier_checkpoints(attempt)
+    resume = earlier_attempts(attempt)
     return ["train", str(file), "--out", str(attempt.folder), *(["--resume", str(resume)] if resume else [])]
 
 
-def earlier_checkpoints(attempt: Attempt) -> Path | None:
-    """Where the newest attempt that reported a checkpoint keeps them; the trainer takes the newest sound one."""
-    earlier = Attempt.objects.filter(job=attempt.job_id, number__lt=attempt.number).exclude(checkpoint_folder="")
-    for one in earlier.order_by("-number"):
-        checkpoint = inside(one.folder, one.checkpoint_folder)
-        if checkpoint and checkpoint.is_dir():
-            return checkpoint.parent
-    return None
+def earlier_attempts(attempt: Attempt) -> Path | None:
+    """Where all attempts lie, once one has reported a checkpoint; the trainer takes the furthest sound one of any."""
+    earlier = Attempt.objects.filter(job=attempt.job_id, number__lt=attempt.number)
+    return attempt.job.folder if earlier.exclude(checkpoint_folder="").exists() else None
 
 
 def inside(folder: Path, name: str) -> Path | None:
@@ -191,7 +192,7 @@ class Supervision:
 
     def _publish(self, finished: events.Finished) -> None:
         folder = inside(self.attempt.folder, finished.folder)
-        if folder is None or not folder.is_dir():
+        if folder is None or not is_there(folder, lifecycle.adapter_id_of(self.attempt.job_id), finished.facts):
             text = "The trainer reported an adapter that is not there."
             lifecycle.fail(self.attempt, FailureReason.INTERNAL, text, "Start the job again.")
             return
