@@ -169,6 +169,7 @@ TABLE = {
     "job_log": Row(SEEN, args=of("job")),
     "job_cancel": Row(NOT_SO, MEMBERS, of("job")),
     "job_retry": Row(NOT_SO, MEMBERS, of("lost_job")),
+    "job_delete": Row(NOT_SO, MEMBERS, of("lost_job")),
     # Chat: viewers may; a conversation is its author's alone
     "chat": Row(PAGE, "login 302 302 302 302", data=base_target),
     "conversation": Row(MINE, args=of("conversation")),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-PhaseName = Literal["loading", "preparing", "training", "evaluating", "saving", "publishing"]
+PhaseName = Literal["loading", "preparing", "training", "evaluating", "saving"]
 
 
 @dataclass(frozen=True, kw_only=True)

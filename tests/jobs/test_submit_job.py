@@ -1,6 +1,7 @@
 """Submitting through the page: the form comes from the spec, its errors too, and twice is once."""
 
 import dataclasses
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -200,6 +201,25 @@ def test_retry_asks_for_the_same(cast: Cast) -> None:
     same = ("team_id", "name", "spec", "base_model_id", "dataset_version_id")
     assert all(getattr(new, field) == getattr(old, field) for field in same)
     assert (new.status, new.attempt_number, new.reason, new.created_by) == (JobStatus.QUEUED, 0, "", cast.bob)
+
+
+def test_a_double_click_on_try_again_makes_one_job(cast: Cast) -> None:
+    old = make_job(cast.team, status=JobStatus.FAILED)
+    client = cast.client("bob")
+
+    def shown_key() -> str:
+        found = re.search(
+            r'name="form_key" value="([^"]+)"', client.get(reverse("job", args=[old.pk])).content.decode()
+        )
+        assert found
+        return found[1]
+
+    once = {"form_key": shown_key()}
+    answers = [client.post(reverse("job_retry", args=[old.pk]), once)["Location"] for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert Job.objects.count() == 2
+    client.post(reverse("job_retry", args=[old.pk]), {"form_key": shown_key()})
+    assert Job.objects.count() == 3, "a page that was loaded anew means it"
 
 
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED])

@@ -20,7 +20,7 @@ from webapp.accounts.tokens import hash_of, matches, new_token
 from webapp.common.errors import UserError
 
 INVITATION_LASTS = timedelta(days=7)
-TEAM_CONTENTS = ("datasets", "jobs", "adapters", "conversations")  # related names of what a team may own
+TEAM_CONTENTS = ("datasets", "jobs", "adapters")  # related names of what a team owns and must part with first
 
 
 def setup_link() -> str | None:
@@ -134,7 +134,7 @@ def rename_team(*, team: Team, name: str, actor: User, request: HttpRequest | No
 
 
 def delete_team(*, team: Team, actor: User, request: HttpRequest | None = None) -> None:
-    """Only an empty team can go: what it owns must not vanish by the way."""
+    """Only an empty team can go: what it owns must not vanish by the way. Conversations do: nobody else sees them."""
     with transaction.atomic():
         _lock(team)
         if team.personal_of_id:

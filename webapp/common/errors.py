@@ -19,13 +19,11 @@ CATALOGUE: dict[str, Entry] = {
     "already_set_up": Entry("This server has its owner already.", "Log in, or ask for an invitation.", 410),
     "email_taken": Entry("There is an account with the address {email} already.", "Log in with it.", 409),
     "personal_team": Entry("A personal team stays with its person.", "Use another team for this."),
-    "team_in_use": Entry("{team} still owns datasets, jobs, adapters or conversations.", "Delete those first.", 409),
+    "team_in_use": Entry("{team} still owns datasets, jobs or adapters.", "Delete those first.", 409),
     # datasets
     "upload_empty": Entry("The file is empty.", "Choose a file with at least one row."),
     "upload_too_large": Entry("The file is larger than {limit}.", "Split it, or raise MAX_UPLOAD_MB.", 413),
-    "dataset_in_use": Entry(
-        "The job {job} was made from it.", "It stays so that its adapters can be traced back.", 409
-    ),
+    "dataset_in_use": Entry("The job {job} was made from it.", "Delete that job first; its adapter stays.", 409),
     "dataset_not_ready": Entry("This dataset cannot be used yet: it is {status}.", "Wait for the inspection.", 409),
     "no_good_rows": Entry("There are no good rows to go on with.", "Correct the file and upload it again.", 409),
     # adapters

@@ -91,7 +91,6 @@ STATES: dict[str, State] = {
     "training": State("Training", "loader-circle", "busy"),
     "evaluating": State("Evaluating", "loader-circle", "busy"),
     "saving": State("Saving", "loader-circle", "busy"),
-    "publishing": State("Publishing", "loader-circle", "busy"),
     # outcomes of attempts
     "interrupted": State("Interrupted", "rotate-ccw", "warn"),
     "preempted": State("Preempted", "rotate-ccw", "warn"),

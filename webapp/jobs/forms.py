@@ -102,6 +102,12 @@ class VersionChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not ge
         return f"{obj} · {obj.row_count:,} rows"
 
 
+class RetryForm(forms.Form):
+    """The button that tries a job again: sent twice, it makes one job."""
+
+    form_key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid4)
+
+
 class JobForm(forms.Form):
     """What to train, how much, how. `cleaned_data["spec"]` is the TrainSpec."""
 

@@ -1,7 +1,8 @@
-"""What people ask for: submit a job, ask for its end, try again."""
+"""What people ask for: submit a job, ask for its end, try again, delete it."""
 
+import shutil
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
@@ -13,7 +14,7 @@ from webapp.common.errors import UserError
 from webapp.datasets.models import DatasetVersion
 from webapp.jobs import lifecycle
 from webapp.jobs.doorbell import ring
-from webapp.jobs.models import Job, JobStatus
+from webapp.jobs.models import ENDED, Job, JobStatus
 
 
 def submit_job(
@@ -50,14 +51,24 @@ def request_cancel(*, user: User, job: Job) -> None:
         raise UserError("job_finished", status=job.status)
 
 
-def retry_job(*, user: User, job: Job) -> Job:
-    """A new job that asks for the same. Raises UserError unless the old one failed or was cancelled."""
+def retry_job(*, user: User, job: Job, form_key: UUID) -> Job:
+    """A new job that asks for the same, one for each `form_key`. Raises UserError unless the old one went wrong."""
     if job.status == JobStatus.SUCCEEDED:
         raise UserError("job_finished", status=job.status)
     if not job.has_ended:
         raise UserError("job_running", status=job.status)
     asked = {"base_model": job.base_model, "dataset_version": job.dataset_version, "spec": job.spec}
-    return _create(user=user, team=job.team, name=job.name, form_key=uuid4(), **asked)
+    return _create(user=user, team=job.team, name=job.name, form_key=form_key, **asked)
+
+
+def delete_job(*, user: User, job: Job) -> None:
+    """Remove an ended job with its log and what its attempts left. Its adapter stays: all that it needs is its own."""
+    with transaction.atomic():
+        gone, _ = Job.objects.filter(pk=job.pk, status__in=ENDED).delete()
+        if not gone:
+            raise UserError("job_running", status=job.status)
+        record(actor=user, action="job.delete", team=job.team, target=job.name)
+        transaction.on_commit(lambda: shutil.rmtree(job.folder, ignore_errors=True))
 
 
 def _create(*, user: User, team: Team, name: str, form_key: UUID, **asked: Any) -> Job:

@@ -12,8 +12,7 @@ PHASES = {
     "preparing": "Preparing the rows",
     "training": "Training",
     "evaluating": "Measuring on held-out rows",
-    "saving": "Saving a checkpoint",
-    "publishing": "Writing the adapter",
+    "saving": "Writing the adapter",
 }
 
 REASONS = {

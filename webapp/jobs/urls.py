@@ -12,6 +12,7 @@ urlpatterns = [
     path("<uuid:pk>/events/", views.job_events, name="job_events"),
     path("<uuid:pk>/cancel/", views.job_cancel, name="job_cancel"),
     path("<uuid:pk>/retry/", views.job_retry, name="job_retry"),
+    path("<uuid:pk>/delete/", views.job_delete, name="job_delete"),
     path("<uuid:pk>/spec.yaml", views.job_spec, name="job_spec"),
     path("<uuid:pk>/log.txt", views.job_log, name="job_log"),
 ]

@@ -1,7 +1,7 @@
 """The pages of jobs: the list, a new job, one job, and its live events."""
 
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -15,7 +15,7 @@ from webapp.common.http import sse_response
 from webapp.jobs import history, services
 from webapp.jobs.estimates import outlook
 from webapp.jobs.following import alook, follow_job
-from webapp.jobs.forms import JobForm, all_presets, initial_values
+from webapp.jobs.forms import JobForm, RetryForm, all_presets, initial_values
 from webapp.jobs.models import Job, JobStatus
 from webapp.jobs.specs import portable_yaml
 from webapp.jobs.standing import reason_words, standing
@@ -101,6 +101,7 @@ def job(request: TeamRequest, pk: UUID) -> HttpResponse:
         "worker": attempts[-1].worker if attempts else None,
         "yaml": portable_yaml(found.train_spec, found.base_model, found.dataset_version),
         "can_change": _can_change(request, found.team),
+        "retry": RetryForm(),
     }
     return render(request, "jobs/detail.html", ctx)
 
@@ -128,7 +129,18 @@ def job_cancel(request: TeamRequest, pk: UUID) -> HttpResponse:
 @require_POST
 def job_retry(request: TeamRequest, pk: UUID) -> HttpResponse:
     found = get_with_role(_with_all(request), pk, request.user)
-    return redirect("job", services.retry_job(user=request.user, job=found).pk)
+    form = RetryForm(request.POST)
+    key = form.cleaned_data["form_key"] if form.is_valid() else uuid4()
+    return redirect("job", services.retry_job(user=request.user, job=found, form_key=key).pk)
+
+
+@login_required
+@require_POST
+def job_delete(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_with_role(_with_all(request), pk, request.user)
+    services.delete_job(user=request.user, job=found)
+    messages.success(request, f"{found.name} was deleted.")
+    return redirect("jobs")
 
 
 @login_required
