@@ -3,8 +3,9 @@
 import pytest
 
 from tests.cast import Cast
-from tests.make import make_dataset
+from tests.make import make_base, make_conversation, make_dataset, make_turn
 from webapp.accounts.models import AuditEntry, Team
+from webapp.chat.models import Conversation
 
 
 def test_an_empty_team_goes(cast: Cast) -> None:
@@ -13,6 +14,14 @@ def test_an_empty_team_goes(cast: Cast) -> None:
     assert not Team.objects.filter(slug="red-team").exists()
     assert AuditEntry.objects.get(action="team.delete").target == "Red team"
     assert client.get("/teams/").context["request"].team == cast.alice.personal_team
+
+
+def test_private_conversations_of_members_are_no_obstacle(cast: Cast) -> None:
+    """Its owner cannot even see them; they go with the team."""
+    make_turn(make_conversation(cast.team, cast.bob, make_base()))
+    assert cast.client("alice").post("/teams/red-team/delete/")["Location"] == "/teams/"
+    assert not Team.objects.filter(slug="red-team").exists()
+    assert not Conversation.objects.exists()
 
 
 def test_a_team_that_owns_something_stays(cast: Cast) -> None:
