@@ -1,5 +1,7 @@
 /* One turn while it is answered: reads its event stream and keeps all its columns up to date. */
 
+import { Stream } from "./shared/stream.js";
+
 const PAUSE_WORDS = {
   queued: (seconds) => (seconds < 10 ? "Waiting for the chat worker" : "Still waiting for the chat worker; is it running?"),
   loading: () => "Loading the model",
@@ -65,11 +67,20 @@ export function followTurn(turn, painter, over) {
   for (const element of turn.querySelectorAll("[data-answer]")) {
     answers.set(element.dataset.answer, new Answer(element, painter));
   }
-  const source = new EventSource(turn.dataset.stream);
+  const address = turn.dataset.stream;
+  const stream = new Stream(() => address, {
+    // Opened anew it begins at the first word, and what is known changes nothing.
+    delta: ({ completion, at, text }) => answers.get(completion)?.add(at, text),
+    loading: (data) => waiting("loading", data),
+    reading: (data) => waiting("reading", data),
+    end: (data) => answers.get(data.completion)?.end(data),
+    done: close,
+    gone: () => location.reload(),
+  });
   const clock = setInterval(() => answers.forEach((answer) => answer.tick()), 1000);
 
   function close() {
-    source.close();
+    stream.close();
     clearInterval(clock);
     delete turn.dataset.stream;
     turn.querySelector("[data-stop-form]").hidden = true;
@@ -78,22 +89,9 @@ export function followTurn(turn, painter, over) {
     over();
   }
 
-  function on(name, handle) {
-    source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
-  }
-
   function waiting(pause, { completions, seconds }) {
     completions.forEach((key) => answers.get(key)?.wait(pause, seconds));
   }
 
-  on("delta", ({ completion, at, text }) => answers.get(completion)?.add(at, text));
-  on("loading", (data) => waiting("loading", data));
-  on("reading", (data) => waiting("reading", data));
-  on("end", (data) => answers.get(data.completion)?.end(data));
-  on("done", close);
-  on("gone", () => location.reload());
-  // The browser connects again by itself, unless the server refused: then the page finds out why.
-  source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) close();
-  });
+  stream.open();
 }

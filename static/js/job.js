@@ -3,6 +3,7 @@
 import { Chart, Curves } from "./chart.js";
 import { Log } from "./log.js";
 import "./shared/confirm.js";
+import { Stream } from "./shared/stream.js";
 import { duration, refreshTimes } from "./shared/times.js";
 
 const page = document.getElementById("job");
@@ -20,7 +21,6 @@ const log = new Log({ box: byId("log"), jump: byId("log-jump"), count: byId("log
 
 let seq = Number(page.dataset.seq);
 let ended = "ended" in page.dataset;
-let source = null;
 let refreshing = null;
 let complaint = null;
 
@@ -35,23 +35,17 @@ const HANDLERS = {
   wish: () => refreshSoon(),
 };
 
-function open() {
-  if (ended || source || document.hidden) return;
-  source = new EventSource(`${page.dataset.events}?after=${seq}`);
-  for (const kind of KINDS) source.addEventListener(kind, (message) => receive(kind, JSON.parse(message.data)));
-  source.addEventListener("end", () => { ended = true; close(); refresh(); });
-  source.addEventListener("open", () => connected(true));
-  source.addEventListener("error", () => {
-    connected(false);
-    // A refusal (logged out, no longer a member) closes for good; everything else the browser tries again by itself.
-    if (source?.readyState === EventSource.CLOSED) { close(); setTimeout(open, CONNECTION_PATIENCE); }
-  });
-}
+const stream = new Stream(
+  () => `${page.dataset.events}?after=${seq}`,
+  {
+    ...Object.fromEntries(KINDS.map((kind) => [kind, (event) => receive(kind, event)])),
+    end: () => { ended = true; stream.close(); refresh(); },
+  },
+  connected,
+);
 
-function close() {
-  source?.close();
-  source = null;
-  connected(true);
+function open() {
+  if (!ended && !document.hidden) stream.open();
 }
 
 function receive(kind, event) {
@@ -62,9 +56,14 @@ function receive(kind, event) {
 
 /** Say that the stream is away, unless it is back before anybody would wonder: it ends by itself every few minutes. */
 function connected(yes) {
+  const show = (away) => byId("job-connection")?.toggleAttribute("hidden", !away);
+  if (!yes) {
+    complaint ??= setTimeout(() => show(true), CONNECTION_PATIENCE);
+    return;
+  }
   clearTimeout(complaint);
-  if (yes && byId("job-connection")) byId("job-connection").hidden = true;
-  if (!yes) complaint = setTimeout(() => { byId("job-connection").hidden = false; }, CONNECTION_PATIENCE);
+  complaint = null;
+  show(false);
 }
 
 function tell(name, text) {
@@ -128,7 +127,7 @@ function replace(old, fresh) {
   old.replaceWith(document.adoptNode(fresh));
 }
 
-document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
-addEventListener("pagehide", close);
+document.addEventListener("visibilitychange", () => (document.hidden ? stream.close() : open()));
+addEventListener("pagehide", () => stream.close());
 addEventListener("pageshow", open);
 open();

@@ -41,6 +41,12 @@ function showProgress(event) {
   part("said").textContent = percent < 100 ? "Uploading" : "Storing the file";
 }
 
+function refusal() {
+  const toLogin = request.responseURL && new URL(request.responseURL).pathname.startsWith("/accounts/login");
+  if (toLogin || request.status === 403) return "You are logged out, or may no longer add datasets here.";
+  return request.status === 413 ? "The file is too large for this server." : `The server answered ${request.status}.`;
+}
+
 function finish() {
   const answer = request.response;
   if (request.status === 201 && answer) {
@@ -48,8 +54,7 @@ function finish() {
     return;
   }
   setBusy(false);
-  const fallback = request.status === 413 ? "The file is too large for this server." : `The server answered ${request.status}.`;
-  showErrors(answer?.errors ?? [`${fallback} Nothing was stored.`]);
+  showErrors(answer?.errors ?? [`${refusal()} Nothing was stored.`]);
 }
 
 function fail(text) {

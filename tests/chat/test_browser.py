@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from django.conf import settings
 from django.db import connection
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from tests.cast import Cast
 from tests.make import make_adapter, make_base, make_conversation, make_turn
@@ -122,6 +122,71 @@ def test_a_reload_attaches_to_the_answer_that_is_written(page: Page, conversatio
     wait_for(lambda: page.locator(".markdown strong").count() == 1, seconds=10)
     assert page.locator("[data-numbers]").inner_text() == "7 tokens · 28.1 tok/s"
     assert page.locator("[data-turns]").get_attribute("aria-busy") == "false"
+
+
+class Refusals:
+    """Answers in the server's place with one status, on which browsers give a stream up; notes what was asked."""
+
+    def __init__(self, page: Page, status: int, pattern: str, *, methods: tuple[str, ...] = ("GET",)) -> None:
+        self.count = 0
+        self._page, self._status, self._pattern, self._methods = page, status, pattern, methods
+        page.route(pattern, self._answer)
+
+    def _answer(self, route: Route) -> None:
+        if route.request.method not in self._methods:
+            route.continue_()
+            return
+        self.count += 1
+        route.fulfill(status=self._status, body="Bad gateway", content_type="text/html")
+
+    def wait_for(self, count: int) -> None:
+        for _ in range(500):
+            if self.count >= count:
+                return
+            self._page.wait_for_timeout(20)  # Playwright answers routes only while it is asked for something
+        pytest.fail(f"{self._pattern}: {self.count} requests, not {count}")
+
+    def end(self) -> None:
+        self._page.unroute(self._pattern, self._answer)
+
+
+def test_a_proxy_without_its_server_is_outlived(page: Page, conversation: Conversation) -> None:
+    answer = make_turn(conversation, status="streaming", text="Half").completions.get()
+    page.clock.install()
+    streams = Refusals(page, 502, "**/events/")
+    itself = Refusals(page, 502, f"**/chat/{conversation.pk}/", methods=("HEAD",))
+    page.goto(f"/chat/{conversation.pk}/")
+    page.evaluate("window.sameOne = true")
+    for number in (1, 2, 3):
+        streams.wait_for(number)
+        page.clock.fast_forward(3_000)
+    itself.wait_for(2)
+    assert page.locator("[data-answer]").get_attribute("aria-busy") == "true"
+    streams.end()
+    itself.end()
+    lifecycle.finish(answer.pk, "Half, and whole.", {"tokens": 4})
+    page.clock.fast_forward(3_000)
+    wait_for(lambda: page.locator("[data-answer]").get_attribute("aria-busy") == "false", seconds=10)
+    assert page.locator("[data-text]").inner_text() == "Half, and whole."
+    assert page.evaluate("window.sameOne") is True
+
+
+def test_a_stream_that_is_refused_for_good_reloads_the_page_once(page: Page, conversation: Conversation) -> None:
+    make_turn(conversation, status="streaming", text="Half")
+    page.clock.install()
+    loads: list[str] = []
+    page.on("load", lambda _: loads.append(page.url))
+    streams = Refusals(page, 404, "**/events/")
+    page.goto(f"/chat/{conversation.pk}/")
+    streams.wait_for(1)
+    page.clock.fast_forward(3_000)
+    streams.wait_for(3)  # refused for the second time, the page was loaded anew and asked for the third
+    assert len(loads) == 2
+    for number in (4, 5):
+        page.clock.fast_forward(3_000)
+        streams.wait_for(number)
+        page.wait_for_timeout(200)  # in which it would be loaded
+    assert len(loads) == 2
 
 
 def test_enter_asks_and_escape_stops(page: Page, cast: Cast, conversation: Conversation) -> None:
