@@ -1,16 +1,12 @@
-"""The embedded Valkey server: finding a binary, starting it on a unix socket, and asking whether it answers."""
+"""The embedded Valkey server: its binary, its command, what must hold before it starts, and whether it answers."""
 
 import os
 import platform
 import shutil
 import stat
-import subprocess
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import IO
 
 import redis
 from redis.backoff import NoBackoff
@@ -80,30 +76,6 @@ def answers(socket: Path) -> bool:
         client.close()
 
 
-def start(
-    folder: Path,
-    socket: Path,
-    *,
-    output: int | IO[bytes] | None = None,
-    before_exec: Callable[[], None] | None = None,
-) -> subprocess.Popen[bytes]:
-    """Start the server and return once it answers. One that a killed `up` left behind is asked to end first.
-
-    The caller holds the lock of the data folder, so no other server is rightly at work on these files.
-    """
-    make_way(folder, socket)
-    process = subprocess.Popen(
-        server_command(folder, socket),
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C in the terminal must not take the broker before the workers
-        preexec_fn=before_exec,  # noqa: PLW1509 - callers that pass one have a single thread
-    )
-    wait_until_answers(process, socket)
-    return process
-
-
 def make_way(folder: Path, socket: Path) -> None:
     """What must hold before a server starts: private folders, and no other server on these files."""
     private_folder(folder)
@@ -133,18 +105,6 @@ def end_living(socket: Path) -> None:
         raise ValkeyFailed(f"A Valkey server holds {socket} and does not end ({error}); stop it.") from error
     finally:
         client.close()
-
-
-def wait_until_answers(process: subprocess.Popen[bytes], socket: Path, *, seconds: float = START_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ValkeyFailed(f"Valkey ended at its start with code {process.returncode}; its log says why.")
-        if socket.exists() and answers(socket):
-            return
-        time.sleep(0.01)
-    process.kill()
-    raise ValkeyFailed(f"Valkey did not answer on {socket} within {seconds:.0f} s.")
 
 
 def private_folder(folder: Path) -> None:
