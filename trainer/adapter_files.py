@@ -31,6 +31,7 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 READ = {"peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern", "bias"}
 PASSED_OVER = {
     "base_model_name_or_path",
+    "fan_in_fan_out",  # how the base's weight lies; A and B lie alike
     "inference_mode",
     "init_lora_weights",
     "lora_dropout",

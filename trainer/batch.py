@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from trainer.sampling import Sampler
+from trainer.sampling import Sampler, choose
 from trainer.stacked_lora import LoraWeights, Rows, Stack, stack_rows
 from trainer.text_stream import TextStream
 
@@ -100,8 +100,8 @@ class Batch:
     @torch.inference_mode()
     def step(self, steered: Rows) -> list[Chunk]:
         """One pass of the model: a piece of the prompt (no chunk yet), or one token for each row."""
-        steered.stacks = self.stacks
-        scores = self._forward(self.ids[:, self.read : self.read + PREFILL_TOKENS])
+        with steered.using(self.stacks):
+            scores = self._forward(self.ids[:, self.read : self.read + PREFILL_TOKENS])
         if self.read < self.width:
             return []
         chosen = self._choose(scores)
@@ -129,9 +129,7 @@ class Batch:
         return scores
 
     def _choose(self, scores: Tensor) -> list[int]:
-        greedy: list[int] = scores.argmax(dim=-1).tolist()
-        rows = zip(self.rows, greedy, scores, strict=True)
-        return [token if row.sampler.temperature == 0 else row.sampler.choose(one) for row, token, one in rows]
+        return choose(scores, [row.sampler for row in self.rows])
 
     def _drop(self, kept: list[int]) -> None:
         if len(kept) == len(self.rows):

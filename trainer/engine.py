@@ -16,10 +16,12 @@ from trainer.model import load_base
 from trainer.rendering import Renderer
 from trainer.sampling import Sampler
 from trainer.spec import Dtype, ModelSpec, Quantization
-from trainer.stacked_lora import LoraWeights, wrap
+from trainer.stacked_lora import LoraWeights, adapt
 from trainer.text_stream import TextStream
 
 __all__ = ["Chunk", "Engine", "Request"]
+
+UNBOUNDED = 1 << 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,9 @@ class Engine:
         device = find_device(dtype)
         self.device, self.dtype = device.place, device.dtype
         self._model = load_base(base, ModelSpec(quantization=quantization), device).eval()
-        self.context_length: int = self._model.config.max_position_embeddings
-        self._rows, self._layers = wrap(self._model, self._model.get_output_embeddings())
+        # Some position schemes (ALiBi in BLOOM) have no end.
+        self.context_length: int = getattr(self._model.config, "max_position_embeddings", None) or UNBOUNDED
+        self._rows, self._layers = adapt(self._model, self._model.get_output_embeddings())
         self._max_adapters = max_adapters
         self._folders: dict[str, Path] = {}
         self._adapters: OrderedDict[str, LoraWeights] = OrderedDict()  # the least recently used is first

@@ -1,6 +1,7 @@
 """Which token comes next: greedy, or drawn with temperature and top_p from each row's own random numbers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,12 +9,14 @@ from torch import Tensor
 
 from trainer.errors import TrainerError
 
-NUCLEUS_TRY = 1024  # the nucleus nearly always lies among so many; sorting the whole vocabulary costs milliseconds
+NUCLEUS_TRY = 1024  # the nucleus nearly always lies among so many; on a CPU sorting 150,000 takes some 15 ms
+COLDEST = 1e-6  # of a temperature: below it a draw is greedy in all but name, and a division could overflow
+NOT_FINITE = -1
 
 
 @dataclass
 class Sampler:
-    """One row's way to choose. The same seed and the same scores give the same tokens, on every device."""
+    """One row's way to choose: the same seed and the same scores give the same tokens, whatever rows are beside it."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -23,28 +26,60 @@ class Sampler:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0 and 0 < self.top_p <= 1):
             raise TrainerError("user_config", "The sampling values are out of range.", "Use top_p above 0 and up to 1.")
-        self._random = torch.Generator()
+        self._random = torch.Generator()  # on the CPU, so that every device draws with the same numbers
         if self.seed is None:
             self._random.seed()
         else:
             self._random.manual_seed(self.seed)
 
-    def choose(self, scores: Tensor) -> int:
-        """The next token from one row's scores (logits) of shape (vocabulary,)."""
-        if self.temperature == 0:
-            return int(scores.argmax())
-        chances = torch.softmax(scores.float().cpu() / self.temperature, dim=-1)
-        if not bool(torch.isfinite(chances).all()):
-            raise TrainerError("internal", "The model gave no finite scores.", "Choose another number format.")
-        if self.top_p < 1:
-            return self._from_nucleus(chances)
-        return int(torch.multinomial(chances, 1, generator=self._random))
+    def next_number(self) -> float:
+        """From [0, 1): what decides one draw. Greedy rows need none."""
+        return float(torch.rand((), generator=self._random, dtype=torch.float64)) if self.temperature else 0.0
 
-    def _from_nucleus(self, chances: Tensor) -> int:
-        """From the smallest set of likeliest tokens that holds `top_p` (Holtzman et al. 2019, arXiv:1904.09751)."""
-        values, tokens = chances.topk(min(NUCLEUS_TRY, chances.numel()))
-        if float(values.sum()) < self.top_p:
-            values, tokens = chances.sort(descending=True)
-        before = values.cumsum(0) - values
-        kept = values.where(before < self.top_p, 0.0)
-        return int(tokens[torch.multinomial(kept, 1, generator=self._random)])
+
+def choose(scores: Tensor, samplers: Sequence[Sampler]) -> list[int]:
+    """Each row's next token from scores (logits) of shape (rows, vocabulary). The device is waited for once.
+
+    Raises TrainerError(diverged) when a row has no scores to choose by.
+    """
+    best, tokens = scores.max(dim=-1)
+    if any(one.temperature for one in samplers):
+        drawn, is_drawn = _draw(scores, samplers)
+        tokens = torch.where(is_drawn, drawn, tokens)
+    # A finite greatest score rules out NaN, +inf and nothing but -inf; single tokens may well be masked with -inf.
+    chosen: list[int] = tokens.where(best.isfinite(), NOT_FINITE).tolist()
+    if NOT_FINITE in chosen:
+        raise TrainerError("diverged", "The model gave no finite scores.", "Choose another number format.")
+    return chosen
+
+
+def _draw(scores: Tensor, samplers: Sequence[Sampler]) -> tuple[Tensor, Tensor]:
+    """Drawn tokens, and which rows wanted one drawn."""
+    values = torch.tensor([[one.temperature, one.top_p, one.next_number()] for one in samplers], dtype=torch.float64)
+    temperature, top_p, number = values.to(scores.device, non_blocking=True).unsqueeze(-1).unbind(1)
+    chances = torch.softmax(scores.float() / temperature.clamp(min=COLDEST).float(), dim=-1)
+    if any(one.top_p < 1 for one in samplers):
+        chances = _nucleus(chances, top_p.float())
+    reached = chances.cumsum(dim=-1, dtype=torch.float64)
+    tokens = torch.searchsorted(reached, number * reached[:, -1:], right=True).clamp(max=scores.shape[-1] - 1)
+    return tokens.squeeze(-1), temperature.squeeze(-1) > 0
+
+
+def _nucleus(chances: Tensor, top_p: Tensor) -> Tensor:
+    """Only the smallest set of likeliest tokens that holds `top_p` (Holtzman et al. 2019, arXiv:1904.09751).
+
+    Tokens as likely as its last one stay too, so that the set does not hang on how a device sorts equal values.
+    """
+    values = _likeliest(chances, top_p)
+    before = values.cumsum(dim=-1) - values
+    least = values.where(before < top_p, 1.0).amin(dim=-1, keepdim=True)
+    return chances.where(chances >= least, 0.0)
+
+
+def _likeliest(chances: Tensor, top_p: Tensor) -> Tensor:
+    """The chances from the highest down, at least as many as hold `top_p`."""
+    if chances.device.type == "cpu":  # to look costs nothing here; elsewhere it would wait for the device
+        values = chances.topk(min(NUCLEUS_TRY, chances.shape[-1])).values
+        if bool((values.sum(dim=-1, keepdim=True) >= top_p).all()):
+            return values
+    return chances.sort(dim=-1, descending=True).values

@@ -5,12 +5,15 @@ batch gather their own A and B once per composition of the batch, as in S-LoRA (
 https://arxiv.org/abs/2311.03285, section 5), so that eight adapters cost about what one costs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ LoraWeights = dict[str, LoraPair]  # by the layer's name in the base model
 class Stack:
     """One layer's parts for the rows of a batch: `a` (rows, in, r), `b` (rows, r, out), `scaling` (rows, 1, 1).
 
-    When all rows use one adapter: its own `a` (r, in) and `b` (out, r), and `scaling` (1, 1, 1).
+    When all rows use one adapter: its own `a` (r, in) and `b` (out, r), and `scaling` without a dimension.
     """
 
     a: Tensor
@@ -37,12 +40,16 @@ class Stack:
     scaling: Tensor
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """`y` of shape (rows, tokens, out) plus each row's update of `x` of shape (rows, tokens, in)."""
+        """`y` of shape (rows, tokens, out) plus each row's update of `x` of shape (rows, tokens, in).
+
+        Some models (OPT, the shared experts of Qwen2-MoE) lay the rows end to end: (rows * tokens, in).
+        """
         x = x.to(self.a.dtype)
         if self.a.dim() == 2:
             update = functional.linear(functional.linear(x, self.a) * self.scaling, self.b)
         else:
-            update = torch.bmm(torch.bmm(x, self.a) * self.scaling, self.b)
+            by_row = x.reshape(self.a.shape[0], -1, x.shape[-1])
+            update = torch.bmm(torch.bmm(by_row, self.a) * self.scaling, self.b).view(y.shape)
         return y + update.to(y.dtype)
 
 
@@ -52,33 +59,40 @@ class Rows:
 
     stacks: dict[str, Stack] = field(default_factory=dict)
 
-
-class AdaptedLinear(nn.Module):
-    """A frozen linear layer, quantised or not, plus the running batch's update."""
-
-    def __init__(self, inner: nn.Linear, name: str, rows: Rows) -> None:
-        super().__init__()
-        self.inner = inner
-        self.name = name
-        self.rows = rows
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.inner(x)
-        stack = self.rows.stacks.get(self.name)
-        return y if stack is None else stack.add_to(y, x)
+    @contextmanager
+    def using(self, stacks: dict[str, Stack]) -> Iterator[None]:
+        """Let a batch run; afterwards nothing here keeps its adapters in memory."""
+        self.stacks = stacks
+        try:
+            yield
+        finally:
+            self.stacks = {}
 
 
-def wrap(model: nn.Module, head: nn.Module | None) -> tuple[Rows, dict[str, tuple[int, int]]]:
-    """Put an AdaptedLinear around every linear layer of `model` but its output head.
+def adapt(model: nn.Module, head: nn.Module | None) -> tuple[Rows, dict[str, tuple[int, int]]]:
+    """Let every linear layer of `model` but its output head add the running batch's update to what it gives out.
 
-    Returns what steers them, and each layer's (in, out) by name.
+    The layers stay what they are, quantised or not: some models read their weights. Returns what steers them, and each
+    layer's (in, out) by name.
     """
     rows = Rows()
-    linears = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear) and one is not head}
+    kinds = (nn.Linear, Conv1D)  # GPT-2's linear layers are called Conv1D
+    linears = {name: one for name, one in model.named_modules() if isinstance(one, kinds) and one is not head}
     for name, linear in linears.items():
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, AdaptedLinear(linear, name, rows))
-    return rows, {name: (one.in_features, one.out_features) for name, one in linears.items()}
+        linear.register_forward_hook(_adder(name, rows))
+    return rows, {name: _size(one) for name, one in linears.items()}
+
+
+def _size(linear: nn.Linear | Conv1D) -> tuple[int, int]:
+    return (linear.nx, linear.nf) if isinstance(linear, Conv1D) else (linear.in_features, linear.out_features)
+
+
+def _adder(name: str, rows: Rows) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+    def add(linear: nn.Module, given: tuple[Any, ...], y: Tensor) -> Tensor | None:
+        stack = rows.stacks.get(name)
+        return None if stack is None else stack.add_to(y, given[0])
+
+    return add
 
 
 def stack_rows(adapters: Sequence[LoraWeights | None]) -> dict[str, Stack]:
@@ -91,7 +105,7 @@ def stack_rows(adapters: Sequence[LoraWeights | None]) -> dict[str, Stack]:
 
 
 def _shared(pair: LoraPair) -> Stack:
-    return Stack(pair.a, pair.b, pair.a.new_full((1, 1, 1), pair.scaling))
+    return Stack(pair.a, pair.b, pair.a.new_tensor(pair.scaling))
 
 
 def _stacked(pairs: Sequence[LoraPair | None]) -> Stack:

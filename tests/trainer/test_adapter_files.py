@@ -16,7 +16,7 @@ from tests.tiny import make_tiny_base
 from tests.trainer.adapters import load_tiny, make_adapter
 from trainer.adapter_files import load_adapter
 from trainer.errors import TrainerError
-from trainer.stacked_lora import LoraWeights, wrap
+from trainer.stacked_lora import LoraWeights, adapt
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -34,7 +34,7 @@ def sound(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def layers(base: Path) -> dict[str, tuple[int, int]]:
     model = load_tiny(base)
-    return wrap(model, model.get_output_embeddings())[1]
+    return adapt(model, model.get_output_embeddings())[1]
 
 
 @pytest.fixture
@@ -76,6 +76,14 @@ def test_rslora_and_patterns_set_rank_and_scaling(
     assert weights["model.layers.0.self_attn.q_proj"].scaling == 4.0
     assert weights["model.layers.0.self_attn.v_proj"].scaling == 2.0
     assert weights["model.layers.1.self_attn.v_proj"].a.shape == (9, 64)
+
+
+def test_target_modules_may_be_whole_paths(base: Path, tmp_path: Path, layers: dict[str, tuple[int, int]]) -> None:
+    paths = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
+    folder = make_adapter(base, tmp_path / "paths", seed=1, target_modules=paths)
+    named = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+    assert sorted(named) == paths
+    assert sorted(load(folder, layers)) == paths
 
 
 def poison(value: float) -> Callable[[dict[str, torch.Tensor]], object]:

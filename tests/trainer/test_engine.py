@@ -1,5 +1,6 @@
 """Answering: a batch of mixed adapters gives every row what transformers and PEFT give it alone."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,6 +183,15 @@ def test_adapters_beyond_the_limit_are_read_again(
     assert len(engine._adapters) == 1
     texts = run(engine, [greedy(renderer, PROMPTS[0], key) for key in adapters])
     assert texts == [expected[key, PROMPTS[0]] for key in adapters]
+
+
+def test_an_adapter_that_is_gone_leaves_memory(base: Path, adapters: dict[str, Path], renderer: Renderer) -> None:
+    engine = Engine(base, dtype="float32")
+    engine.load_adapter("a", adapters["a"])
+    weights = weakref.ref(engine._adapters["a"]["model.layers.0.mlp.up_proj"].a)
+    run(engine, [greedy(renderer, "cat", "a")])
+    engine.drop_adapter("a")
+    assert weights() is None
 
 
 def test_a_dropped_adapter_is_unknown(engine: Engine, adapters: dict[str, Path], renderer: Renderer) -> None:

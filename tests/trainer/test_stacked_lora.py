@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from trainer.stacked_lora import AdaptedLinear, LoraPair, LoraWeights, Rows, stack_rows, wrap
+from trainer.stacked_lora import LoraPair, LoraWeights, adapt, stack_rows
 
 IN, OUT = 6, 5
 
@@ -18,13 +18,29 @@ def by_hand(linear: nn.Linear, pair: LoraPair | None, x: torch.Tensor) -> torch.
     return x @ (linear.weight + update).T + linear.bias
 
 
+class Flat(nn.Module):
+    """Lays rows and tokens end to end before its linear layer, as OPT and Qwen2-MoE do."""
+
+    def __init__(self, one: nn.Linear) -> None:
+        super().__init__()
+        self.one = one
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.one(x.view(-1, IN))
+        assert y.dim() == 2
+        return y.view(*x.shape[:-1], OUT)
+
+
 def check(weights: list[LoraWeights | None]) -> None:
     linear = nn.Linear(IN, OUT).requires_grad_(requires_grad=False)
-    layer = AdaptedLinear(linear, "one", Rows(stack_rows(weights)))
+    flat = Flat(linear)
+    rows, _ = adapt(flat, None)
     x = torch.randn(len(weights), 3, IN)
-    for row, adapter in enumerate(weights):
-        pair = adapter.get("one") if adapter else None
-        torch.testing.assert_close(layer(x)[row], by_hand(linear, pair, x[row]), atol=1e-5, rtol=1e-5)
+    with rows.using(stack_rows(weights)):
+        for found in (linear(x), flat(x)):
+            for row, adapter in enumerate(weights):
+                pair = adapter.get("one") if adapter else None
+                torch.testing.assert_close(found[row], by_hand(linear, pair, x[row]), atol=1e-5, rtol=1e-5)
 
 
 def test_each_row_has_its_own_adapter_and_rank() -> None:
@@ -43,13 +59,17 @@ def test_layers_without_an_adapter_are_left_alone() -> None:
     assert set(stack_rows([None, {"one": make_pair(2, 1)}])) == {"one"}
 
 
-def test_wrap_spares_the_head() -> None:
+def test_the_head_is_spared_and_layers_stay_what_they_are() -> None:
     model = nn.Sequential()
     model.add_module("inner", nn.Sequential(nn.Linear(IN, OUT), nn.ReLU()))
     model.add_module("head", nn.Linear(OUT, 3))
     x = torch.randn(2, 3, IN)
     before = model(x)
-    _, layers = wrap(model, model.get_submodule("head"))
+    kinds = [type(one) for one in model.modules()]
+    rows, layers = adapt(model, model.get_submodule("head"))
     assert layers == {"inner.0": (IN, OUT)}
-    assert isinstance(model.get_submodule("inner.0"), AdaptedLinear)
+    assert [type(one) for one in model.modules()] == kinds
+    torch.testing.assert_close(model(x), before)
+    with rows.using(stack_rows([{"inner.0": make_pair(2, 1)}] * 2)):
+        assert not torch.allclose(model(x), before)
     torch.testing.assert_close(model(x), before)
