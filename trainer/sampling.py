@@ -10,7 +10,7 @@ from torch import Tensor
 from trainer.errors import TrainerError
 
 NUCLEUS_TRY = 1024  # the nucleus nearly always lies among so many; on a CPU sorting 150,000 takes some 15 ms
-COLDEST = 1e-6  # of a temperature: below it a draw is greedy in all but name, and a division could overflow
+LEAST = 1e-6  # temperature or top_p that counts: below it a draw is greedy in all but name, and numbers vanish
 NOT_FINITE = -1
 
 
@@ -57,9 +57,9 @@ def _draw(scores: Tensor, samplers: Sequence[Sampler]) -> tuple[Tensor, Tensor]:
     """Drawn tokens, and which rows wanted one drawn."""
     values = torch.tensor([[one.temperature, one.top_p, one.next_number()] for one in samplers], dtype=torch.float64)
     temperature, top_p, number = values.to(scores.device, non_blocking=True).unsqueeze(-1).unbind(1)
-    chances = torch.softmax(scores.float() / temperature.clamp(min=COLDEST).float(), dim=-1)
+    chances = torch.softmax(scores.float() / temperature.clamp(min=LEAST).float(), dim=-1)
     if any(one.top_p < 1 for one in samplers):
-        chances = _nucleus(chances, top_p.float())
+        chances = _nucleus(chances, top_p.clamp(min=LEAST).float())
     reached = chances.cumsum(dim=-1, dtype=torch.float64)
     tokens = torch.searchsorted(reached, number * reached[:, -1:], right=True).clamp(max=scores.shape[-1] - 1)
     return tokens.squeeze(-1), temperature.squeeze(-1) > 0

@@ -27,6 +27,7 @@ def shares(sampler: Sampler, times: int = 4000) -> list[float]:
         (1.0, 0.4, [0.0, 1.0, 0.0, 0.0, 0.0]),
         (0.5, 1.0, [0.0068, 0.685, 0.0, 0.2466, 0.0616]),
         (1e-30, 1.0, [0.0, 1.0, 0.0, 0.0, 0.0]),
+        (1.0, 1e-60, [0.0, 1.0, 0.0, 0.0, 0.0]),
     ],
 )
 @pytest.mark.parametrize("first_look", [2, 1024], ids=["sorts all", "looks at some"])
