@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trainer.errors import TrainerError
 from trainer.events import Event, Finished
-from trainer.formats import count_rows, iter_rows, read_rows
+from trainer.formats import content_id, count_rows, iter_rows, read_rows
 from trainer.formats.check import check_file
 
 GOOD = '{"instruction": "Who are you?", "output": "I am Lowrank."}'
@@ -263,6 +263,8 @@ def test_statistics(tmp_path: Path) -> None:
     ids = [row.id for row in iter_rows(tmp_path / "out" / "rows.parquet")]
     assert len(set(ids)) == 101
     assert ids[-1] == f"{ids[0]}-2"
+    assert content_id(ids[-1]) == content_id(ids[0]) == ids[0]
+    assert len({content_id(one) for one in ids}) == 100
 
 
 def test_pages_of_rows_cross_groups(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ Tools = list[dict[str, Any]]
 
 ROWS_PER_GROUP = 1000  # one page of a preview reads one group
 BYTES_PER_GROUP = 32 * 1024 * 1024  # long rows make smaller groups, so that memory stays flat
+COPY = "-"  # in an id, before the running number of a row that was there before
 
 SCHEMA = pa.schema(
     [
@@ -45,6 +46,14 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 def canonical_json(value: object) -> str:
     """One text for one value. Key order is kept: it is what the model will read."""
     return _ENCODER.encode(value)
+
+
+def content_id(row_id: str) -> str:
+    """What a row's id says of its content alone: the same for all copies of a row, which differ by a running number.
+
+    Whoever splits rows by their ids takes this, so that copies stay together.
+    """
+    return row_id.partition(COPY)[0]
 
 
 class RowWriter:
@@ -77,7 +86,7 @@ class RowWriter:
         before = self._seen.get(key, 0)
         self._seen[key] = before + 1
         self.duplicates += before > 0
-        return f"{key:016x}" + (f"-{before + 1}" if before else "")
+        return f"{key:016x}" + (f"{COPY}{before + 1}" if before else "")  # see content_id
 
     def _flush(self) -> None:
         if not self._group:
