@@ -1,7 +1,8 @@
 """Conversations to token ids and a loss mask, without torch: training, preview and chat all see exactly this."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os.path
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -109,29 +110,26 @@ class Renderer:
         An answer begins where the same conversation with a generation prompt in its place ends: what a model is given
         at chat time is never trained.
         """
+
+        def render(turns: Sequence[Message], *, prompt: bool = False) -> str:
+            return self._render(turns, tools, prompt=prompt, moment=moment).text
+
         answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
         if len(full.spans) == len(answers):  # the template says itself what the assistant says
             found = list(full.spans)
         else:
-            found = [self._answer_span(messages[: at + 1], tools, full, moment) for at in answers]
+            found = [self._answer_span(messages, at, full, render) for at in answers]
         return [span for at, span in zip(answers, found, strict=True) if messages[at].get("weight", 1) != 0]
 
     def _answer_span(
-        self, turns: list[dict[str, Any]], tools: Sequence[Any] | None, full: Marked, moment: datetime
+        self, messages: list[dict[str, Any]], at: int, full: Marked, render: Callable[..., str]
     ) -> tuple[int, int]:
-        before = self._render(turns[:-1], tools, prompt=True, moment=moment).text
-        if not full.text.startswith(before):
-            raise TrainerError(
-                "dataset_invalid",
-                f"The base model's chat template writes the turns before message {len(turns)} differently once more "
-                "turns follow, so it cannot be told what the answer is.",
-                "Keep one answer and no system message in each row, or choose a base model with another template.",
-            )
-        after = self._render(turns, tools, moment=moment).text
+        start = _answer_start(messages, at, full.text, render)
+        after = render(messages[: at + 1])
         ends = [len(after)] if full.text.startswith(after) else []
-        stop = self._tokens.end_of_next(full.text, start=len(before), ids=self.stop_ids)
+        stop = self._tokens.end_of_next(full.text, start=start, ids=self.stop_ids)
         ends += [stop] if stop is not None else []
-        return len(before), min(ends, default=len(full.text))
+        return start, min(ends, default=len(full.text))
 
     def _find_stop_ids(self, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
         """Tokens that end an answer: the model's own list, and what the template writes after one."""
@@ -147,6 +145,35 @@ class Renderer:
         except TrainerError:  # a template that refuses so plain a conversation says so when it matters
             turn_end = None
         return frozenset(found | {one for one in (end, turn_end) if one is not None})
+
+
+def _answer_start(messages: list[dict[str, Any]], at: int, full: str, render: Callable[..., str]) -> int:
+    """Where the answer `messages[at]` begins in the rendered conversation `full`.
+
+    Templates of reasoning models end the generation prompt with the opening of a thought (`<think>`), but write answers
+    without one. There the answer begins where the two part; another answer in its place tells what is the template's.
+    """
+    before = render(messages[:at], prompt=True)
+    if full.startswith(before):
+        return len(before)
+    closed = render(messages[:at])
+    if not (before.startswith(closed) and full.startswith(closed)):
+        raise TrainerError(
+            "dataset_invalid",
+            f"The base model's chat template writes the turns before message {at + 1} differently once more "
+            "turns follow, so it cannot be told what the answer is.",
+            "Keep one answer and no system message in each row, or choose a base model with another template.",
+        )
+    other = render([*messages[:at], {"role": "assistant", "content": "A"}, *messages[at + 1 :]])
+    start = len(os.path.commonprefix([before, other, full]))
+    if start <= len(closed):
+        raise TrainerError(
+            "dataset_invalid",
+            f"The base model's chat template opens an answer in one way and writes message {at + 1} in another, so it "
+            "cannot be told what the answer is.",
+            "Choose a base model with another chat template.",
+        )
+    return start
 
 
 def _inside(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:

@@ -139,7 +139,21 @@ MARKED = (
     "{% else %}{{ message.content }}<|im_end|>{% endif %}\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-TEMPLATES = {"smollm2": SMOLLM2, "llama3": LLAMA3, "qwen": QWEN, "mistral": MISTRAL, "gemma": GEMMA, "marked": MARKED}
+REASONING = (  # as QwQ and the distilled DeepSeek-R1 models: a thought is opened for the model, answers are without
+    "{% for message in messages %}{% set content = message.content %}"
+    "{% if message.role == 'assistant' %}{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "{{ '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+TEMPLATES = {
+    "smollm2": SMOLLM2,
+    "llama3": LLAMA3,
+    "qwen": QWEN,
+    "mistral": MISTRAL,
+    "gemma": GEMMA,
+    "marked": MARKED,
+    "reasoning": REASONING,
+}
 MARKUP = {
     "llama3": ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"),
     "mistral": ("<s>", "</s>", "[INST]", "[/INST]"),
@@ -156,7 +170,7 @@ def make_base(folder: Path, name: str, *, sentencepiece: bool = False) -> Path:
     if sentencepiece:
         tokenizer = make_sentencepiece(special)
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
-    if name == "qwen":
+    if name in ("qwen", "reasoning"):
         tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ("<tool_call>", "<think>")])
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {

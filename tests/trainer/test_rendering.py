@@ -80,6 +80,7 @@ def test_tool_calls_equal_transformers(tmp_path: Path, name: str) -> None:
         ("mistral", "   Because of Rayleigh — see e.g. 1871.  </s> Ja.</s>"),
         ("gemma", "Because of Rayleigh — see e.g. 1871.<end_of_turn>Ja.<end_of_turn>"),
         ("marked", "  Because of Rayleigh — see e.g. 1871.  <|im_end|>Ja.<|im_end|>"),
+        ("reasoning", "  Because of Rayleigh — see e.g. 1871.  <|im_end|>Ja.<|im_end|>"),
     ],
 )
 def test_answers_and_their_ends_are_trained(tmp_path: Path, name: str, expected: str) -> None:
@@ -111,6 +112,46 @@ def test_a_template_that_changes_its_past_is_refused(tmp_path: Path) -> None:
         renderer.example(WITH_SYSTEM)
     assert caught.value.code == "dataset_invalid"
     assert learnt(renderer, ONE_TURN).endswith("</s>")
+
+
+@pytest.mark.parametrize("answer", ["<b>Yes</b>", "A", "<think>\nHm.\n</think>\n\nYes", "<think>"])
+@pytest.mark.parametrize("is_token", [True, False])
+def test_an_answer_behind_an_opened_thought(tmp_path: Path, answer: str, is_token: bool) -> None:
+    """The generation prompt ends with <think>, which no answer has: all of what the answer says is learnt."""
+    if is_token:
+        renderer = Renderer.load(make_base(tmp_path, "reasoning"))
+    else:
+        renderer = Renderer.load(make_tiny_base(tmp_path, template=TEMPLATES["reasoning"]))
+    said = answer.rpartition("</think>")[2].lstrip()
+    row = [USER, {"role": "assistant", "content": answer}]
+    assert learnt(renderer, row) == f"{said}<|im_end|>"
+    assert learnt(renderer, [*row, *TWO_TURNS[2:]]) == f"{said}<|im_end|>Ja.<|im_end|>"
+
+
+def test_thoughts_that_only_the_last_answer_keeps(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+    )
+    renderer = Renderer.load(make_tiny_base(tmp_path, template=template))
+    first = {"role": "assistant", "content": "<i>No</i>"}
+    assert learnt(renderer, [USER, first]) == "\n</think>\n\n<i>No</i><|im_end|>"
+    expected = "<i>No</i><|im_end|>\n</think>\n\nJa.<|im_end|>"
+    assert learnt(renderer, [USER, first, *TWO_TURNS[2:]]) == expected
+
+
+def test_a_template_that_opens_answers_in_two_ways_is_refused(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{{ '[' + m.role + ']' + m.content + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    renderer = Renderer.load(make_tiny_base(tmp_path, template=template))
+    with pytest.raises(TrainerError, match="opens an answer in one way and writes message 2 in another") as caught:
+        renderer.example(ONE_TURN)
+    assert caught.value.code == "dataset_invalid"
+    assert all(renderer.example(ONE_TURN, train_on="everything").trained)
 
 
 @pytest.mark.parametrize("sentencepiece", [False, True], ids=["bytes", "sentencepiece"])
