@@ -106,6 +106,13 @@ def test_broker_keeps_what_it_holds_and_asks_for_a_password() -> None:
     assert options["--maxmemory-policy"] == "noeviction"
 
 
+def test_training_has_time_to_write_its_checkpoint() -> None:
+    worker = compose(*BASE)["services"]["worker"]
+    assert worker["stop_grace_period"] == "2m"
+    assert 60 <= float(worker["environment"]["HAND_BACK_SECONDS"]) < 120 - 10
+    assert worker["environment"]["DATA_DIR"] == "/data"
+
+
 def test_commands_are_those_of_one_machine() -> None:
     services = compose(*BASE)["services"]
     concurrency = {"gpu": 1, "chat": 8, "default": 4}

@@ -17,7 +17,7 @@ from trainer import events
 from webapp.common import streams
 from webapp.jobs import lifecycle
 from webapp.jobs.claiming import claim_next
-from webapp.jobs.models import Attempt, Job
+from webapp.jobs.models import Attempt, Job, JobStatus
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -216,3 +216,13 @@ def test_without_scripts_the_form_still_works(chromium: Browser, cast: Cast, run
     assert "1st in line" in page.content()
     assert Job.objects.get().spec["lora"]["r"] == 32
     context.close()
+
+
+def test_an_ended_job_is_deleted_from_its_menu(page: Page, cast: Cast) -> None:
+    job = make_job(cast.team, status=JobStatus.FAILED, reason="stalled", reason_text="Nothing came.")
+    page.goto(reverse("job", args=[job.pk]))
+    page.get_by_label("More").click()
+    page.get_by_role("button", name="Delete the job").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete the job").click()
+    page.get_by_text("was deleted").wait_for()
+    assert not Job.objects.exists()
