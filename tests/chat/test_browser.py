@@ -120,7 +120,7 @@ def test_a_reload_attaches_to_the_answer_that_is_written(page: Page, conversatio
     page.reload()
     lifecycle.finish(answer.pk, "Half an answer, and **all**.", {"tokens": 7, "tokens_per_second": 28.1})
     wait_for(lambda: page.locator(".markdown strong").count() == 1, seconds=10)
-    assert page.locator("[data-numbers]").inner_text() == "7 tokens · 28.1 tok/s"
+    assert page.locator("[data-numbers]").inner_text() == "7\u00a0tokens\u00a0· 28.1\u00a0tok/s"
     assert page.locator("[data-turns]").get_attribute("aria-busy") == "false"
 
 
@@ -187,6 +187,28 @@ def test_a_stream_that_is_refused_for_good_reloads_the_page_once(page: Page, con
         streams.wait_for(number)
         page.wait_for_timeout(200)  # in which it would be loaded
     assert len(loads) == 2
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_head_of_an_answer_is_two_even_lines(
+    page: Page, cast: Cast, conversation: Conversation, width: int
+) -> None:
+    numbers = {"tokens": 110, "tokens_per_second": 15.8, "first_token_ms": 594}
+    turn = make_turn(conversation, text="Blue.", numbers=numbers)
+    Completion.objects.create(turn=turn, place=1, label="style", text="Red.", status="finished", numbers=numbers)
+    page.set_viewport_size({"width": width, "height": 700})
+    page.goto(f"/chat/{conversation.pk}/")
+    heads = page.locator(".answer-head")
+    assert heads.count() == 2
+    for number in range(2):
+        title, line, button = (
+            heads.nth(number).locator(part).bounding_box() for part in ("h3", "[data-numbers]", "button")
+        )
+        assert title
+        assert line
+        assert button
+        assert abs(title["y"] + title["height"] / 2 - button["y"] - button["height"] / 2) < 1.5
+        assert line["height"] < 20
 
 
 def test_enter_asks_and_escape_stops(page: Page, cast: Cast, conversation: Conversation) -> None:

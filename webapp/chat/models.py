@@ -148,7 +148,8 @@ class Completion(models.Model):
             parts.append(f"{speed:.1f} tok/s" if speed < 100 else f"{speed:.0f} tok/s")
         if first := self.numbers.get("first_token_ms"):
             parts.append(f"first after {first / 1000:.1f} s" if first >= 1000 else f"first after {first:.0f} ms")
-        return " · ".join(parts)
+        # A narrow column breaks between the parts and nowhere else.
+        return "\u00a0· ".join(part.replace(" ", "\u00a0") for part in parts)
 
     @property
     def was_cut(self) -> bool:
