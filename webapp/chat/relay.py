@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db import DatabaseError, InterfaceError, connection
+
 from webapp.chat import lifecycle, wire
 from webapp.chat.models import Completion, CompletionStatus, Turn
 from webapp.common import streams
+
+logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.03
 SAVE_SECONDS = 1.0
@@ -41,7 +46,8 @@ class Relay:
         return [column for column in self.columns if column.is_open]
 
     def take(self, column: Column, text: str, numbers: dict[str, Any]) -> None:
-        """More of one answer."""
+        """More of one answer. NUL is left out: some models have a token for it, and PostgreSQL takes none."""
+        text = text.replace("\0", "")
         column.text += text
         column.pending += text
         column.numbers = numbers
@@ -68,8 +74,21 @@ class Relay:
         self._end(column, CompletionStatus.FAILED, lambda pk, text, _: lifecycle.fail(pk, error, text))
 
     def fail_rest(self, error: str) -> None:
+        """End all that is open. A text that cannot be written ends with as much as the database has of it."""
         for column in self.open_columns:
+            try:
+                self.fail(column, error)
+            except (DatabaseError, InterfaceError):
+                logger.exception("answer %s could not be ended", column.completion.pk)
+                self._fail_with_saved(column, error)
+
+    def _fail_with_saved(self, column: Column, error: str) -> None:
+        connection.close_if_unusable_or_obsolete()
+        column.text = column.text[: column.saved]
+        try:
             self.fail(column, error)
+        except (DatabaseError, InterfaceError):  # it gives no more signs of life, so the scheduler will end it
+            logger.exception("answer %s is left to the scheduler", column.completion.pk)
 
     def _flush(self, column: Column) -> None:
         if column.pending and column.is_open:
@@ -79,15 +98,16 @@ class Relay:
 
     def _save(self, column: Column) -> None:
         if len(column.text) > column.saved:
-            column.saved = len(column.text)
             column.is_open = lifecycle.keep_text(column.completion.pk, column.text)
+            column.saved = len(column.text)
 
     def _end(self, column: Column, status: CompletionStatus, write: Callable[..., bool]) -> None:
         if not column.is_open:
             return
-        column.is_open = False
         completion = column.completion
         # The database first: a page that hears of the end may ask for it at once.
-        if write(completion.pk, column.text, column.numbers):
+        won = write(completion.pk, column.text, column.numbers)
+        column.is_open = False
+        if won:
             completion.status, completion.text, completion.numbers = status, column.text, column.numbers
             streams.append(self.stream, wire.pack(wire.ended(completion)))
