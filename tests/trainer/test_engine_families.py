@@ -1,5 +1,6 @@
 """Answering on models of many families: each gives what transformers gives, and each row its own adapter's answer."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_a_batch_answers_as_transformers_alone(name: str, tmp_path: Path) -> Non
     wanted = [expected(model, prompt, renderer) for prompt in prompts()]
     assert answers(engine, [None] * len(wanted)) == wanted
     assert any(len(text) > 3 for text in wanted), "the model must say something"
+
+
+def test_a_model_that_names_no_longest_context_answers(tmp_path: Path) -> None:
+    """BLOOM's distances have no end."""
+    file = make_family(tmp_path, "bloom") / "config.json"
+    config = json.loads(file.read_text())
+    del config["max_position_embeddings"]
+    file.write_text(json.dumps(config))
+    assert all(answers(Engine(tmp_path, dtype="float32"), [None] * len(LENGTHS)))
 
 
 @pytest.mark.parametrize("name", ["opt", "qwen2_moe", "gpt2"])
