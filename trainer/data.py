@@ -15,7 +15,7 @@ import torch
 from trainer.errors import TrainerError
 from trainer.estimate import held_out_rows, optimizer_steps
 from trainer.events import Emit, Log
-from trainer.formats import Row, iter_rows
+from trainer.formats import Row, content_id, iter_rows
 from trainer.formats.canonical import canonical_json
 from trainer.formats.check import check_file
 from trainer.rendering import Example, Renderer
@@ -139,10 +139,22 @@ def _item(example: Example) -> Item | None:
 
 
 def _split(items: list[tuple[str, Item]], *, share: float, seed: int) -> tuple[list[Item], list[Item]]:
-    """Keep `share` of the rows aside, chosen by their ids: the same rows whatever order they come in."""
-    aside = held_out_rows(len(items), share)
-    ranked = sorted(range(len(items)), key=lambda at: hashlib.sha256(f"{seed}:{items[at][0]}".encode()).digest())
-    held = set(ranked[:aside])
+    """Keep `share` of the rows aside, chosen by what is in them: the same rows whatever order they come in.
+
+    Copies of a row stay together, or the measure would hold what was learnt by heart.
+    """
+    copies: dict[str, list[int]] = {}
+    for at, (row_id, _) in enumerate(items):
+        copies.setdefault(content_id(row_id), []).append(at)
+    aside, held = held_out_rows(len(items), share), set[int]()
+    groups = [
+        copies[name] for name in sorted(copies, key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest())
+    ]
+    for group in groups:
+        if len(held) + len(group) <= aside:
+            held.update(group)
+    if aside and not held and len(groups) > 1:  # every row has copies, more than were to be kept aside
+        held.update(min(groups, key=len))
     train = [item for at, (_, item) in enumerate(items) if at not in held]
     return train, [items[at][1] for at in sorted(held)]
 

@@ -50,6 +50,17 @@ def test_the_holdout_does_not_depend_on_the_order(base: Path, tmp_path: Path) ->
     assert {item.ids.tobytes() for item in other.holdout} != {item.ids.tobytes() for item in forward.holdout}
 
 
+@pytest.mark.parametrize("copies", [2, 5])
+def test_copies_of_a_row_stay_on_one_side(base: Path, tmp_path: Path, copies: int) -> None:
+    rows = make_rows(tmp_path, count=9)
+    rows.write_text("\n".join([rows.read_text()] * copies))
+    data = load(base, rows, data={"holdout": 0.3})
+    held = {item.ids.tobytes() for item in data.holdout}
+    assert held and not held & {item.ids.tobytes() for item in data.train}
+    rare = load(base, rows, data={"holdout": 0.01})
+    assert len(rare.holdout) == copies
+
+
 def test_no_holdout_and_a_single_row(base: Path, tmp_path: Path) -> None:
     assert not load(base, make_rows(tmp_path), data={"holdout": 0.0}).holdout
     single = load(base, make_rows(tmp_path, count=1), data={"holdout": 0.5})
