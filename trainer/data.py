@@ -154,7 +154,8 @@ def _split(items: list[tuple[str, Item]], *, share: float, seed: int) -> tuple[l
         if len(held) + len(group) <= aside:
             held.update(group)
     if aside and not held and len(groups) > 1:  # every row has copies, more than were to be kept aside
-        held.update(min(groups, key=len))
+        smallest = min(groups, key=len)
+        held.update(smallest)
     train = [item for at, (_, item) in enumerate(items) if at not in held]
     return train, [items[at][1] for at in sorted(held)]
 
