@@ -56,16 +56,19 @@ def save_adapter(run: Run) -> dict[str, Any]:
 def adapter_facts(run: Run) -> dict[str, Any]:
     """What a run came to, in numbers."""
     steps, measured = run.metrics("progress"), run.metrics("evaluated")
+    published = run.published_step
     facts: dict[str, Any] = {
         "steps": run.position.step,
-        "loss": steps[-1]["loss"],
+        "planned_steps": run.plan.steps,
+        "published_step": published,
+        "loss": next(one["loss"] for one in reversed(steps) if one["step"] == published),
         "trained_tokens": run.position.trained_tokens,
         "seconds": round(run.position.seconds, 3),
         "peak_memory_bytes": run.model.device.peak_bytes(),
         "parameters": sum(weight.numel() for weight in run.model.lora.values()),
     }
     if measured:
-        first, last = measured[0], measured[-1]
+        first, last = measured[0], next(one for one in reversed(measured) if one["step"] <= published)
         facts |= {"evaluation_loss": last["loss"], "perplexity": last["perplexity"], "accuracy": last["accuracy"]}
         facts |= {"evaluation_loss_before": first["loss"], "evaluation_rows": last["rows"]}
     return facts

@@ -5,11 +5,13 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.events import Checkpoint, Emit, Log
@@ -18,6 +20,7 @@ from trainer.optimizer import MasterAdamW
 from trainer.spec import PARTS, SpecError, TrainSpec
 
 MANIFEST = "MANIFEST.json"
+BEST = "best.safetensors"
 KEEP = 2
 SECONDS_BETWEEN = 300.0
 SHARE_OF_STEPS = 0.1
@@ -39,13 +42,15 @@ class Position:
     Rows and dropout of a step are functions of the seed and the step's number, so `step` is also the place in the data
     and the state of the random numbers. `started` is what chat templates take for today, `budget` how many tokens go
     through the model at once: another cut of a window would round differently. So would products with packed weights,
-    hence `unpacked`. `measured` is the last step whose evaluation is complete.
+    hence `unpacked`. `measured` is the last step whose evaluation is complete, `best_step` the one with the lowest loss
+    on held-out rows (-1 before there is one).
     """
 
     started: str
     budget: int = 0
     unpacked: bool = False
     measured: int = -1
+    best_step: int = -1
     step: int = 0
     trained_tokens: int = 0
     seconds: float = 0.0
@@ -126,6 +131,12 @@ def load_checkpoint(folder: Path, inputs: Inputs, optimizer: MasterAdamW) -> Pos
     return read_position(folder)
 
 
+def load_best(folder: Path, position: Position) -> dict[str, Tensor]:
+    """The weights of `position.best_step` from a verified checkpoint; empty when it holds none."""
+    name = "lora.safetensors" if position.best_step == position.step else BEST
+    return load_file(folder / name) if position.best_step >= 0 and (folder / name).is_file() else {}
+
+
 def _with_defaults(old: Any) -> Any:
     """A spec that an older trainer wrote, with the values that are new since then."""
     try:
@@ -169,14 +180,20 @@ class Checkpoints:
         affordable = waited * SAVING_SHARE >= self._cost
         return step < self._inputs.of and (waited >= SECONDS_BETWEEN or (step % self._every == 0 and affordable))
 
-    def save(self, position: Position, optimizer: MasterAdamW) -> None:
-        """Write and verify a checkpoint, report it, and remove all but the newest two."""
+    def save(self, position: Position, optimizer: MasterAdamW, best: Mapping[str, Tensor]) -> None:
+        """Write and verify a checkpoint, report it, and remove all but the newest two.
+
+        `best` are the weights of `position.best_step`, empty when they need not be kept. They lie in each checkpoint,
+        so that it is all a run needs to go on, wherever it lies.
+        """
         began = time.monotonic()
         target = self._folder / f"step-{position.step:06d}"
         if target not in self._written:
             with whole_folder(target, name=MANIFEST, facts={"step": position.step, **self._inputs.facts()}) as folder:
                 save_file(optimizer.masters_on_cpu(), folder / "lora.safetensors")
                 save_file(optimizer.state(), folder / "optimizer.safetensors")
+                if best and position.best_step != position.step:
+                    save_file(dict(best), folder / BEST)
                 (folder / "state.json").write_text(json.dumps(dataclasses.asdict(position)), encoding="utf-8")
             self._written.append(target)
         self._emit(Checkpoint(step=position.step, folder=f"{self._folder.name}/{target.name}"))

@@ -14,7 +14,7 @@ tags:
 ---
 # LoRA adapter for {base}
 
-Trained with Lowrank on {rows:,} rows for {steps:,} steps.
+Trained with Lowrank on {rows:,} rows for {steps:,} steps.{ended}
 
 | | |
 |---|---|
@@ -53,6 +53,7 @@ def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
         base=facts["base"],
         rows=facts["dataset_rows"],
         steps=facts["steps"],
+        ended=_ended(spec, facts),
         quantization=spec.model.quantization,
         r=spec.lora.r,
         alpha=spec.lora.lora_alpha,
@@ -64,3 +65,16 @@ def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
         measured=MEASURED.format(**facts) if "evaluation_loss" in facts else "",
         dataset_hash=facts["dataset_hash"],
     )
+
+
+def _ended(spec: TrainSpec, facts: dict[str, Any]) -> str:
+    """Which step's weights these are and why training ended early, where it is not all as planned."""
+    said = ""
+    if facts["published_step"] < facts["steps"]:
+        said += f" The weights are those of step {facts['published_step']:,}, the best on the held-out rows."
+    if facts["steps"] < facts["planned_steps"]:
+        said += (
+            f" It ended after step {facts['steps']:,} of {facts['planned_steps']:,}, when "
+            f"{spec.evaluation.patience:,} measurements in a row were no better."
+        )
+    return said

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.base_facts import inspect_folder, weight_files
 from trainer.bases import fetch_hub
-from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_checkpoint, read_position
+from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
 from trainer.data import Dataset, Plan, load_dataset
 from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
@@ -48,12 +50,17 @@ class Run:
     inputs: Inputs
     checkpoints: Checkpoints
     position: Position
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of position.best_step, where they are to be kept
     spoke_at: float = field(default_factory=time.monotonic)
     recent: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=STEPS_IN_WINDOW))
 
+    def save(self) -> None:
+        """Leave a checkpoint of the last whole step."""
+        self.checkpoints.save(self.position, self.optimizer, self.best)
+
     def stop(self) -> None:
         """Leave a checkpoint of the last whole step and end."""
-        self.checkpoints.save(self.position, self.optimizer)
+        self.save()
         raise Stopped
 
     def evaluation_due(self) -> bool:
@@ -75,9 +82,40 @@ class Run:
             self.emit(answer(self.model, self.renderer, prompt, step=step))
         if found:
             self.record("evaluated", found)
+            self._note_best(found)
         self.position.measured = step
         if step < self.plan.steps:
             self.emit(Phase(name="training"))
+
+    def _note_best(self, found: Evaluated) -> None:
+        """Remember the step with the lowest loss; step 0 is the base model, which nobody needs published."""
+        if found.step and found.loss < self._loss_measured_at(self.position.best_step):
+            self.position.best_step = found.step
+            self.best = self.optimizer.masters_on_cpu() if self.spec.evaluation.keep_best else {}
+
+    def _loss_measured_at(self, step: int) -> float:
+        return next((one["loss"] for one in self.metrics("evaluated") if one["step"] == step), math.inf)
+
+    def patience_is_spent(self) -> bool:
+        """Whether too many measurements in a row were no better than the best."""
+        patience = self.spec.evaluation.patience
+        worse = [one for one in self.metrics("evaluated") if one["step"] > max(0, self.position.best_step)]
+        return bool(patience) and len(worse) >= patience
+
+    @property
+    def published_step(self) -> int:
+        """The step whose weights become the adapter."""
+        return self.position.best_step if self.best else self.position.step
+
+    def finish(self) -> None:
+        """Say when and why training ended where that was not to be expected, and go back to the best weights."""
+        step, of = self.position.step, self.plan.steps
+        if step < of:
+            waited = f"{self.spec.evaluation.patience:,} measurements without a lower loss on held-out rows"
+            self.emit(Log(text=f"Ended after step {step:,} of {of:,}: {waited}"))
+        if self.published_step < step:
+            self.optimizer.load(self.best, {})
+            self.emit(Log(text=f"The adapter is that of step {self.published_step:,}, the best on held-out rows"))
 
     def _measured(self) -> Evaluated:
         rows, position = self.dataset.holdout, self.position
@@ -160,6 +198,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
         inputs=inputs,
         checkpoints=Checkpoints(out / "checkpoints", inputs, emit, resumed=position.step),
         position=position,
+        best=load_best(checkpoint, position) if checkpoint and spec.evaluation.keep_best else {},
     )
     _say_what_learns(run, of=int(facts["parameters"]))
     return run

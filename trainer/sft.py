@@ -28,7 +28,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         # -- measure, before the first step (the base model), at intervals and at the end
         if run.evaluation_due():
             run.evaluate()
-        if run.position.step == run.plan.steps:
+        if run.position.step == run.plan.steps or run.patience_is_spent():
             break
         if should_stop():
             run.stop()
@@ -69,9 +69,10 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
 
         # -- keep
         if run.checkpoints.due(run.position.step):
-            run.checkpoints.save(run.position, run.optimizer)
+            run.save()
 
     emit(Phase(name="saving"))
+    run.finish()
     emit(Finished(folder="adapter", facts=save_adapter(run)))
 
 

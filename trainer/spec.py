@@ -99,6 +99,16 @@ class EvaluationSpec:
         0, "Measure on the held-out rows every so many steps; 0 for once per epoch.", unit="steps", low=0, high=10**6
     )
     probes: tuple[str, ...] = option((), "Prompts answered at every evaluation, to see the change in words.")
+    patience: int = option(
+        0,
+        "End after this many evaluations in a row without a lower loss on the held-out rows; 0 never ends early.",
+        unit="evaluations",
+        low=0,
+        high=1000,
+    )
+    keep_best: bool = option(
+        True, "Publish the weights with the lowest loss on the held-out rows, where later ones are worse."
+    )
 
 
 MAX_PROBES = 4
@@ -194,6 +204,14 @@ class TrainSpec:
                     "optim.micro_batch_tokens",
                     f"An example may have {self.data.max_seq_length} tokens and must fit in one pass.",
                     f"Use 0, or at least {self.data.max_seq_length}.",
+                )
+            )
+        if self.evaluation.patience and not self.data.holdout:
+            found.append(
+                Issue(
+                    "evaluation.patience",
+                    "Without held-out rows nobody can tell whether it gets better.",
+                    "Hold rows out with data.holdout, or use 0.",
                 )
             )
         if len(self.evaluation.probes) > MAX_PROBES:

@@ -258,7 +258,7 @@ def test_a_failed_save_leaves_nothing(
 
     monkeypatch.setattr(victim, full)
     with pytest.raises(OSError, match="No space"):
-        checkpoints.save(Position(started="2026-01-01T00:00:00", step=1), optimizer)
+        checkpoints.save(Position(started="2026-01-01T00:00:00", step=1), optimizer, {})
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
