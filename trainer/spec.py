@@ -1,12 +1,29 @@
 """What a training job is asked to do: one typed definition from which form, command line, YAML and API are derived."""
 
 import dataclasses
-import math
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
+
+from trainer.lora_spec import TARGET_GROUPS, LoraSpec
+from trainer.spec_values import Issue, Option, coerce, limit_issues, option, plain
+
+__all__ = [
+    "PARTS",
+    "TARGET_GROUPS",
+    "DataSpec",
+    "EvaluationSpec",
+    "Issue",
+    "LoraSpec",
+    "ModelSpec",
+    "OptimSpec",
+    "Option",
+    "SpecError",
+    "TrainSpec",
+    "choices_of",
+    "option_of",
+]
 
 SPEC_VERSION = 1
 
@@ -14,25 +31,6 @@ Quantization = Literal["none", "int8", "nf4"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 TrainOn = Literal["answers", "everything"]
 Schedule = Literal["constant", "linear", "cosine"]
-
-TARGET_GROUPS = ("all-linear", "attention", "mlp")
-MODULE_NAME = re.compile(r"[A-Za-z0-9_]+")
-
-
-@dataclass(frozen=True)
-class Option:
-    """What stands beside a value: one sentence of meaning, its unit and its limits (both ends allowed)."""
-
-    meaning: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    common: bool = False  # one of the values a person normally meets
-
-
-def option(default: Any, meaning: str, **limits: Any) -> Any:
-    """A dataclass field that carries its `Option`."""
-    return field(default=default, metadata={"option": Option(meaning, **limits)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +43,6 @@ class ModelSpec:
         common=True,
     )
     dtype: Dtype = option("auto", "Number format of the computation; auto takes bfloat16 where the device has it.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraSpec:
-    r: int = option(
-        16, "Rank of the update: higher learns more detail and takes more memory.", low=1, high=512, common=True
-    )
-    lora_alpha: float = option(
-        32.0, "Strength of the update: it is scaled by lora_alpha / r.", low=0.001, high=4096, common=True
-    )
-    lora_dropout: float = option(
-        0.0, "Share of the update's inputs dropped while training; helps small datasets.", low=0, high=0.9, common=True
-    )
-    target_modules: str | tuple[str, ...] = option(
-        "all-linear", "Layers that get an update: all-linear, attention, mlp, or names of modules.", common=True
-    )
-    use_rslora: bool = option(False, "Scale by lora_alpha / sqrt(r), so that high ranks keep learning.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,18 +96,6 @@ MAX_PROBES = 4
 MAX_PROBE_LENGTH = 2000
 
 
-@dataclass(frozen=True)
-class Issue:
-    """One problem of a spec: the field's path (`lora.r`), what is wrong, and what to do."""
-
-    path: str
-    problem: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.problem} {self.fix}"
-
-
 class SpecError(ValueError):
     """A spec that cannot be read; carries every issue at once."""
 
@@ -168,7 +137,7 @@ class TrainSpec:
     def to_yaml(self) -> str:
         data = self.to_dict()
         for part in PARTS:
-            data[part] = {key: list(v) if isinstance(v, tuple) else v for key, v in data[part].items()}
+            data[part] = {key: plain(value) for key, value in data[part].items()}
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
     @classmethod
@@ -189,11 +158,11 @@ class TrainSpec:
                 words = choices_of(part, item.name)
                 if words and value not in words:
                     found.append(Issue(path, f"{value!r:.80} is no choice here.", f"Choose one of {', '.join(words)}."))
-                found += _limit_issues(path, value, option_of(item))
+                found += limit_issues(path, value, option_of(item))
         return found + self._combination_issues()
 
     def _combination_issues(self) -> list[Issue]:
-        found = _target_issues(self.lora.target_modules)
+        found = self.lora.issues(self.model.quantization)
         if not self.model.base:
             found.append(Issue("model.base", "No base model is named.", "Name a folder or a hub id."))
         if not self.data.path:
@@ -257,73 +226,7 @@ def _read_part(path: str, part: type[Any], data: Any, problems: list[Issue]) -> 
     for name, hint in hints.items():
         if name in data:
             try:
-                values[name] = _coerce(data[name], hint)
+                values[name] = coerce(data[name], hint)
             except (ValueError, OverflowError) as error:
                 problems.append(Issue(f"{path}.{name}", f"{data[name]!r:.80} is not usable here.", str(error)))
     return part(**values)
-
-
-def _coerce(value: Any, hint: Any) -> Any:
-    """`value` as the type of the field; ValueError's text is the fix. YAML reads 2e-4 as text: text may be a number."""
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise ValueError(f"Choose one of {', '.join(get_args(hint))}.")
-        return value
-    if hint is bool:
-        return _coerce_bool(value)
-    if hint in (int, float):
-        return _coerce_number(value, hint)
-    if hint is str:
-        if not isinstance(value, str):
-            raise ValueError("Write text.")
-        return value
-    if isinstance(value, str) and hint == str | tuple[str, ...]:
-        return value
-    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
-        return tuple(value)
-    raise ValueError("Write a list of texts.")
-
-
-def _coerce_bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("Write true or false.")
-    return value
-
-
-def _coerce_number(value: Any, kind: type[int] | type[float]) -> int | float:
-    wanted = "Write a whole number." if kind is int else "Write a number."
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(wanted)
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(wanted) from None
-    if not math.isfinite(number) or (kind is int and number != int(number)):
-        raise ValueError(wanted)
-    return kind(number)
-
-
-def _limit_issues(path: str, value: Any, beside: Option) -> list[Issue]:
-    if beside.low is not None and value < beside.low:
-        return [Issue(path, f"{value} is too low.", f"Use at least {beside.low:g}.")]
-    if beside.high is not None and value > beside.high:
-        return [Issue(path, f"{value} is too high.", f"Use at most {beside.high:g}.")]
-    return []
-
-
-def _target_issues(targets: str | tuple[str, ...]) -> list[Issue]:
-    if isinstance(targets, str):
-        if targets in TARGET_GROUPS:
-            return []
-        return [
-            Issue(
-                "lora.target_modules",
-                f"{targets!r:.80} is no group of layers.",
-                f"Use {', '.join(TARGET_GROUPS)}, or a list of module names.",
-            )
-        ]
-    bad = [name for name in targets if not MODULE_NAME.fullmatch(name)]
-    if bad or not targets:
-        named = f"{bad[0]!r:.80} is no module name." if bad else "The list is empty."
-        return [Issue("lora.target_modules", named, "Use plain names such as q_proj, v_proj.")]
-    return []

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import count
-from typing import Any, cast, get_type_hints
+from typing import Any, cast, get_origin, get_type_hints
 from uuid import UUID, uuid4
 
 from django import forms
@@ -29,6 +29,15 @@ LABELS = {
     "max_seq_length": "Longest example",
     "holdout": "Held out to measure",
     "probes": "Probe prompts, one a line",
+    "layers_to_transform": "Numbers of the layers that learn",
+    "rank_pattern": "Ranks of single modules (rank_pattern)",
+    "alpha_pattern": "Strengths of single modules (alpha_pattern)",
+    "use_rslora": "Rank-stabilised scaling (rsLoRA)",
+    "use_dora": "Lengths apart from directions (DoRA)",
+    "init_lora_weights": "Start of the update",
+    "bias": "Biases that learn",
+    "modules_to_save": "Modules that learn whole",
+    "trainable_token_indices": "Tokens whose embeddings learn",
 }
 
 
@@ -69,12 +78,15 @@ def spec_fields() -> Iterator[SpecField]:
 
 
 def form_value(value: Any) -> Any:
-    """A value of a spec as its field shows it: a list of module names on one line, a list of prompts one per line."""
+    """A value of a spec as its field shows it: names and numbers on one line, prompts and name: number one per line."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {form_value(number)}" for name, number in value.items())
     if not isinstance(value, tuple):
         return value
-    return ", ".join(value) if all(" " not in one for one in value) else "\n".join(value)
+    words = [str(one) for one in value]
+    return ", ".join(words) if all(" " not in one for one in words) else "\n".join(words)
 
 
 def preset_values(name: str) -> dict[str, Any]:
@@ -235,8 +247,9 @@ def _field(one: SpecField) -> forms.Field:
         return forms.IntegerField(widget=forms.NumberInput(attrs=limits), **common)
     if one.hint is float:
         return forms.FloatField(widget=forms.NumberInput(attrs=limits | {"step": "any"}), **common)
-    if one.hint == tuple[str, ...]:
-        return forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 3}), **common)
+    if get_origin(one.hint) in (tuple, dict):
+        widget = forms.TextInput() if one.hint == tuple[int, ...] else forms.Textarea(attrs={"rows": 3})
+        return forms.CharField(required=False, max_length=20000, widget=widget, **common)
     return forms.CharField(max_length=2000, **common)
 
 
@@ -255,6 +268,11 @@ def _spec_data(cleaned: Mapping[str, Any]) -> dict[str, Any]:
 def _spec_value(one: SpecField, value: Any) -> Any:
     if one.hint == tuple[str, ...]:
         return [line.strip() for line in value.splitlines() if line.strip()]
+    if one.hint == tuple[int, ...]:
+        return value.replace(",", " ").split()
+    if get_origin(one.hint) is dict:
+        pairs = [line.partition(":") for line in value.splitlines() if line.strip()]
+        return {name.strip(): number.strip() for name, _, number in pairs}
     if one.hint == str | tuple[str, ...] and value.strip() not in TARGET_GROUPS:
         # One word without a comma is a group of layers, misspelt perhaps; names of modules are a list.
         return [name.strip() for name in value.split(",") if name.strip()] if "," in value else value.strip()

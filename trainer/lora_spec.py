@@ -1,0 +1,108 @@
+"""The part of a spec that says which weights learn, how they start, and which of its values cannot stand together."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from trainer.spec_values import Issue, Pattern, option
+
+Bias = Literal["none", "all", "lora_only"]
+Init = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq", "eva"]
+
+TARGET_GROUPS = ("all-linear", "attention", "mlp")
+MODULE_NAME = re.compile(r"[A-Za-z0-9_]+")
+MODULE_PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSpec:
+    r: int = option(
+        16, "Rank of the update: higher learns more detail and takes more memory.", low=1, high=512, common=True
+    )
+    lora_alpha: float = option(
+        32.0, "Strength of the update: it is scaled by lora_alpha / r.", low=0.001, high=4096, common=True
+    )
+    lora_dropout: float = option(
+        0.0, "Share of the update's inputs dropped while training; helps small datasets.", low=0, high=0.9, common=True
+    )
+    target_modules: str | tuple[str, ...] = option(
+        "all-linear", "Layers that get an update: all-linear, attention, mlp, or names of modules.", common=True
+    )
+    layers_to_transform: tuple[int, ...] = option(
+        (), "Numbers of the decoder layers that get an update, from 0; empty for all.", low=0, high=1023
+    )
+    rank_pattern: dict[str, int] = option(
+        Pattern(), "Ranks of single modules that differ from r, as name: rank.", low=1, high=512
+    )
+    alpha_pattern: dict[str, float] = option(
+        Pattern(), "Strengths of single modules that differ from lora_alpha, as name: strength.", low=0.001, high=4096
+    )
+    use_rslora: bool = option(False, "Scale by lora_alpha / sqrt(r), so that high ranks keep learning.")
+    use_dora: bool = option(False, "Learn the length of each weight's rows apart from their direction (DoRA); slower.")
+    init_lora_weights: Init = option(
+        "default", "How the update starts; pissa, olora, loftq and eva start from the base's weights or the data."
+    )
+    bias: Bias = option("none", "Biases that learn too: none, all, or those of layers with an update (lora_only).")
+    modules_to_save: tuple[str, ...] = option(
+        (), "Modules that learn whole and are kept in the adapter, such as lm_head or a norm; one a line."
+    )
+    trainable_token_indices: tuple[int, ...] = option(
+        (), "Numbers of tokens whose embeddings learn; empty for none.", low=0, high=(1 << 21) - 1
+    )
+
+    def issues(self, quantization: str) -> list[Issue]:
+        """Values that cannot be, and pairs that cannot stand together."""
+        return [*_target_issues(self.target_modules), *_name_issues(self), *_init_issues(self, quantization)]
+
+
+def _target_issues(targets: str | tuple[str, ...]) -> list[Issue]:
+    if isinstance(targets, str):
+        if targets in TARGET_GROUPS:
+            return []
+        return [
+            Issue(
+                "lora.target_modules",
+                f"{targets!r:.80} is no group of layers.",
+                f"Use {', '.join(TARGET_GROUPS)}, or a list of module names.",
+            )
+        ]
+    bad = [name for name in targets if not MODULE_NAME.fullmatch(name)]
+    if bad or not targets:
+        named = f"{bad[0]!r:.80} is no module name." if bad else "The list is empty."
+        return [Issue("lora.target_modules", named, "Use plain names such as q_proj, v_proj.")]
+    return []
+
+
+def _name_issues(lora: LoraSpec) -> list[Issue]:
+    found = []
+    named: dict[str, Iterable[str]] = {
+        "rank_pattern": lora.rank_pattern,
+        "alpha_pattern": lora.alpha_pattern,
+        "modules_to_save": lora.modules_to_save,
+    }
+    for field, names in named.items():
+        if bad := [name for name in names if not MODULE_PATH.fullmatch(name)]:
+            found.append(
+                Issue(f"lora.{field}", f"{bad[0]!r:.80} is no module name.", "Use plain names such as q_proj.")
+            )
+    if both := sorted(set(lora.modules_to_save) & set(lora.target_modules)):
+        text = f"{both[0]} cannot get an update and learn whole as well."
+        found.append(Issue("lora.modules_to_save", text, "Name it here or in lora.target_modules."))
+    for field in ("layers_to_transform", "trainable_token_indices"):
+        numbers = getattr(lora, field)
+        if len(set(numbers)) < len(numbers):
+            found.append(Issue(f"lora.{field}", "A number stands there twice.", "Name each once."))
+    return found
+
+
+def _init_issues(lora: LoraSpec, quantization: str) -> list[Issue]:
+    path, found = "lora.init_lora_weights", []
+    if lora.init_lora_weights == "loftq" and quantization == "none":
+        text = "loftq makes up for what quantisation loses, and this base is not quantised."
+        found.append(Issue(path, text, "Set model.quantization to nf4 or int8, or choose pissa."))
+    if lora.init_lora_weights == "orthogonal" and any(rank % 2 for rank in (lora.r, *lora.rank_pattern.values())):
+        found.append(
+            Issue(path, "orthogonal needs even ranks.", "Make lora.r and every rank of lora.rank_pattern even.")
+        )
+    return found

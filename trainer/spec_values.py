@@ -1,0 +1,111 @@
+"""One value of a spec: what stands beside it, how it is read from plain data, and a problem with it in words."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Option:
+    """What stands beside a value: one sentence of meaning, its unit and its limits (both ends allowed)."""
+
+    meaning: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    common: bool = False  # one of the values a person normally meets
+
+
+def option(default: Any, meaning: str, **limits: Any) -> Any:
+    """A dataclass field that carries its `Option`."""
+    return field(default=default, metadata={"option": Option(meaning, **limits)})
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One problem of a spec: the field's path (`lora.r`), what is wrong, and what to do."""
+
+    path: str
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem} {self.fix}"
+
+
+class Pattern(dict[str, float]):
+    """Numbers by the name of a module; never changed once made, so that a spec stays a value."""
+
+    def __hash__(self) -> int:  # type: ignore[override] # a dict has none
+        return hash(frozenset(self.items()))
+
+
+def coerce(value: Any, hint: Any) -> Any:
+    """`value` as the type of the field; ValueError's text is the fix. YAML reads 2e-4 as text: text may be a number."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"Choose one of {', '.join(get_args(hint))}.")
+        return value
+    if hint is bool:
+        return _coerce_bool(value)
+    if hint in (int, float):
+        return _coerce_number(value, hint)
+    if hint is str:
+        if not isinstance(value, str):
+            raise ValueError("Write text.")
+        return value
+    return _coerce_many(value, hint)
+
+
+def _coerce_many(value: Any, hint: Any) -> Any:
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+            raise ValueError("Write name: number, one for each module.")
+        return Pattern({name: _coerce_number(number, get_args(hint)[1]) for name, number in value.items()})
+    if isinstance(value, str) and hint == str | tuple[str, ...]:
+        return value
+    if hint == tuple[int, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("Write a list of whole numbers.")
+        return tuple(_coerce_number(one, int) for one in value)
+    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    raise ValueError("Write a list of texts.")
+
+
+def _coerce_bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("Write true or false.")
+    return value
+
+
+def _coerce_number(value: Any, kind: type[int] | type[float]) -> int | float:
+    wanted = "Write a whole number." if kind is int else "Write a number."
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(wanted)
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not math.isfinite(number) or (kind is int and number != int(number)):
+        raise ValueError(wanted)
+    return kind(number)
+
+
+def limit_issues(path: str, value: Any, beside: Option) -> list[Issue]:
+    """Whether a number, or each of several, keeps its limits."""
+    if isinstance(value, dict):
+        value = value.values()
+    for one in value if isinstance(value, tuple) or not isinstance(value, (str, int, float)) else (value,):
+        if beside.low is not None and one < beside.low:
+            return [Issue(path, f"{one} is too low.", f"Use at least {beside.low:g}.")]
+        if beside.high is not None and one > beside.high:
+            return [Issue(path, f"{one} is too high.", f"Use at most {beside.high:g}.")]
+    return []
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML can write it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Pattern) else value
