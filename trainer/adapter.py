@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from trainer.base_source import source_of
 from trainer.errors import TrainerError
+from trainer.lora_start import published, published_config
 from trainer.manifest import sha256_of, whole_folder
 from trainer.model_card import model_card
 from trainer.run import Run, write_lines
@@ -41,8 +43,9 @@ def save_adapter(run: Run) -> dict[str, Any]:
     }
     with whole_folder(target, name=MANIFEST, facts={**made_from, **facts}) as folder:
         _write_config(run, spec, folder)
-        save_file(run.optimizer.masters_on_cpu(), folder / WEIGHTS, metadata={"format": "pt"})
-        _check_weights(run, folder / WEIGHTS)
+        weights = adapter_weights(run)
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        _check_weights(weights, folder / WEIGHTS)
         facts["weights_sha256"] = sha256_of(folder / WEIGHTS)
         for name in TOKENIZER_FILES:
             if (run.base / name).is_file():
@@ -51,6 +54,12 @@ def save_adapter(run: Run) -> dict[str, Any]:
         write_lines(folder / "metrics.jsonl", run.position.metrics)
         (folder / "README.md").write_text(model_card(spec, {**made_from, **facts}), encoding="utf-8")
     return facts
+
+
+def adapter_weights(run: Run) -> dict[str, Tensor]:
+    """What was learnt, in float32, for the base as it is in its folder."""
+    masters = run.optimizer.masters_on_cpu()
+    return published(masters, run.model.first) if run.spec.lora.starts_elsewhere else masters
 
 
 def adapter_facts(run: Run) -> dict[str, Any]:
@@ -71,6 +80,9 @@ def adapter_facts(run: Run) -> dict[str, Any]:
         first, last = measured[0], next(one for one in reversed(measured) if one["step"] <= published)
         facts |= {"evaluation_loss": last["loss"], "perplexity": last["perplexity"], "accuracy": last["accuracy"]}
         facts |= {"evaluation_loss_before": first["loss"], "evaluation_rows": last["rows"]}
+        if last.get("general_kl") is not None:
+            facts |= {"general_kl": last["general_kl"], "general_perplexity": last["general_perplexity"]}
+            facts |= {"general_perplexity_before": first["general_perplexity"]}
     return facts
 
 
@@ -88,6 +100,8 @@ def portable(run: Run) -> TrainSpec:
 def _write_config(run: Run, spec: TrainSpec, folder: Path) -> None:
     """adapter_config.json as PEFT writes it, for inference and with a base name that a person can change."""
     config = run.model.peft.peft_config["default"].to_dict()
+    if spec.lora.starts_elsewhere:
+        config = published_config(config)
     config |= {
         "base_model_name_or_path": spec.model.base,
         "revision": spec.model.revision or None,
@@ -102,11 +116,11 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
-def _check_weights(run: Run, path: Path) -> None:
+def _check_weights(expected: dict[str, Tensor], path: Path) -> None:
     """Read back what was written: the same names and shapes, and no number that is none."""
     written = load_file(path)
-    expected = {name: weight.shape for name, weight in run.model.lora.items()}
-    if {name: weight.shape for name, weight in written.items()} != expected:
+    shapes = {name: weight.shape for name, weight in expected.items()}
+    if {name: weight.shape for name, weight in written.items()} != shapes:
         raise TrainerError("internal", "The written adapter is not the one that was trained.", "Try again.")
     if not all(bool(torch.isfinite(weight).all()) for weight in written.values()):
         raise TrainerError(

@@ -51,6 +51,11 @@ class LoraSpec:
         (), "Numbers of tokens whose embeddings learn; empty for none.", low=0, high=(1 << 21) - 1
     )
 
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether the update starts with a product that is not zero, which the finished adapter must leave out."""
+        return self.init_lora_weights in ("pissa", "olora", "loftq")
+
     def issues(self, quantization: str) -> list[Issue]:
         """Values that cannot be, and pairs that cannot stand together."""
         return [*_target_issues(self.target_modules), *_name_issues(self), *_init_issues(self, quantization)]

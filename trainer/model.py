@@ -1,18 +1,17 @@
 """A base model with LoRA layers on it, ready to train: loaded, quantised, and taken apart into body and output head."""
 
-import re
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from trainer import short_attention
@@ -21,15 +20,11 @@ from trainer.device import Device, find_device
 from trainer.errors import TrainerError
 from trainer.estimate import UNPACKED_SHARE
 from trainer.events import Emit, Log
+from trainer.lora_layers import has_stacked_experts, linear_paths, put_lora
+from trainer.lora_start import start
 from trainer.loss import Head
 from trainer.spec import ModelSpec, TrainSpec
 
-# The words in a layer's path that tell what it belongs to, across model families.
-GROUP_WORDS = {
-    "attention": re.compile(r"attn|attention", re.I),
-    "mlp": re.compile(r"mlp|feed_forward|ffn|expert", re.I),
-}
-NAMES_OF_EXPERTS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")  # what families call it
 # What the same scores may differ by, as a share of the largest: kernels round at different places.
 LOGITS_AGREE = {torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.05}
@@ -37,17 +32,23 @@ LOGITS_AGREE = {torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.05}
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A frozen base with trainable LoRA weights. `lora` names them as PEFT's files do.
+    """A frozen base and the weights that learn on it. `lora` names them as PEFT's files do.
 
-    `unpacked`: the base's quantised weights are kept in the computing format, see `unpack`.
+    `first`: what they started with, where that is no plain zero update. `unpacked`: the base's quantised weights are
+    kept in the computing format, see `unpack`.
     """
 
     peft: PeftModel
     body: nn.Module
-    head: Head
     lora: dict[str, nn.Parameter]
     device: Device
     unpacked: bool = False
+    first: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def head(self) -> Head:
+        """The output head as it is now: it may learn as well."""
+        return _head(self.peft.get_base_model())
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Last hidden states. ids: (rows, width), padded on the right -> (rows, width, hidden).
@@ -56,6 +57,22 @@ class AdaptedModel:
         """
         states: Tensor = self.body(input_ids=ids, attention_mask=None, use_cache=False).last_hidden_state
         return states
+
+    @contextmanager
+    def as_base(self) -> Iterator[None]:
+        """Compute as the base model does, whatever was learnt so far."""
+        if not self.first:
+            with self.peft.disable_adapter():
+                yield
+            return
+        now = {name: weight.data for name, weight in self.lora.items()}
+        try:
+            for name, weight in self.lora.items():
+                weight.data = self.first[name]
+            yield
+        finally:
+            for name, weight in self.lora.items():
+                weight.data = now[name]
 
 
 def load_adapted(spec: TrainSpec, base: Path, emit: Emit, *, unpacked: bool | None = None) -> AdaptedModel:
@@ -69,7 +86,7 @@ def load_adapted(spec: TrainSpec, base: Path, emit: Emit, *, unpacked: bool | No
     if unpacks:
         unpack(causal, device.dtype)
         emit(Log(text=f"The {spec.model.quantization} weights fit in memory unpacked: the same base, faster steps"))
-    if _has_stacked_experts(causal):
+    if has_stacked_experts(causal):
         emit(Log(level="warning", text="This model's experts lie in one piece and get no update; other layers do"))
     longest = getattr(causal.config, "max_position_embeddings", None)
     if longest is not None and spec.data.max_seq_length > longest:
@@ -78,7 +95,15 @@ def load_adapted(spec: TrainSpec, base: Path, emit: Emit, *, unpacked: bool | No
             f"The base model reads at most {longest} tokens and data.max_seq_length is {spec.data.max_seq_length}.",
             f"Use at most {longest}.",
         )
-    return adapt(causal, spec, device, unpacked=unpacks)
+    whole = _whole_weights(base, spec.model) if spec.lora.init_lora_weights == "loftq" else None
+    return adapt(causal, spec, device, unpacked=unpacks, whole=whole)
+
+
+def _whole_weights(base: Path, spec: ModelSpec) -> dict[str, Tensor]:
+    """The weights of all linear layers as they were before quantisation, in plain memory."""
+    plain = dataclasses.replace(spec, quantization="none")
+    causal = load_base(base, plain, Device(torch.device("cpu"), torch.float32))
+    return {path: causal.get_submodule(path).weight for path in linear_paths(causal)}
 
 
 def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
@@ -151,34 +176,30 @@ def unpack(causal: Any, dtype: torch.dtype) -> None:
     causal.requires_grad_(requires_grad=False)
 
 
-def adapt(causal: Any, spec: TrainSpec, device: Device, *, unpacked: bool = False) -> AdaptedModel:
-    """Put LoRA layers (Hu et al. 2021, arxiv.org/abs/2106.09685) on a loaded base; their output starts at zero."""
-    head, lora = _head(causal), spec.lora
-    paths = target_paths(causal, lora.target_modules)
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,  # type: ignore[arg-type] # PEFT only multiplies by it
-        lora_dropout=lora.lora_dropout,
-        target_modules=_peft_names(causal, paths),
-        use_rslora=lora.use_rslora,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
+def adapt(
+    causal: Any,
+    spec: TrainSpec,
+    device: Device,
+    *,
+    unpacked: bool = False,
+    whole: Mapping[str, Tensor] | None = None,
+) -> AdaptedModel:
+    """Put what learns on a loaded base, so that it computes as the base does. `whole`: see `lora_start.start`."""
     if spec.optim.gradient_checkpointing:
         causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     torch.manual_seed(spec.optim.seed)
-    peft = get_peft_model(causal, config)
-    named = {name: weight for name, weight in peft.named_parameters() if weight.requires_grad}
-    _check_trained(named, paths)
-    for weight in named.values():
+    peft, lora = put_lora(causal, spec.lora)
+    for weight in lora.values():
         weight.data = weight.data.to(device.dtype)
+    start(peft, spec.lora, whole or {})
+    keeps_first = spec.lora.starts_elsewhere or spec.lora.bias != "none"
     adapted = AdaptedModel(
         peft=peft,
         body=causal.base_model if causal.base_model is not causal else causal.get_decoder(),
-        head=head,
-        lora={name.replace(".default.", "."): weight for name, weight in sorted(named.items())},
+        lora=lora,
         device=device,
         unpacked=unpacked,
+        first={name: weight.detach().clone() for name, weight in lora.items()} if keeps_first else {},
     )
     _check_head(adapted)
     return adapted
@@ -198,78 +219,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def linear_paths(causal: Any) -> list[str]:
-    """Paths of the layers that can get an update: every linear one but the output head.
-
-    Where experts are stacked, PEFT takes the names of their parts for parts of the stack, wherever else they stand.
-    """
-    head = causal.get_output_embeddings()
-    taken = NAMES_OF_EXPERTS if _has_stacked_experts(causal) else ()
-    linear = [name for name, one in causal.named_modules() if one is not head and _is_linear(one)]
-    return [name for name in linear if _leaf(name) not in taken]
-
-
-def _is_linear(module: nn.Module) -> bool:
-    """A class made from a linear layer may return something else, as routers of experts do."""
-    if type(module) in (nn.Linear, Linear4bit, Linear8bitLt, Conv1D):
-        return True
-    if not isinstance(module, nn.Linear):
-        return False
-    with torch.no_grad():
-        return isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)
-
-
-def target_paths(causal: Any, targets: str | tuple[str, ...]) -> list[str]:
-    """Paths of the layers that a group or a list of names means. Raises TrainerError naming what the model has."""
-    paths = linear_paths(causal)
-    known = sorted({_leaf(path) for path in paths})
-    if isinstance(targets, str):
-        words = GROUP_WORDS.get(targets)
-        found = [path for path in paths if words is None or words.search(path)]
-        missing = [] if found else [targets]
-    else:
-        found = [path for path in paths if _leaf(path) in targets]
-        missing = sorted(set(targets) - set(known))
-    if missing:
-        raise TrainerError(
-            "user_config", f"The base model has no layers called {', '.join(missing)}.", f"It has {', '.join(known)}."
-        )
-    return found
-
-
-def _leaf(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
-def _has_stacked_experts(causal: Any) -> bool:
-    """Whether experts lie in one tensor, of three dimensions, and not in linear layers."""
-    return any(weight.ndim == 3 and "expert" in name for name, weight in causal.named_parameters())
-
-
-def _peft_names(causal: Any, paths: list[str]) -> list[str]:
-    """Target names as PEFT takes them: short, unless those would mean other layers too."""
-    short = {_leaf(path) for path in paths}
-    same = all(path in paths for path in linear_paths(causal) if _leaf(path) in short)
-    return sorted(short) if same else paths
-
-
-def _check_trained(named: Iterable[str], paths: list[str]) -> None:
-    """What learns must be exactly what was asked for: PEFT has rules of its own for some families."""
-    wanted = {f"base_model.model.{path}.lora_{matrix}.default.weight" for path in paths for matrix in "AB"}
-    if other := sorted(wanted ^ set(named)):
-        raise TrainerError(
-            "user_config",
-            f"In this architecture other layers would learn than those asked for: {other[0]}.",
-            "Choose another base model, or name other layers in lora.target_modules.",
-        )
-
-
 def _head(causal: Any) -> Head:
     """The output head and what the model does to its scores."""
     layer, config = causal.get_output_embeddings(), causal.config
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     softcap = next((value for name in SOFTCAPS if (value := getattr(config, name, None))), 0.0)
-    return Head(layer.weight.detach(), layer.bias, scale, float(softcap))
+    return Head(layer.weight, getattr(layer, "bias", None), scale, float(softcap))
 
 
 def _check_head(adapted: AdaptedModel) -> None:
