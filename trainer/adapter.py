@@ -83,6 +83,9 @@ def adapter_facts(run: Run) -> dict[str, Any]:
         if last.get("general_kl") is not None:
             facts |= {"general_kl": last["general_kl"], "general_perplexity": last["general_perplexity"]}
             facts |= {"general_perplexity_before": first["general_perplexity"]}
+        if last.get("general_kl") is not None:
+            facts |= {"general_kl": last["general_kl"], "general_perplexity": last["general_perplexity"]}
+            facts |= {"general_perplexity_before": first["general_perplexity"]}
     return facts
 
 

@@ -38,7 +38,11 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """The held-out rows were scored; at step 0 this is the base model. `accuracy` is over trained tokens."""
+    """The held-out rows were scored; at step 0 this is the base model. `accuracy` is over trained tokens.
+
+    On general text, where that is measured: `general_kl` is how far the model is from its base, in nats per token, and
+    `general_perplexity` its own.
+    """
 
     kind: ClassVar[str] = "evaluated"
     step: int
@@ -46,6 +50,8 @@ class Evaluated:
     perplexity: float
     accuracy: float
     rows: int
+    general_kl: float | None = None
+    general_perplexity: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ Trained with Lowrank on {rows:,} rows for {steps:,} steps.{ended}
 | Learning rate, schedule | {rate:g}, {schedule} |
 | Trained tokens | {trained_tokens:,} |
 | Loss at the end | {loss:.4f} |
-{measured}| Dataset (sha256 of its rows) | `{dataset_hash}` |
+{measured}{forgot}| Dataset (sha256 of its rows) | `{dataset_hash}` |
 
 ## Use
 
@@ -41,6 +41,9 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 `spec.json` holds every value of the training, `metrics.jsonl` its course, `manifest.json` hashes and library versions.
 """
 
+FORGOT = """| Perplexity on general text, before and after | {general_perplexity_before:.2f}, {general_perplexity:.2f} |
+| Distance from the base there (KL, nats a token) | {general_kl:.4f} |
+"""
 MEASURED = """| Loss on {evaluation_rows:,} held-out rows, before | {evaluation_loss_before:.4f} |
 | Loss on {evaluation_rows:,} held-out rows, after | {evaluation_loss:.4f} |
 """
@@ -63,6 +66,7 @@ def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
         trained_tokens=facts["trained_tokens"],
         loss=facts["loss"],
         measured=MEASURED.format(**facts) if "evaluation_loss" in facts else "",
+        forgot=FORGOT.format(**facts) if "general_kl" in facts else "",
         dataset_hash=facts["dataset_hash"],
     )
 

@@ -41,6 +41,7 @@ class Renderer:
         }
         self._moment = moment
         self.stop_ids = self._find_stop_ids(folder, named)
+        self._begin = self._tokens.special_id(named.get("bos_token", ""))
 
     @classmethod
     def load(cls, folder: Path, *, moment: datetime | None = None) -> "Renderer":
@@ -60,6 +61,11 @@ class Renderer:
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[int]:
         """The conversation with the opening of the assistant's answer: what a model continues."""
         return self._tokens.encode(self._render(_plain(messages), tools, prompt=True).text)[0]
+
+    def plain_ids(self, text: str) -> list[int]:
+        """A text outside of any conversation, after the token that begins one where the model has it."""
+        begin = [] if self._begin is None else [self._begin]
+        return begin + self._tokens.encode(self._tokens.mark(self._tokens.guard(text)).text)[0]
 
     def example(
         self,

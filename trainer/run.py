@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trainer.errors import Stopped, TrainerError
 from trainer.estimate import micro_batch_tokens
 from trainer.evaluation import answer, evaluate
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
+from trainer.forgetting import GeneralText, measure_forgetting, read_general_text
 from trainer.model import AdaptedModel, load_adapted
 from trainer.optimizer import MasterAdamW
 from trainer.rendering import Renderer
@@ -50,6 +51,7 @@ class Run:
     inputs: Inputs
     checkpoints: Checkpoints
     position: Position
+    general: GeneralText | None = None  # what forgetting is measured on
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of position.best_step, where they are to be kept
     spoke_at: float = field(default_factory=time.monotonic)
     recent: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=STEPS_IN_WINDOW))
@@ -75,7 +77,7 @@ class Run:
         """Measure on the held-out rows and answer the probes; both are part of the record once all is done."""
         step = self.position.step
         self.emit(Phase(name="evaluating"))
-        found = self._measured() if self.dataset.holdout else None
+        found = self._with_forgetting(self._measured()) if self.dataset.holdout else None
         for prompt in self.spec.evaluation.probes:
             if self.should_stop():
                 self.stop()
@@ -120,6 +122,12 @@ class Run:
     def _measured(self) -> Evaluated:
         rows, position = self.dataset.holdout, self.position
         return evaluate(self.model, rows, step=position.step, budget=position.budget, before_pass=self._before_pass)
+
+    def _with_forgetting(self, found: Evaluated) -> Evaluated:
+        if self.general is None:
+            return found
+        forgot = measure_forgetting(self.model, self.general, before_pass=self._before_pass)
+        return replace(found, general_kl=forgot.kl, general_perplexity=forgot.perplexity)
 
     def _before_pass(self, number: int, of: int) -> None:
         if self.should_stop():
@@ -176,6 +184,8 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     model = load_adapted(spec, base, emit, unpacked=earlier.unpacked if earlier else None)
     position.unpacked = model.unpacked
     _stop_early(should_stop)
+    measures = spec.evaluation.forgetting and bool(dataset.holdout)
+    general = read_general_text(model, renderer) if measures else None
     optimizer = MasterAdamW(model.lora, spec.optim)
     give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
@@ -198,6 +208,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
         inputs=inputs,
         checkpoints=Checkpoints(out / "checkpoints", inputs, emit, resumed=position.step),
         position=position,
+        general=general,
         best=load_best(checkpoint, position) if checkpoint and spec.evaluation.keep_best else {},
     )
     _say_what_learns(run, of=int(facts["parameters"]))

@@ -90,6 +90,9 @@ class EvaluationSpec:
     keep_best: bool = option(
         True, "Publish the weights with the lowest loss on the held-out rows, where later ones are worse."
     )
+    forgetting: bool = option(
+        True, "Measure at every evaluation how far the model has moved from its base on general text."
+    )
 
 
 MAX_PROBES = 4
