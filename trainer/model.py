@@ -1,7 +1,8 @@
 """A base model with LoRA layers on it, ready to train: loaded, quantised, and taken apart into body and output head."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,6 +193,8 @@ def adapt(
     for weight in lora.values():
         weight.data = weight.data.to(device.dtype)
     start(peft, spec.lora, whole or {})
+    if spec.optim.neftune_noise_alpha:
+        causal.get_input_embeddings().register_forward_hook(_noise(spec.optim.neftune_noise_alpha))
     keeps_first = spec.lora.starts_elsewhere or spec.lora.bias != "none"
     adapted = AdaptedModel(
         peft=peft,
@@ -203,6 +206,21 @@ def adapt(
     )
     _check_head(adapted)
     return adapted
+
+
+def _noise(alpha: float) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+    """NEFTune (Jain et al. 2023, arxiv.org/abs/2310.05914): uniform noise on what the embeddings give out in training.
+
+    It comes from torch's own generator, which every step seeds anew: a resumed run has the same.
+    """
+
+    def add(embeddings: nn.Module, _given: tuple[Any, ...], states: Tensor) -> Tensor | None:
+        if not embeddings.training:
+            return None
+        reach = alpha / math.sqrt(states.shape[-2] * states.shape[-1])
+        return states + torch.empty_like(states).uniform_(-reach, reach)
+
+    return add
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,24 +14,49 @@ from trainer.spec import OptimSpec
 FLOAT16_SCALE = 1024.0
 
 
+class Pace(NamedTuple):
+    """How some weights learn: their learning rate's factor, and their pull towards zero."""
+
+    ratio: float
+    decay: float
+
+
 class MasterAdamW:
     """AdamW (Loshchilov & Hutter 2019, arxiv.org/abs/1711.05101) on float32 masters of `weights`.
 
     The model computes in its own format, which is fast but cannot hold an update of a thousandth; the masters can.
-    All masters lie in one flat tensor, so a step is one operation however many layers there are.
+    All masters lie in one flat tensor, those that learn alike side by side, so a step is one or two operations however
+    many layers there are.
     """
 
     def __init__(self, weights: Mapping[str, torch.nn.Parameter], spec: OptimSpec) -> None:
-        self._weights = dict(weights)
         self._spec = spec
+        paces = {name: self._pace(name, weight) for name, weight in weights.items()}
+        named = {
+            pace: list(names) for pace, names in groupby(sorted(weights, key=paces.__getitem__), paces.__getitem__)
+        }
+        self._weights = {name: weights[name] for names in named.values() for name in names}
         flat = torch.cat([weight.detach().float().flatten() for weight in self._weights.values()])
-        self._flat = torch.nn.Parameter(flat)
-        self._flat.grad = torch.zeros_like(flat)
-        self.masters = self._views(self._flat.detach())
-        self._gradients = self._views(self._flat.grad)
-        self._adamw = torch.optim.AdamW([self._flat], lr=0.0, weight_decay=spec.weight_decay, fused=True)
+        self._flat, self._gradient = flat, torch.zeros_like(flat)
+        self.masters, self._gradients = self._views(flat), self._views(self._gradient)
+        sizes = [sum(weights[name].numel() for name in names) for names in named.values()]
+        groups = []
+        for pace, part, gradient in zip(
+            named, torch.split(flat, sizes), torch.split(self._gradient, sizes), strict=True
+        ):
+            learns = torch.nn.Parameter(part)
+            learns.grad = gradient
+            groups.append({"params": [learns], "weight_decay": pace.decay, "ratio": pace.ratio})
+        self._adamw = torch.optim.AdamW(groups, lr=0.0, fused=True)
         half = any(weight.dtype == torch.float16 for weight in self._weights.values())
         self.loss_scale = FLOAT16_SCALE if half else 1.0
+
+    def _pace(self, name: str, weight: Tensor) -> "Pace":
+        """LoRA+ (Hayou et al. 2024, arxiv.org/abs/2402.12354) as PEFT has it. Only updates are pulled towards zero."""
+        fast = name.endswith(".lora_B.weight") or weight.dim() == 1
+        is_update = name.endswith((".lora_A.weight", ".lora_B.weight"))
+        ratio = self._spec.loraplus_lr_ratio or 1.0
+        return Pace(ratio if fast else 1.0, self._spec.weight_decay if is_update else 0.0)
 
     def collect(self) -> None:
         """Add the gradients of one pass, in float32, and drop them from the model."""
@@ -42,23 +69,23 @@ class MasterAdamW:
         """Forget what was collected."""
         for weight in self._weights.values():
             weight.grad = None
-        assert_grad(self._flat).zero_()
+        self._gradient.zero_()
 
     def norm(self) -> float:
         """Length of the collected gradient, before clipping; this also takes the loss scale out."""
-        gradient = assert_grad(self._flat)
         if self.loss_scale != 1.0:
-            gradient /= self.loss_scale
-        return float(gradient.norm())
+            self._gradient /= self.loss_scale
+        return float(self._gradient.norm())
 
     def step(self, *, learning_rate: float, norm: float) -> None:
         """Clip to max_grad_norm, update the masters, and hand the model its new weights."""
         if 0 < self._spec.max_grad_norm < norm:
-            assert_grad(self._flat).mul_(self._spec.max_grad_norm / norm)
-        self._adamw.param_groups[0]["lr"] = learning_rate
+            self._gradient.mul_(self._spec.max_grad_norm / norm)
+        for group in self._adamw.param_groups:
+            group["lr"] = learning_rate * group["ratio"]
         self._adamw.step()
         self.publish()
-        assert_grad(self._flat).zero_()
+        self._gradient.zero_()
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -70,8 +97,12 @@ class MasterAdamW:
         return {name: value.cpu().clone() for name, value in self.masters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """AdamW's memory, to be saved beside the masters."""
-        return {name: torch.as_tensor(value).cpu() for name, value in self._adamw.state.get(self._flat, {}).items()}
+        """AdamW's memory, to be saved beside the masters: averages in the masters' order, and the number of steps."""
+        parts = [self._adamw.state.get(group["params"][0], {}) for group in self._adamw.param_groups]
+        return {
+            name: value.cpu() if value.dim() == 0 else torch.cat([part[name] for part in parts]).cpu()
+            for name, value in parts[0].items()
+        }
 
     def load(self, masters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Go on from saved masters and state. Raises KeyError or RuntimeError when they are of other weights."""
@@ -80,21 +111,18 @@ class MasterAdamW:
         for name, value in self.masters.items():
             value.copy_(masters[name])
         if state:
-            device = self._flat.device
-            self._adamw.state[self._flat] = {name: value.clone().to(device) for name, value in state.items()}
+            parts = [group["params"][0] for group in self._adamw.param_groups]
+            sizes = [part.numel() for part in parts]
+            for name, value in state.items():
+                pieces = [value] * len(parts) if value.dim() == 0 else torch.split(value, sizes)
+                for part, piece in zip(parts, pieces, strict=True):
+                    self._adamw.state[part][name] = piece.clone().to(self._flat.device)
         self.publish()
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         sizes = [weight.numel() for weight in self._weights.values()]
         pieces = torch.split(flat, sizes)
         return {name: piece.view_as(self._weights[name]) for name, piece in zip(self._weights, pieces, strict=True)}
-
-
-def assert_grad(weight: Tensor) -> Tensor:
-    """The gradient, which is there from the start."""
-    if weight.grad is None:
-        raise RuntimeError("the gradient buffer is gone")
-    return weight.grad
 
 
 def learning_rate_at(step: int, of: int, spec: OptimSpec) -> float:

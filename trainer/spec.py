@@ -70,6 +70,12 @@ class OptimSpec:
     warmup_ratio: float = option(0.03, "Share of steps in which the learning rate rises from zero.", low=0, high=0.5)
     weight_decay: float = option(0.0, "Pull of the update towards zero.", low=0, high=1)
     max_grad_norm: float = option(1.0, "Gradients are scaled down to this length; 0 leaves them.", low=0, high=1000)
+    loraplus_lr_ratio: float = option(
+        0.0, "How many times faster B matrices and lengths learn (LoRA+); 0 or 1 for alike.", low=0, high=1000
+    )
+    neftune_noise_alpha: float = option(
+        0.0, "Noise on the embeddings while training (NEFTune), such as 5; 0 for none.", low=0, high=100
+    )
     gradient_checkpointing: bool = option(False, "Recompute activations instead of keeping them: slower, less memory.")
     seed: int = option(42, "Fixes initial weights and the order of rows.", low=0, high=2**31 - 1)
 
