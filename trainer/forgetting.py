@@ -49,7 +49,7 @@ def read_general_text(model: AdaptedModel, renderer: Renderer) -> GeneralText:
         items.append(Item(array("i", ids), bytes([0] + [1] * (len(ids) - 1))))
     passes = [one.to(model.device.place) for one in micro_batches(items, TOKENS_AT_ONCE)]
     with undisturbed(model.peft):
-        return GeneralText(passes, [_states(model, one) for one in passes], model.head)
+        return GeneralText(passes, [_states(model, one) for one in passes], model.head.as_it_is())
 
 
 def measure_forgetting(model: AdaptedModel, text: GeneralText, *, before_pass: BeforePass) -> Forgotten:

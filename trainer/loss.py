@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from trainer.data import MicroBatch
 
@@ -13,7 +15,7 @@ LOGITS_AT_ONCE = 1 << 23  # values of the widest matrix here: 32 MB in float32
 
 @dataclass(frozen=True)
 class Head:
-    """A frozen output head. weight: (vocabulary, hidden); its scores are scaled, then squashed to ±softcap."""
+    """An output head. weight: (vocabulary, hidden); its scores are scaled, then squashed to ±softcap."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -25,21 +27,32 @@ class Head:
         scores = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             scores *= self.scale
-        return scores.div_(self.softcap).tanh_().mul_(self.softcap) if self.softcap else scores
+        return scores.div_(self.softcap).tanh_() * self.softcap if self.softcap else scores
+
+    @property
+    def learns(self) -> bool:
+        return self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+
+    def as_it_is(self) -> "Head":
+        """This head as it scores now, whatever it learns later."""
+        if not self.learns:
+            return self
+        bias = self.bias.detach().clone() if self.bias is not None else None
+        return Head(self.weight.detach().clone(), bias, self.scale, self.softcap)
 
     def rows_at_once(self) -> int:
         return max(1, LOGITS_AT_ONCE // self.weight.shape[0])
 
 
-class _SummedLoss(torch.autograd.Function):
-    """Sum of cross entropies, in chunks. The gradient is made beside the loss, so no logits outlive their chunk.
+class _TokenLosses(torch.autograd.Function):
+    """Cross entropies, in chunks. The gradient is made beside the loss, so no logits outlive their chunk.
 
     The idea of chunked heads is that of Wijmans et al. 2024 (arxiv.org/abs/2411.09009), here in plain torch.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: Head) -> Tensor:
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         size = head.rows_at_once()
         for start in range(0, len(labels), size):
@@ -49,7 +62,7 @@ class _SummedLoss(torch.autograd.Function):
             scores.sub_(scores.amax(dim=-1, keepdim=True))
             right = scores.gather(1, wanted[:, None])
             mass = scores.exp_().sum(dim=-1, keepdim=True)
-            total += (mass.log() - right).sum()
+            losses[start : start + size] = (mass.log() - right).squeeze(1)
             if gradient is not None:
                 scores.div_(mass).scatter_add_(1, wanted[:, None], torch.full_like(mass, -1.0))
                 if slope is not None:
@@ -58,19 +71,44 @@ class _SummedLoss(torch.autograd.Function):
                     scores *= head.scale
                 gradient[start : start + size] = scores.to(hidden.dtype) @ head.weight
         ctx.save_for_backward(gradient)
-        return total
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype), None, None
+        return gradient * gradients[0].to(gradient.dtype)[:, None], None, None
+
+
+def token_losses(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
+    """-log p of each of the batch's trained tokens. hidden: (rows, width, hidden) -> (trained tokens,), float32."""
+    chosen = hidden.flatten(0, 1).index_select(0, batch.places)
+    if head.learns:
+        return _losses_of_learning_head(chosen, batch.labels, head)
+    losses: Tensor = _TokenLosses.apply(chosen, batch.labels, head)  # type: ignore[no-untyped-call]
+    return losses
+
+
+def _losses_of_learning_head(hidden: Tensor, labels: Tensor, head: Head) -> Tensor:
+    """The same where the head learns too: its gradient needs the scores again, a chunk at a time."""
+
+    def losses(chunk: Tensor, wanted: Tensor) -> Tensor:
+        return cross_entropy(head.logits(chunk), wanted, reduction="none")
+
+    size = head.rows_at_once()
+    chunks = [slice(start, start + size) for start in range(0, len(labels), size)]
+    return torch.cat([checkpoint(losses, hidden[one], labels[one], use_reentrant=False) for one in chunks])
 
 
 def summed_loss(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
     """Sum over the batch's trained tokens of -log p(token). hidden: (rows, width, hidden) -> scalar, float32."""
-    chosen = hidden.flatten(0, 1).index_select(0, batch.places)
-    loss: Tensor = _SummedLoss.apply(chosen, batch.labels, head)  # type: ignore[no-untyped-call]
-    return loss
+    return token_losses(hidden, batch, head).sum()
+
+
+def row_scores(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
+    """log p of the trained tokens of each row together. hidden: (rows, width, hidden) -> (rows,), float32."""
+    losses = token_losses(hidden, batch, head)
+    rows: tuple[Tensor, ...] = torch.split(losses, [item.labels for item in batch.items])  # type: ignore[no-untyped-call]
+    return -torch.stack([row.sum() for row in rows])
 
 
 @torch.no_grad()

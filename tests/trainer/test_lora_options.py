@@ -1,18 +1,25 @@
 """Every option of LoRA: exactly what was asked for learns, from the base's own scores on, and plain PEFT reads it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.tiny import make_tiny_base
 from tests.trainer.families import make_family
 from tests.trainer.training import Training, make_rows, make_spec
+from trainer.data import Item, micro_batches
+from trainer.errors import Stopped, TrainerError
+from trainer.events import Finished
+from trainer.lora_start import lora_layers
+from trainer.loss import Head, summed_loss
 from trainer.model import AdaptedModel, load_adapted
-from trainer.spec import TrainSpec
+from trainer.spec import SpecError, TrainSpec
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "ranks and strengths": {
@@ -32,6 +39,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "alpha_pattern": {"v_proj": 3.0},
     },
     "olora": {"init_lora_weights": "olora"},
+    "whole norms": {"modules_to_save": ["norm", "post_attention_layernorm"]},
+    "a whole layer in place of its update": {"modules_to_save": ["down_proj"]},
+    "a whole embedding": {"modules_to_save": ["embed_tokens"]},
+    "a whole head": {"modules_to_save": ["lm_head"], "use_dora": True},
+    "tokens, of the head too": {"trainable_token_indices": [7, 20]},
+    "pissa with tokens": {"init_lora_weights": "pissa", "trainable_token_indices": [7, 20]},
     "pissa with dora": {"init_lora_weights": "pissa", "use_dora": True},
 }
 BIASES: dict[str, dict[str, Any]] = {
@@ -107,7 +120,7 @@ def test_only_what_was_asked_for_changes(case: tuple[Path, TrainSpec], tmp_path:
     after = model.peft.state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert not changed & frozen
-    assert len(changed) == len(model.lora)
+    assert len({after[name].data_ptr() for name in changed}) == len(model.lora)  # a tied head has the embedding's rows
 
 
 def test_plain_peft_on_the_untouched_base_gives_the_same_scores(case: tuple[Path, TrainSpec], tmp_path: Path) -> None:
@@ -133,3 +146,185 @@ def run_and_keep(spec: TrainSpec, out: Path) -> AdaptedModel:
     for module in kept[0].peft.modules():
         module.training = False
     return kept[0]
+
+
+def test_the_base_can_be_asked_in_the_midst_of_training(case: tuple[Path, TrainSpec], tmp_path: Path) -> None:
+    base, spec = case
+    model = run_and_keep(spec, tmp_path)
+    learnt = scores(model)
+    with model.as_base():
+        torch.testing.assert_close(scores(model), scores(plain_base(base)), rtol=1e-4, atol=2e-4)
+    assert torch.equal(scores(model), learnt)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_loftq_starts_nearer_to_the_whole_base(base: Path, rows: Path, tmp_path: Path, quantization: str) -> None:
+    """It makes up for what quantisation lost; the published adapter is for the base as it is in its folder."""
+    model = {"quantization": quantization, "dtype": "float32"}
+    plain, loftq = (
+        make_spec(base, rows, model=model, lora={"r": 16, "init_lora_weights": init}, optim={"max_steps": 2})
+        for init in ("default", "loftq")
+    )
+    whole = scores(plain_base(base))
+    off = [float((scores(load(spec, base)) - whole).abs().mean()) for spec in (plain, loftq)]
+    assert off[1] < 0.7 * off[0]
+    trained = run_and_keep(loftq, tmp_path)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (32, 16.0, True)
+    assert (scores(with_peft(base, tmp_path / "adapter")) - scores(trained)).abs().mean() < 2 * off[0]
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_a_start_from_the_weights_of_a_packed_base_is_named(base: Path, rows: Path, init: str) -> None:
+    spec = make_spec(base, rows, model={"quantization": "nf4"}, lora={"init_lora_weights": init})
+    with pytest.raises(TrainerError, match="no room to unpack") as caught:
+        load_adapted(spec, base, lambda event: None, unpacked=False)
+    assert "quantization" in caught.value.fix
+    torch.testing.assert_close(
+        scores(load(spec, base)),
+        scores(load(make_spec(base, rows, model={"quantization": "nf4"}), base)),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_pissa_takes_out_the_largest_directions(base: Path, rows: Path) -> None:
+    """W = W_res + s B0 A0, and the singular values of W_res are those of W without its r largest."""
+    spec = make_spec(base, rows, lora={"init_lora_weights": "pissa", "r": 4})
+    layer = next(iter(lora_layers(load(spec, base).peft)))
+    whole = plain_base(base).get_submodule(layer.path).weight
+    torch.testing.assert_close(layer.weight() + layer.scaling * layer.b @ layer.a, whole, rtol=1e-4, atol=1e-5)
+    rest = torch.linalg.svdvals(layer.weight())
+    torch.testing.assert_close(rest[:-4], torch.linalg.svdvals(whole)[4:], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora", "orthogonal", "gaussian"])
+@torch.no_grad()
+def test_starts_are_pefts_own(base: Path, rows: Path, init: str) -> None:
+    spec = make_spec(base, rows, lora={"init_lora_weights": init, "target_modules": ["q_proj"]})
+    torch.manual_seed(spec.optim.seed)
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj"],
+        init_lora_weights=init,  # type: ignore[arg-type]
+    )
+    theirs = {layer.path: layer for layer in lora_layers(get_peft_model(plain_base(base), config))}
+    for layer in lora_layers(load(spec, base).peft):
+        mine, peer = layer, theirs[layer.path]
+        if init in ("gaussian", "orthogonal"):
+            assert mine.a.std() == pytest.approx(float(peer.a.std()), rel=0.3)
+            assert float((mine.b @ mine.a).abs().max()) == pytest.approx(float((peer.b @ peer.a).abs().max()), abs=1e-5)
+        else:
+            torch.testing.assert_close(mine.b @ mine.a, peer.b @ peer.a, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(mine.weight(), peer.weight(), rtol=1e-4, atol=1e-5)
+
+
+def test_merged_weights_are_the_base_and_the_scaled_product(base: Path, rows: Path, tmp_path: Path) -> None:
+    lora = {"init_lora_weights": "pissa", "use_rslora": True, "rank_pattern": {"q_proj": 2}}
+    Training(make_spec(base, rows, lora=lora, optim={"max_steps": 2}), tmp_path).run()
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    merged, plain = with_peft(base, tmp_path / "adapter").merge_and_unload(), plain_base(base)
+    for path in ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"):
+        a, b = (weights[f"base_model.model.{path}.lora_{one}.weight"] for one in "AB")
+        scaling = 8 / (a.shape[0] / 2) ** 0.5
+        wanted = plain.get_submodule(path).weight + scaling * b @ a
+        torch.testing.assert_close(merged.get_submodule(path).weight, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"init_lora_weights": "pissa", "trainable_token_indices": [7]},
+        {"use_dora": True, "modules_to_save": ["lm_head"], "lora_dropout": 0.1},
+    ],
+    ids=["pissa", "a whole head"],
+)
+def test_a_resumed_run_is_the_same_run(base: Path, rows: Path, tmp_path: Path, lora: dict[str, Any]) -> None:
+    spec = make_spec(base, rows, lora=lora, optim={"max_steps": 4})
+    whole = Training(spec, tmp_path / "whole").run()
+    first = Training(spec, tmp_path / "first", stop_at=2)
+    with pytest.raises(Stopped):
+        first.run()
+    second = Training(spec, tmp_path / "second").run(resume=tmp_path / "first" / "checkpoints")
+    assert first.losses + second.losses == whole.losses
+    assert second.of(Finished)[0].facts["weights_sha256"] == whole.of(Finished)[0].facts["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("lora", "said", "fix"),
+    [
+        ({"layers_to_transform": [0, 7]}, "names layer 7", "layers are 0 to 1"),
+        ({"modules_to_save": ["lm_heads"]}, "no module called lm_heads", "embed_tokens, gate_proj"),
+        ({"rank_pattern": {"c_attn": 2}}, "names c_attn", "q_proj"),
+        ({"alpha_pattern": {"q_proj": 2, "self_attn.q_proj": 3}}, "both mean", "once"),
+        ({"trainable_token_indices": [5000]}, "names token 5000", "tokens are 0 to"),
+        ({"trainable_token_indices": [5], "modules_to_save": ["embed_tokens"]}, "learns whole already", "one of"),
+        ({"bias": "all"}, "no such biases", "none"),
+        ({"init_lora_weights": "pissa", "r": 64}, "only 32 directions", "lower"),
+    ],
+    ids=str,
+)
+def test_what_a_base_does_not_have_is_named(base: Path, rows: Path, lora: dict[str, Any], said: str, fix: str) -> None:
+    with pytest.raises(TrainerError, match=said) as caught:
+        load(make_spec(base, rows, lora=lora), base)
+    assert fix in caught.value.fix and caught.value.code == "user_config"
+
+
+def test_a_quantised_layer_cannot_learn_whole(base: Path, rows: Path) -> None:
+    spec = make_spec(base, rows, model={"quantization": "nf4"}, lora={"modules_to_save": ["down_proj"]})
+    with pytest.raises(TrainerError, match="quantised and cannot learn whole"):
+        load_adapted(spec, base, lambda event: None, unpacked=False)
+
+
+@pytest.mark.parametrize(
+    ("parts", "path"),
+    [
+        ({"lora": {"init_lora_weights": "loftq"}, "model": {"quantization": "none"}}, "lora.init_lora_weights"),
+        ({"lora": {"init_lora_weights": "orthogonal", "r": 3}}, "lora.init_lora_weights"),
+        ({"lora": {"init_lora_weights": "orthogonal", "rank_pattern": {"q_proj": 5}}}, "lora.init_lora_weights"),
+        ({"lora": {"modules_to_save": ["q_proj"], "target_modules": ["q_proj"]}}, "lora.modules_to_save"),
+        ({"lora": {"modules_to_save": ["(a+)+"]}}, "lora.modules_to_save"),
+        ({"lora": {"rank_pattern": {"q_proj": 0}}}, "lora.rank_pattern"),
+        ({"lora": {"alpha_pattern": {".*": 4}}}, "lora.alpha_pattern"),
+        ({"lora": {"layers_to_transform": [1, 1]}}, "lora.layers_to_transform"),
+        ({"lora": {"trainable_token_indices": [-1]}}, "lora.trainable_token_indices"),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_stand_together_are_issues(base: Path, parts: dict[str, Any], path: str) -> None:
+    spec = TrainSpec.from_dict({"model": {"base": "b", **parts.pop("model", {})}, "data": {"path": "d"}, **parts})
+    assert [one.path for one in spec.issues()] == [path]
+
+
+def test_patterns_are_read_from_yaml_and_written_back() -> None:
+    text = "lora: {rank_pattern: {q_proj: 4}, alpha_pattern: {v_proj: '8'}, layers_to_transform: [0, 1]}"
+    spec = TrainSpec.from_yaml(text)
+    assert spec.lora.rank_pattern == {"q_proj": 4} and spec.lora.alpha_pattern == {"v_proj": 8.0}
+    assert TrainSpec.from_yaml(spec.to_yaml()) == spec and hash(spec) == hash(TrainSpec.from_yaml(text))
+    with pytest.raises(SpecError) as caught:
+        TrainSpec.from_dict(
+            {"lora": {"rank_pattern": ["q_proj"], "layers_to_transform": "0", "alpha_pattern": {"q": "x"}}}
+        )
+    assert [one.path for one in caught.value.issues] == [
+        "lora.alpha_pattern",
+        "lora.layers_to_transform",
+        "lora.rank_pattern",
+    ]
+
+
+def test_a_head_that_learns_has_the_gradient_of_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.loss.LOGITS_AT_ONCE", 50 * 4)
+    torch.manual_seed(0)
+    weight, bias = torch.randn(50, 16, requires_grad=True), torch.randn(50, requires_grad=True)
+    hidden = torch.randn(2, 9, 16, requires_grad=True)
+    item = Item(torch.arange(10).tolist(), bytes([0] + [1] * 9))  # type: ignore[arg-type] # any sequence will do
+    batch = micro_batches([item, item], 100)[0]
+    logits = 3 * torch.tanh((hidden.flatten(0, 1)[batch.places] @ weight.T + bias) * 0.5 / 3)
+    expected = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+    learns = (hidden, weight, bias)
+    wanted = torch.autograd.grad(expected, learns)
+    loss = summed_loss(hidden, batch, Head(weight, bias, 0.5, 3.0))
+    torch.testing.assert_close(loss, expected)
+    for found, one in zip(torch.autograd.grad(loss, learns), wanted, strict=True):
+        torch.testing.assert_close(found, one)
