@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from safetensors import SafetensorError, safe_open
+from transformers.pytorch_utils import Conv1D
 
 from trainer.errors import TrainerError
-from trainer.stacked_lora import LoraPair, LoraWeights
+from trainer.stacked_lora import Linear, LoraPair, LoraWeights, size_of
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -28,7 +30,22 @@ DTYPES = ("F32", "F16", "BF16")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 # What decides the product is read; what cannot change it is passed over; any other field must be off.
-READ = {"peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern", "bias"}
+READ = {
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "use_rslora",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "bias",
+}
+# What our own training makes and a batch of many adapters cannot take yet, in words.
+NOT_YET = {
+    "modules_to_save": "whole modules",
+    "trainable_token_indices": "tokens of their own",
+}
 PASSED_OVER = {
     "base_model_name_or_path",
     "fan_in_fan_out",  # how the base's weight lies; A and B lie alike
@@ -41,7 +58,7 @@ PASSED_OVER = {
     "revision",
     "task_type",
 }
-LayerSizes = Mapping[str, tuple[int, int]]  # (in, out) by the layer's name
+Layers = Mapping[str, Linear]  # by the layer's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +69,20 @@ class LoraConfig:
     lora_alpha: float
     target_modules: tuple[str, ...]
     use_rslora: bool
+    use_dora: bool
+    learns_bias: bool
     rank_pattern: dict[str, int]
     alpha_pattern: dict[str, float]
+
+    def shapes(self, name: str, layer: Linear) -> dict[str, list[int]]:
+        """The keys that the file holds for a layer, each with its shape."""
+        (width, height), rank = size_of(layer), self.rank_of(name)
+        found = {f"{PREFIX}{name}.lora_A.weight": [rank, width], f"{PREFIX}{name}.lora_B.weight": [height, rank]}
+        if self.use_dora:
+            found[f"{PREFIX}{name}.lora_magnitude_vector"] = [height]
+        if self.learns_bias and layer.bias is not None:
+            found[f"{PREFIX}{name}.base_layer.bias"] = [height]
+        return found
 
     def targets(self, layer: str) -> bool:
         return any(_names(target, layer) for target in self.target_modules)
@@ -67,7 +96,7 @@ class LoraConfig:
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
-def load_adapter(folder: Path, layers: LayerSizes, *, device: torch.device, dtype: torch.dtype) -> LoraWeights:
+def load_adapter(folder: Path, layers: Layers, *, device: torch.device, dtype: torch.dtype) -> LoraWeights:
     """The adapter's weights by layer. Raises TrainerError when the folder is not a sound adapter of this base."""
     config = read_config(folder / CONFIG)
     targeted = [name for name in layers if config.targets(name)]
@@ -77,26 +106,49 @@ def load_adapter(folder: Path, layers: LayerSizes, *, device: torch.device, dtyp
     try:
         with safe_open(file, framework="pt") as opened:
             _check_header(opened, targeted, layers, config)
-            return {
-                name: LoraPair(
-                    _tensor(opened, f"{PREFIX}{name}.lora_A.weight", device, dtype),
-                    _tensor(opened, f"{PREFIX}{name}.lora_B.weight", device, dtype),
-                    config.scaling_of(name),
-                )
-                for name in targeted
-            }
+            return {name: _pair(opened, name, layers[name], config, (device, dtype)) for name in targeted}
     except SafetensorError as error:
         raise refused(f"{WEIGHTS} is no safetensors file, or is cut off.", "Restore the adapter.") from error
 
 
-def _check_header(opened: Any, targeted: list[str], layers: LayerSizes, config: LoraConfig) -> None:
+def _pair(
+    opened: Any, name: str, layer: Linear, config: LoraConfig, wanted: tuple[torch.device, torch.dtype]
+) -> LoraPair:
+    """A layer's part, with the factor that DoRA (Liu et al. 2024, arxiv.org/abs/2402.09353) puts on its outputs.
+
+    That factor, m / |W + s B A|, is the same for every token: it is worked out once, goes into B, and less one it is
+    how much the base's own product changes.
+    """
+    values = {key: _tensor(opened, key, *wanted) for key in config.shapes(name, layer)}
+    key = f"{PREFIX}{name}."
+    a, b, scaling = values[f"{key}lora_A.weight"], values[f"{key}lora_B.weight"], config.scaling_of(name)
+    bias, stretch = values.get(f"{key}base_layer.bias"), None
+    shift = bias - layer.bias.to(bias) if bias is not None and layer.bias is not None else None
+    if config.use_dora:
+        length = torch.linalg.norm(whole_weight(layer).to(wanted[0]) + scaling * b.float() @ a.float(), dim=1)
+        factor = values[f"{key}lora_magnitude_vector"] / length.to(wanted[1])
+        b, stretch = factor[:, None] * b, factor - 1
+    return LoraPair(a, b, scaling, stretch, shift)
+
+
+@torch.no_grad()
+def whole_weight(layer: Linear) -> torch.Tensor:
+    """A layer's weight as (out, in) in float32, whatever it is stored as."""
+    if isinstance(layer, (Linear4bit, Linear8bitLt)):
+        # Some are repacked at their first use: what they make of a unit matrix tells their values in every case. Not
+        # called as a module, for then it would add the update of a batch that runs now.
+        dtype = torch.float32 if layer.bias is None else layer.bias.dtype
+        unit = torch.eye(layer.in_features, device=layer.weight.device, dtype=dtype)
+        made: torch.Tensor = layer.forward(unit)
+        return (made - layer.bias if layer.bias is not None else made).T.float()
+    return (layer.weight.T if isinstance(layer, Conv1D) else layer.weight).float()
+
+
+def _check_header(opened: Any, targeted: list[str], layers: Layers, config: LoraConfig) -> None:
     """Exactly the keys that the config means for this base, each with its shape; no value is read."""
     expected: dict[str, list[int]] = {}
     for name in targeted:
-        width, height = layers[name]
-        rank = config.rank_of(name)
-        expected[f"{PREFIX}{name}.lora_A.weight"] = [rank, width]
-        expected[f"{PREFIX}{name}.lora_B.weight"] = [height, rank]
+        expected |= config.shapes(name, layers[name])
     keys = set(opened.keys())
     if not expected:
         raise refused("The adapter's target_modules name no layer of the base model.", "Use the base it was made for.")
@@ -126,15 +178,23 @@ def read_config(file: Path) -> LoraConfig:
     """adapter_config.json by a list of known fields. Raises TrainerError naming the field that cannot be used."""
     data = _read_object(file)
     for name, value in data.items():
+        if name in NOT_YET and value:
+            text = f"Adapters with {NOT_YET[name]} ({name}) cannot be answered here yet."
+            raise refused(text, "Use the downloaded adapter in plain PEFT, or train one without them.")
         if name not in READ | PASSED_OVER and value not in (None, False, {}, []):
             raise refused(f"{CONFIG} sets {name[:60]!r}, which is not supported.", "Use a plain LoRA adapter.")
-    if data.get("peft_type") != "LORA" or data.get("bias", "none") != "none":
-        raise refused(f"{CONFIG} describes no plain LoRA adapter.", "Use a LoRA adapter without biases.")
+    if data.get("peft_type") != "LORA":
+        raise refused(f"{CONFIG} describes no LoRA adapter.", "Use a LoRA adapter.")
+    if data.get("bias", "none") not in ("none", "lora_only"):
+        text = "Adapters with biases of layers that get no update (bias) cannot be answered here yet."
+        raise refused(text, "Use the downloaded adapter in plain PEFT, or train one with lora.bias lora_only.")
     return LoraConfig(
         r=_rank(data.get("r"), "r"),
         lora_alpha=_alpha(data.get("lora_alpha"), "lora_alpha"),
         target_modules=_targets(data.get("target_modules")),
         use_rslora=data.get("use_rslora") is True,
+        use_dora=data.get("use_dora") is True,
+        learns_bias=data.get("bias") == "lora_only",
         rank_pattern={name: _rank(value, name) for name, value in _pattern(data, "rank_pattern").items()},
         alpha_pattern={name: _alpha(value, name) for name, value in _pattern(data, "alpha_pattern").items()},
     )

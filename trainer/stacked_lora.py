@@ -15,14 +15,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+Linear = nn.Linear | Conv1D
+
 
 @dataclass(frozen=True)
 class LoraPair:
-    """One layer's part of an adapter: `a` of shape (r, in), `b` of shape (out, r), and the factor on their product."""
+    """One layer's part of an adapter: `a` of shape (r, in), `b` of shape (out, r), and the factor on their product.
+
+    Beside it what else an adapter may change, both of shape (out,): `stretch` times the base's own product without its
+    bias is added (DoRA), and so is `shift` (a bias that was learnt, less the base's own).
+    """
 
     a: Tensor
     b: Tensor
     scaling: float
+    stretch: Tensor | None = None
+    shift: Tensor | None = None
 
 
 LoraWeights = dict[str, LoraPair]  # by the layer's name in the base model
@@ -32,14 +40,17 @@ LoraWeights = dict[str, LoraPair]  # by the layer's name in the base model
 class Stack:
     """One layer's parts for the rows of a batch: `a` (rows, in, r), `b` (rows, r, out), `scaling` (rows, 1, 1).
 
-    When all rows use one adapter: its own `a` (r, in) and `b` (out, r), and `scaling` without a dimension.
+    When all rows use one adapter: its own `a` (r, in) and `b` (out, r), and `scaling` without a dimension. `stretch`
+    and `shift` are (rows, 1, out) or (out,), and None where no row has one.
     """
 
     a: Tensor
     b: Tensor
     scaling: Tensor
+    stretch: Tensor | None = None
+    shift: Tensor | None = None
 
-    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+    def add_to(self, y: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """`y` of shape (rows, tokens, out) plus each row's update of `x` of shape (rows, tokens, in).
 
         Some models (OPT, the shared experts of Qwen2-MoE) lay the rows end to end: (rows * tokens, in).
@@ -50,7 +61,17 @@ class Stack:
         else:
             by_row = x.reshape(self.a.shape[0], -1, x.shape[-1])
             update = torch.bmm(torch.bmm(by_row, self.a) * self.scaling, self.b).view(y.shape)
+        if self.stretch is not None or self.shift is not None:
+            update += self._moved(y.to(update.dtype), bias)
         return y + update.to(y.dtype)
+
+    def _moved(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        """What DoRA and learnt biases add, of the shape of `y`; `bias` is the base layer's own."""
+        product = y - bias if bias is not None else y
+        if self.a.dim() == 3:
+            product = product.reshape(self.a.shape[0], -1, y.shape[-1])
+        stretched = product * self.stretch if self.stretch is not None else torch.zeros_like(product)
+        return (stretched + self.shift if self.shift is not None else stretched).view(y.shape)
 
 
 @dataclass
@@ -69,28 +90,29 @@ class Rows:
             self.stacks = {}
 
 
-def adapt(model: nn.Module, head: nn.Module | None) -> tuple[Rows, dict[str, tuple[int, int]]]:
+def adapt(model: nn.Module, head: nn.Module | None) -> tuple[Rows, dict[str, Linear]]:
     """Let every linear layer of `model` but its output head add the running batch's update to what it gives out.
 
-    The layers stay what they are, quantised or not: some models read their weights. Returns what steers them, and each
-    layer's (in, out) by name.
+    The layers stay what they are, quantised or not: some models read their weights. Returns what steers them, and the
+    layers by name.
     """
     rows = Rows()
     kinds = (nn.Linear, Conv1D)  # GPT-2's linear layers are called Conv1D
     linears = {name: one for name, one in model.named_modules() if isinstance(one, kinds) and one is not head}
     for name, linear in linears.items():
         linear.register_forward_hook(_adder(name, rows))
-    return rows, {name: _size(one) for name, one in linears.items()}
+    return rows, linears
 
 
-def _size(linear: nn.Linear | Conv1D) -> tuple[int, int]:
+def size_of(linear: Linear) -> tuple[int, int]:
+    """How many values go in and come out."""
     return (linear.nx, linear.nf) if isinstance(linear, Conv1D) else (linear.in_features, linear.out_features)
 
 
-def _adder(name: str, rows: Rows) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
-    def add(linear: nn.Module, given: tuple[Any, ...], y: Tensor) -> Tensor | None:
+def _adder(name: str, rows: Rows) -> Callable[[Linear, tuple[Any, ...], Tensor], Tensor | None]:
+    def add(linear: Linear, given: tuple[Any, ...], y: Tensor) -> Tensor | None:
         stack = rows.stacks.get(name)
-        return None if stack is None else stack.add_to(y, given[0])
+        return None if stack is None else stack.add_to(y, given[0], linear.bias)
 
     return add
 
@@ -105,7 +127,7 @@ def stack_rows(adapters: Sequence[LoraWeights | None]) -> dict[str, Stack]:
 
 
 def _shared(pair: LoraPair) -> Stack:
-    return Stack(pair.a, pair.b, pair.a.new_tensor(pair.scaling))
+    return Stack(pair.a, pair.b, pair.a.new_tensor(pair.scaling), pair.stretch, pair.shift)
 
 
 def _stacked(pairs: Sequence[LoraPair | None]) -> Stack:
@@ -120,4 +142,14 @@ def _stacked(pairs: Sequence[LoraPair | None]) -> Stack:
             a[row, :, : pair.a.shape[0]] = pair.a.T
             b[row, : pair.b.shape[1]] = pair.b.T
     scaling = a.new_tensor([pair.scaling if pair else 0.0 for pair in pairs])
-    return Stack(a, b, scaling.view(-1, 1, 1))
+    stretch = _one_per_row([pair.stretch if pair else None for pair in pairs])
+    shift = _one_per_row([pair.shift if pair else None for pair in pairs])
+    return Stack(a, b, scaling.view(-1, 1, 1), stretch, shift)
+
+
+def _one_per_row(values: Sequence[Tensor | None]) -> Tensor | None:
+    """(rows, 1, out), zeros where a row has none; None when none has one."""
+    like = next((value for value in values if value is not None), None)
+    if like is None:
+        return None
+    return torch.stack([torch.zeros_like(like) if value is None else value for value in values]).unsqueeze(1)

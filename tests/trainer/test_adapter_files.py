@@ -16,7 +16,7 @@ from tests.tiny import make_tiny_base
 from tests.trainer.adapters import load_tiny, make_adapter
 from trainer.adapter_files import load_adapter
 from trainer.errors import TrainerError
-from trainer.stacked_lora import LoraWeights, adapt
+from trainer.stacked_lora import Linear, LoraWeights, adapt
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -32,7 +32,7 @@ def sound(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def layers(base: Path) -> dict[str, tuple[int, int]]:
+def layers(base: Path) -> dict[str, Linear]:
     model = load_tiny(base)
     return adapt(model, model.get_output_embeddings())[1]
 
@@ -42,7 +42,7 @@ def adapter(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "adapter"))
 
 
-def load(folder: Path, layers: dict[str, tuple[int, int]]) -> LoraWeights:
+def load(folder: Path, layers: dict[str, Linear]) -> LoraWeights:
     return load_adapter(folder, layers, device=torch.device("cpu"), dtype=torch.float32)
 
 
@@ -58,16 +58,14 @@ def change_config(folder: Path, **values: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
-def test_a_sound_adapter_is_read_with_its_scaling(adapter: Path, layers: dict[str, tuple[int, int]]) -> None:
+def test_a_sound_adapter_is_read_with_its_scaling(adapter: Path, layers: dict[str, Linear]) -> None:
     weights = load(adapter, layers)
     assert sorted(weights) == sorted(f"model.layers.{n}.self_attn.{p}_proj" for n in (0, 1) for p in "qv")
     pair = weights["model.layers.0.self_attn.v_proj"]
     assert (pair.a.shape, pair.b.shape, pair.scaling) == ((4, 64), (32, 4), 2.0)
 
 
-def test_rslora_and_patterns_set_rank_and_scaling(
-    base: Path, tmp_path: Path, layers: dict[str, tuple[int, int]]
-) -> None:
+def test_rslora_and_patterns_set_rank_and_scaling(base: Path, tmp_path: Path, layers: dict[str, Linear]) -> None:
     folder = make_adapter(
         base, tmp_path / "p", seed=1, target_modules=["q_proj", "v_proj"], use_rslora=True,
         rank_pattern={"v_proj": 9}, alpha_pattern={"v_proj": 6},
@@ -78,7 +76,7 @@ def test_rslora_and_patterns_set_rank_and_scaling(
     assert weights["model.layers.1.self_attn.v_proj"].a.shape == (9, 64)
 
 
-def test_target_modules_may_be_whole_paths(base: Path, tmp_path: Path, layers: dict[str, tuple[int, int]]) -> None:
+def test_target_modules_may_be_whole_paths(base: Path, tmp_path: Path, layers: dict[str, Linear]) -> None:
     paths = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
     folder = make_adapter(base, tmp_path / "paths", seed=1, target_modules=paths)
     named = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
@@ -106,7 +104,7 @@ WRONG_WEIGHTS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
 
 
 @pytest.mark.parametrize("what", WRONG_WEIGHTS)
-def test_wrong_weights_are_refused(what: str, adapter: Path, layers: dict[str, tuple[int, int]]) -> None:
+def test_wrong_weights_are_refused(what: str, adapter: Path, layers: dict[str, Linear]) -> None:
     change_weights(adapter, WRONG_WEIGHTS[what])
     with pytest.raises(TrainerError) as caught:
         load(adapter, layers)
@@ -136,19 +134,20 @@ def test_wrong_weights_are_refused(what: str, adapter: Path, layers: dict[str, t
         {"modules_to_save": ["lm_head"]},
         {"trainable_token_indices": [1]},
         {"bias": "all"},
+        {"bias": "some"},
         {"peft_type": "IA3"},
         {"brand_new_field": 1},
     ],
     ids=str,
 )
-def test_wrong_configs_are_refused(values: dict[str, Any], adapter: Path, layers: dict[str, tuple[int, int]]) -> None:
+def test_wrong_configs_are_refused(values: dict[str, Any], adapter: Path, layers: dict[str, Linear]) -> None:
     change_config(adapter, **values)
     with pytest.raises(TrainerError):
         load(adapter, layers)
 
 
 def test_a_pickle_in_disguise_is_refused_and_never_run(
-    adapter: Path, layers: dict[str, tuple[int, int]], tmp_path: Path
+    adapter: Path, layers: dict[str, Linear], tmp_path: Path
 ) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -161,7 +160,7 @@ def test_a_pickle_in_disguise_is_refused_and_never_run(
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_missing_and_cut_files_are_refused(name: str, adapter: Path, layers: dict[str, tuple[int, int]]) -> None:
+def test_missing_and_cut_files_are_refused(name: str, adapter: Path, layers: dict[str, Linear]) -> None:
     whole = (adapter / name).read_bytes()
     for rest in (whole[: len(whole) // 2], b"", None):
         (adapter / name).unlink()

@@ -1,0 +1,118 @@
+"""Adapters of several kinds in one batch: DoRA and learnt biases answer as PEFT does, beside plain ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from tests.tiny import make_tiny_base
+from tests.trainer.adapters import load_tiny, load_with_peft, make_adapter
+from tests.trainer.families import make_family
+from tests.trainer.training import Training, make_rows, make_spec
+from trainer.batch import Batch
+from trainer.engine import Engine, Request
+from trainer.errors import TrainerError
+from trainer.spec import Quantization
+
+IDS = list(range(5, 25))
+
+
+def make_kind(base: Path, folder: Path, **options: Any) -> Path:
+    """A random adapter whose biases and lengths are learnt as well."""
+    model = get_peft_model(
+        load_tiny(base), LoraConfig(r=4, target_modules="all-linear", lora_alpha=8, task_type="CAUSAL_LM", **options)
+    )
+    random = torch.Generator().manual_seed(7)
+    for name, values in model.named_parameters():
+        if values.requires_grad and "magnitude" in name:
+            values.data *= 1 + 0.2 * torch.randn(values.shape, generator=random)
+        elif values.requires_grad:
+            values.data = torch.randn(values.shape, generator=random) * 0.2
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_family(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def kinds(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder, biased = tmp_path_factory.mktemp("kinds"), "gpt2" in base.name
+    bias = {"bias": "lora_only"} if biased else {}
+    return {
+        "dora": make_kind(base, folder / "dora", use_dora=True),
+        "bias": make_kind(base, folder / "bias", **bias),
+        "both": make_kind(base, folder / "both", use_dora=True, use_rslora=True, **bias),
+        "plain": make_adapter(base, folder / "plain", seed=3),
+    }
+
+
+def first_scores(engine: Engine, keys: list[str | None]) -> torch.Tensor:
+    batch = Batch(
+        engine._model,
+        [engine._row(number, Request(prompt_ids=IDS, adapter=key)) for number, key in enumerate(keys)],
+        device=engine.device,
+    )
+    with torch.inference_mode(), engine._rows.using(batch.stacks):
+        return batch._forward(batch.ids)
+
+
+def test_kinds_of_one_batch_score_as_peft(base: Path, kinds: dict[str, Path]) -> None:
+    engine = Engine(base, dtype="float32")
+    ids = torch.tensor([IDS])
+    with torch.inference_mode():
+        wanted: dict[str | None, torch.Tensor] = {None: load_tiny(base)(input_ids=ids).logits[0, -1]}
+        wanted |= {key: load_with_peft(base, folder)(input_ids=ids).logits[0, -1] for key, folder in kinds.items()}
+    for key, folder in kinds.items():
+        engine.load_adapter(key, folder)
+        torch.testing.assert_close(first_scores(engine, [key, key])[1], wanted[key], atol=2e-4, rtol=1e-4)
+    keys = ["dora", None, "plain", "both", "bias"]
+    for row, key in zip(first_scores(engine, keys), keys, strict=True):
+        torch.testing.assert_close(row, wanted[key], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_dora_on_a_quantised_base_has_the_lengths_of_its_weights(
+    base: Path, kinds: dict[str, Path], quantization: Quantization
+) -> None:
+    """Loaded before or after the first answer, which may repack the weights: the same scores."""
+    fresh, used = (Engine(base, dtype="float32", quantization=quantization) for _ in range(2))
+    first_scores(used, [None])
+    for engine in (fresh, used):
+        engine.load_adapter("dora", kinds["dora"])
+    torch.testing.assert_close(first_scores(fresh, ["dora"]), first_scores(used, ["dora"]), atol=1e-4, rtol=1e-4)
+    whole = Engine(base, dtype="float32")
+    whole.load_adapter("dora", kinds["dora"])
+    off = {key: (first_scores(used, [key]) - first_scores(whole, [key])).abs().mean() for key in ("dora", None)}
+    assert off["dora"] < 2 * off[None]  # what quantisation costs the base itself
+
+
+@pytest.mark.parametrize(
+    ("lora", "said"),
+    [
+        ({"modules_to_save": ["norm"]}, "whole modules"),
+        ({"trainable_token_indices": [5]}, "tokens of their own"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_answered_yet_is_named(tmp_path: Path, lora: dict[str, Any], said: str) -> None:
+    base = make_tiny_base(tmp_path / "base")
+    Training(make_spec(base, make_rows(tmp_path, 8), lora=lora, optim={"max_steps": 1}), tmp_path / "out").run()
+    with pytest.raises(TrainerError, match=f"Adapters with {said} .* cannot be answered here yet") as caught:
+        Engine(base, dtype="float32").load_adapter("a", tmp_path / "out" / "adapter")
+    assert "plain PEFT" in caught.value.fix
+
+
+def test_trained_dora_from_pissa_answers_as_peft(tmp_path: Path) -> None:
+    base = make_tiny_base(tmp_path / "base")
+    lora = {"use_dora": True, "init_lora_weights": "pissa", "layers_to_transform": [1]}
+    Training(make_spec(base, make_rows(tmp_path, 8), lora=lora, optim={"max_steps": 2}), tmp_path / "out").run()
+    engine = Engine(base, dtype="float32")
+    engine.load_adapter("a", tmp_path / "out" / "adapter")
+    with torch.inference_mode():
+        wanted = load_with_peft(base, tmp_path / "out" / "adapter")(input_ids=torch.tensor([IDS])).logits[0, -1]
+    torch.testing.assert_close(first_scores(engine, ["a"])[0], wanted, atol=1e-4, rtol=1e-4)
