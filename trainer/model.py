@@ -21,6 +21,7 @@ from trainer.device import Device, find_device
 from trainer.errors import TrainerError
 from trainer.estimate import UNPACKED_SHARE
 from trainer.events import Emit, Log
+from trainer.lean_layers import make_lean
 from trainer.lora_layers import has_stacked_experts, linear_paths, put_lora
 from trainer.lora_start import start
 from trainer.loss import Head
@@ -193,6 +194,7 @@ def adapt(
     for weight in lora.values():
         weight.data = weight.data.to(device.dtype)
     start(peft, spec.lora, whole or {})
+    make_lean(peft)
     if spec.optim.neftune_noise_alpha:
         causal.get_input_embeddings().register_forward_hook(_noise(spec.optim.neftune_noise_alpha))
     keeps_first = spec.lora.starts_elsewhere or spec.lora.bias != "none"
