@@ -79,10 +79,9 @@ def adapter_facts(run: Run) -> dict[str, Any]:
     if measured:
         first, last = measured[0], next(one for one in reversed(measured) if one["step"] <= published)
         facts |= {"evaluation_loss": last["loss"], "perplexity": last["perplexity"], "accuracy": last["accuracy"]}
+        if last.get("margin") is not None:
+            facts["margin"] = last["margin"]
         facts |= {"evaluation_loss_before": first["loss"], "evaluation_rows": last["rows"]}
-        if last.get("general_kl") is not None:
-            facts |= {"general_kl": last["general_kl"], "general_perplexity": last["general_perplexity"]}
-            facts |= {"general_perplexity_before": first["general_perplexity"]}
         if last.get("general_kl") is not None:
             facts |= {"general_kl": last["general_kl"], "general_perplexity": last["general_perplexity"]}
             facts |= {"general_perplexity_before": first["general_perplexity"]}

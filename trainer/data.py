@@ -6,7 +6,7 @@ import random
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,18 +16,22 @@ from trainer.errors import TrainerError
 from trainer.estimate import held_out_rows, optimizer_steps
 from trainer.events import Emit, Log
 from trainer.formats import Row, content_id, iter_rows
-from trainer.formats.canonical import canonical_json
 from trainer.formats.check import check_file
+from trainer.method_spec import kind_issues
 from trainer.rendering import Example, Renderer
 from trainer.spec import TrainSpec
 
 
-@dataclass(frozen=True)
+@dataclass
 class Item:
-    """An example ready to train: `ids` up to the last trained token, `trained` one byte a token."""
+    """An example ready to train: `ids` up to the last trained token, `trained` one byte a token.
+
+    `reference`: log p of the trained tokens together under the starting weights, where a method compares with them.
+    """
 
     ids: "array[int]"
     trained: bytes
+    reference: float = 0.0
 
     @property
     def labels(self) -> int:
@@ -39,13 +43,62 @@ class Item:
         """Tokens that go through the model. The last one is only ever predicted."""
         return len(self.ids) - 1
 
+    @property
+    def sequences(self) -> "tuple[Item, ...]":
+        """What goes through the model of a row: here the example itself."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A chosen and a rejected answer to one prompt."""
+
+    chosen: Item
+    rejected: Item
+
+    @property
+    def labels(self) -> int:
+        return self.chosen.labels + self.rejected.labels
+
+    @property
+    def length(self) -> int:
+        return self.chosen.length + self.rejected.length
+
+    @property
+    def sequences(self) -> tuple[Item, ...]:
+        return (self.chosen, self.rejected)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An answer marked good or bad. `mismatch`: its prompt with the answer to another, empty until all are known."""
+
+    answer: Item
+    good: bool
+    mismatch: Item | None = None
+
+    @property
+    def labels(self) -> int:
+        return self.answer.labels
+
+    @property
+    def length(self) -> int:
+        return self.answer.length
+
+    @property
+    def sequences(self) -> tuple[Item, ...]:
+        return (self.answer,)
+
+
+Trainable = Item | Pair | Judged  # what a row became; one file holds one sort
+
 
 @dataclass(frozen=True)
 class Dataset:
     """All rows of a training. `content_hash` is the rows' own, whatever file they lie in."""
 
-    train: list[Item]
-    holdout: list[Item]
+    train: list[Trainable]
+    holdout: list[Trainable]
     content_hash: str
     rows: int
     truncated: int
@@ -58,17 +111,23 @@ class Dataset:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows that go through the model at once, padded on the right.
+    """Sequences that go through the model at once, padded on the right.
 
-    ids: (rows, width). places: where, in the flattened hidden states, a trained token is predicted; labels: which.
+    ids: (sequences, width). places: where, in the flattened hidden states, a trained token is predicted; labels: which.
+    rows: what these sequences are, in order; a pair is two of them.
     """
 
     ids: torch.Tensor
     places: torch.Tensor
     labels: torch.Tensor
+    rows: tuple[Trainable, ...]
+
+    @property
+    def items(self) -> list[Item]:
+        return [item for row in self.rows for item in row.sequences]
 
     def to(self, device: torch.device) -> "MicroBatch":
-        return MicroBatch(self.ids.to(device), self.places.to(device), self.labels.to(device))
+        return MicroBatch(self.ids.to(device), self.places.to(device), self.labels.to(device), self.rows)
 
 
 def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
@@ -98,37 +157,47 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
 
 def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> Dataset:
     content = hashlib.sha256()
-    items: list[tuple[str, Item]] = []
+    found: list[tuple[str, Trainable]] = []
     truncated = untrained = total = 0
     for row in rows:
         total += 1
-        content.update(_row_bytes(row))
-        example = _render_row(row, spec, renderer)
-        truncated += example.truncated
-        item = _item(example)
-        if item is None:
+        content.update(row.to_bytes())
+        if problems := kind_issues(spec.data.method, row.kind):
+            raise TrainerError("user_config", f"data.method: {problems[0].problem}", problems[0].fix)
+        examples = _render_row(row, spec, renderer)
+        truncated += any(example.truncated for example in examples)
+        sample = _sample(row, examples)
+        if sample is None:
             untrained += 1
         else:
-            items.append((row.id, item))
-    train, holdout = _split(items, share=spec.data.holdout, seed=spec.optim.seed)
+            found.append((row.id, sample))
+    train, holdout = _split(found, share=spec.data.holdout, seed=spec.optim.seed)
+    longest = spec.data.max_seq_length
+    train, holdout = _with_mismatches(train, longest), _with_mismatches(holdout, longest)
     return Dataset(train, holdout, content.hexdigest(), total, truncated, untrained)
 
 
-def _row_bytes(row: Row) -> bytes:
-    tools = canonical_json(row.tools) if row.tools is not None else ""
-    return f"{canonical_json(row.messages)}\n{tools}\n".encode()
-
-
-def _render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> Example:
+def _render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
+    longest = spec.data.max_seq_length
     try:
-        return renderer.example(
-            row.messages,
-            tools=row.tools,
-            train_on=spec.data.train_on,
-            max_seq_length=spec.data.max_seq_length,
-        )
+        if row.text is not None:
+            return [renderer.text_example(row.text, max_seq_length=longest)]
+        return [
+            renderer.example(messages, tools=row.tools, train_on=spec.data.train_on, max_seq_length=longest)
+            for messages in row.conversations()
+        ]
     except TrainerError as error:
         raise TrainerError(error.code, f"Line {row.line} of the dataset: {error.text}", error.fix) from error
+
+
+def _sample(row: Row, examples: Sequence[Example]) -> Trainable | None:
+    """What is learnt from a row; None where nothing of an answer is left within the longest length."""
+    items = [item for example in examples if (item := _item(example))]
+    if len(items) < len(examples):
+        return None
+    if row.kind == "preference":
+        return Pair(items[0], items[1])
+    return Judged(items[0], good=bool(row.label)) if row.kind == "labelled" else items[0]
 
 
 def _item(example: Example) -> Item | None:
@@ -138,7 +207,27 @@ def _item(example: Example) -> Item | None:
     return Item(array("i", example.ids[:end]), trained[:end]) if end else None
 
 
-def _split(items: list[tuple[str, Item]], *, share: float, seed: int) -> tuple[list[Item], list[Item]]:
+def _with_mismatches(samples: list[Trainable], longest: int) -> list[Trainable]:
+    """Give each judged answer's prompt the answer to another one, half the list away: neighbours often share a prompt.
+
+    KTO tells from them how far the model went as a whole.
+    """
+    apart = len(samples) // 2
+    return [
+        replace(one, mismatch=_mismatch(one.answer, other.answer, longest))
+        if isinstance(one, Judged) and isinstance(other := samples[at - apart], Judged)
+        else one
+        for at, one in enumerate(samples)
+    ]
+
+
+def _mismatch(asked: Item, answered: Item, longest: int) -> Item:
+    prompt, answer = asked.trained.find(1), answered.trained.find(1)
+    ids = asked.ids[:prompt] + answered.ids[answer:]
+    return Item(ids[:longest], (bytes(prompt) + answered.trained[answer:])[:longest])
+
+
+def _split(items: list[tuple[str, Trainable]], *, share: float, seed: int) -> tuple[list[Trainable], list[Trainable]]:
     """Keep `share` of the rows aside, chosen by what is in them: the same rows whatever order they come in.
 
     Copies of a row stay together, or the measure would hold what was learnt by heart.
@@ -188,7 +277,7 @@ class Plan:
     Every epoch is a fresh shuffle cut into windows of `batch_size` rows; the last window of an epoch may be shorter.
     """
 
-    def __init__(self, items: Sequence[Item], spec: TrainSpec) -> None:
+    def __init__(self, items: Sequence[Trainable], spec: TrainSpec) -> None:
         self._items = items
         self._rows = spec.optim.batch_size
         self._seed = spec.optim.seed
@@ -197,7 +286,7 @@ class Plan:
         self._epoch = -1
         self._order: list[int] = []
 
-    def window(self, step: int) -> list[Item]:
+    def window(self, step: int) -> list[Trainable]:
         """The rows of step number `step`, from 0 on."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -207,22 +296,27 @@ class Plan:
         return [self._items[at] for at in self._order[within * self._rows :][: self._rows]]
 
 
-def micro_batches(items: Sequence[Item], budget: int) -> list[MicroBatch]:
+def micro_batches(samples: Sequence[Trainable], budget: int) -> list[MicroBatch]:
     """Cut a window into passes of at most `budget` tokens, rows of like length together: hardly any padding is left.
 
-    A single row longer than the budget gets a pass of its own.
+    A single row, or pair, longer than the budget gets a pass of its own.
     """
-    ordered = sorted(items, key=lambda item: item.length, reverse=True)
+    ordered = sorted(samples, key=_width, reverse=True)
     batches = []
     while ordered:
-        fitting = max(1, budget // ordered[0].length)
+        fitting = max(1, budget // (_width(ordered[0]) * len(ordered[0].sequences)))
         batches.append(_pad(ordered[:fitting]))
         ordered = ordered[fitting:]
     return batches
 
 
-def _pad(items: Sequence[Item]) -> MicroBatch:
-    width = items[0].length
+def _width(sample: Trainable) -> int:
+    return max(item.length for item in sample.sequences)
+
+
+def _pad(samples: Sequence[Trainable]) -> MicroBatch:
+    width = _width(samples[0])
+    items = [item for sample in samples for item in sample.sequences]
     ids = torch.zeros((len(items), width), dtype=torch.long)
     places: list[int] = []
     labels: list[int] = []
@@ -231,4 +325,4 @@ def _pad(items: Sequence[Item]) -> MicroBatch:
         learnt = [at for at, flag in enumerate(item.trained) if flag]
         places += [row * width + at - 1 for at in learnt]
         labels += [item.ids[at] for at in learnt]
-    return MicroBatch(ids, torch.tensor(places), torch.tensor(labels))
+    return MicroBatch(ids, torch.tensor(places), torch.tensor(labels), tuple(samples))

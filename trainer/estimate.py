@@ -98,7 +98,7 @@ def estimate(
     place = on or Place()
     learnt = max(1, rows - held_out_rows(rows, spec.data.holdout))
     steps = optimizer_steps(spec, rows=learnt)
-    per_row = min(tokens / max(1, rows), spec.data.max_seq_length)
+    per_row = min(tokens / max(1, rows), spec.data.max_seq_length * (2 if spec.data.method == "dpo" else 1))
     seen = round(steps * min(spec.optim.batch_size, learnt) * per_row)
     seconds = seen / tokens_per_second if tokens_per_second else None
     return Estimate(_memory(spec, facts, per_row=per_row, place=place), steps, seen, seconds)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from trainer.data import Item, micro_batches
+from trainer.data import Trainable, micro_batches
 from trainer.errors import TrainerError
 from trainer.events import Evaluated, Sample
 from trainer.loss import summed_hits, summed_loss
@@ -17,7 +17,7 @@ HIGHEST_EXPONENT = 80.0  # a perplexity beyond e^80 says no more, and stays a nu
 
 
 def evaluate(
-    model: AdaptedModel, items: Sequence[Item], *, step: int, budget: int, before_pass: Callable[[int, int], None]
+    model: AdaptedModel, items: Sequence[Trainable], *, step: int, budget: int, before_pass: Callable[[int, int], None]
 ) -> Evaluated:
     """Score held-out rows in passes of at most `budget` tokens.
 
@@ -33,15 +33,20 @@ def evaluate(
             total += float(summed_loss(hidden, batch, model.head))
             hits += summed_hits(hidden, batch, model.head)
     labels = sum(item.labels for item in items)
-    loss = total / labels
+    loss = finite(total / labels, step)
+    perplexity = math.exp(min(loss, HIGHEST_EXPONENT))
+    return Evaluated(step=step, loss=loss, perplexity=perplexity, accuracy=hits / labels, rows=len(items))
+
+
+def finite(loss: float, step: int) -> float:
+    """The loss on held-out rows. Raises TrainerError(diverged) when it is no number."""
     if not math.isfinite(loss):
         raise TrainerError(
             "diverged",
             f"Training diverged by step {step}: the loss on held-out rows is no longer a finite number.",
             "Use a lower learning rate or a longer warm-up, and look for odd rows in the dataset.",
         )
-    perplexity = math.exp(min(loss, HIGHEST_EXPONENT))
-    return Evaluated(step=step, loss=loss, perplexity=perplexity, accuracy=hits / labels, rows=len(items))
+    return loss
 
 
 def answer(model: AdaptedModel, renderer: Renderer, prompt: str, *, step: int) -> Sample:

@@ -40,6 +40,9 @@ class Progress:
 class Evaluated:
     """The held-out rows were scored; at step 0 this is the base model. `accuracy` is over trained tokens.
 
+    Where answers are compared there is no perplexity: `accuracy` is the share of rows told right, and `margin` how far
+    their rewards are on the right side, on average.
+
     On general text, where that is measured: `general_kl` is how far the model is from its base, in nats per token, and
     `general_perplexity` its own.
     """
@@ -47,9 +50,10 @@ class Evaluated:
     kind: ClassVar[str] = "evaluated"
     step: int
     loss: float
-    perplexity: float
     accuracy: float
     rows: int
+    perplexity: float | None = None
+    margin: float | None = None
     general_kl: float | None = None
     general_perplexity: float | None = None
 

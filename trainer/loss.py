@@ -107,8 +107,7 @@ def summed_loss(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
 def row_scores(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
     """log p of the trained tokens of each row together. hidden: (rows, width, hidden) -> (rows,), float32."""
     losses = token_losses(hidden, batch, head)
-    rows: tuple[Tensor, ...] = torch.split(losses, [item.labels for item in batch.items])  # type: ignore[no-untyped-call]
-    return -torch.stack([row.sum() for row in rows])
+    return -torch.stack([row.sum() for row in torch.split(losses, [item.labels for item in batch.items])])
 
 
 @torch.no_grad()

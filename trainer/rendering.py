@@ -42,6 +42,8 @@ class Renderer:
         self._moment = moment
         self.stop_ids = self._find_stop_ids(folder, named)
         self._begin = self._tokens.special_id(named.get("bos_token", ""))
+        end = self._tokens.special_id(named.get("eos_token", ""))
+        self._end = [] if end is None else [end]
 
     @classmethod
     def load(cls, folder: Path, *, moment: datetime | None = None) -> "Renderer":
@@ -86,6 +88,12 @@ class Renderer:
             trained = _inside(offsets, self._answer_spans(plain, tools, full, moment))
         cut = max_seq_length if max_seq_length is not None and len(ids) > max_seq_length else None
         return Example(ids[:cut], trained[:cut], truncated=cut is not None)
+
+    def text_example(self, text: str, *, max_seq_length: int | None = None) -> Example:
+        """Plain text for training, with no template around it: every token is learnt, and that it ends."""
+        ids = [*self.plain_ids(text), *self._end]
+        cut = max_seq_length if max_seq_length is not None and len(ids) > max_seq_length else None
+        return Example(ids[:cut], [True] * len(ids[:cut]), truncated=cut is not None)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         return self._tokens.decode(ids, skip_special=skip_special)

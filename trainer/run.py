@@ -21,10 +21,11 @@ from trainer.data import Dataset, Plan, load_dataset
 from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import micro_batch_tokens
-from trainer.evaluation import answer, evaluate
+from trainer.evaluation import answer
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
 from trainer.forgetting import GeneralText, measure_forgetting, read_general_text
 from trainer.model import AdaptedModel, load_adapted
+from trainer.objective import Objective, objective_of
 from trainer.optimizer import MasterAdamW
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -47,6 +48,7 @@ class Run:
     dataset: Dataset
     plan: Plan
     model: AdaptedModel
+    objective: Objective
     optimizer: MasterAdamW
     inputs: Inputs
     checkpoints: Checkpoints
@@ -121,7 +123,8 @@ class Run:
 
     def _measured(self) -> Evaluated:
         rows, position = self.dataset.holdout, self.position
-        return evaluate(self.model, rows, step=position.step, budget=position.budget, before_pass=self._before_pass)
+        step, budget = position.step, position.budget
+        return self.objective.measure(rows, step=step, budget=budget, before_pass=self._before_pass)
 
     def _with_forgetting(self, found: Evaluated) -> Evaluated:
         if self.general is None:
@@ -189,11 +192,14 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     optimizer = MasterAdamW(model.lora, spec.optim)
     give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
-    if checkpoint:
-        position = load_checkpoint(checkpoint, inputs, optimizer)
     facts, device = inspect_folder(base), model.device
     budget = micro_batch_tokens(spec, facts, free_bytes=device.free_bytes(), device=device.place.type)
-    position.budget = spec.optim.micro_batch_tokens or position.budget or budget
+    budget = spec.optim.micro_batch_tokens or position.budget or budget
+    objective = objective_of(spec, model)
+    objective.prepare(dataset, budget=budget, before_pass=lambda number, of: _stop_early(should_stop))
+    if checkpoint:
+        position = load_checkpoint(checkpoint, inputs, optimizer)
+    position.budget = budget
     run = Run(
         spec=spec,
         base=base,
@@ -204,6 +210,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
         dataset=dataset,
         plan=plan,
         model=model,
+        objective=objective,
         optimizer=optimizer,
         inputs=inputs,
         checkpoints=Checkpoints(out / "checkpoints", inputs, emit, resumed=position.step),

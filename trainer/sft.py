@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of LoRA weights: one visible loop."""
+"""Fine-tuning of LoRA weights: one visible loop for every method; what a window teaches is the objective's."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from trainer.adapter import save_adapter
 from trainer.data import micro_batches
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Phase
-from trainer.loss import summed_loss
 from trainer.optimizer import learning_rate_at
 from trainer.run import prepare, seed_step
 from trainer.spec import TrainSpec
@@ -17,9 +16,10 @@ from trainer.spec import TrainSpec
 def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool]) -> None:
     """Train an adapter as `spec` says, from the start or from a checkpoint, and write it to `out`/adapter.
 
-    Each step learns from a window of `batch_size` rows; its loss is the mean over all trained tokens of the window,
-    however the window is cut into passes. Same spec, same data, same machine: same weights, with or without a stop in
-    between. Raises TrainerError for failures with a name, and Stopped after a checkpoint when `should_stop()` is true.
+    Each step learns from a window of `batch_size` rows; its loss is the mean over all trained tokens of the window
+    (where answers are compared, over its rows), however the window is cut into passes. Same spec, same data, same machine:
+    same weights, with or without a stop in between. Raises TrainerError for failures with a name, and Stopped after a
+    checkpoint when `should_stop()` is true.
     """
     run = prepare(spec, out=out, resume=resume, emit=emit, should_stop=should_stop)
     emit(Phase(name="training"))
@@ -38,12 +38,13 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         step = run.position.step
         window = run.plan.window(step)
         labels = sum(item.labels for item in window)
+        units = run.objective.units(window)
         seed_step(spec.optim.seed, step)
+        drift = run.objective.drift(window, budget=run.position.budget)
         loss = 0.0
         passes = micro_batches(window, run.position.budget)
         for number, batch in enumerate(passes, start=1):
-            on_device = batch.to(run.model.device.place)
-            share = summed_loss(run.model.hidden(on_device.ids), on_device, run.model.head) / labels
+            share = run.objective.summed(batch, drift) / units
             (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
             run.optimizer.collect()
             loss += share.item()

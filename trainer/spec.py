@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from trainer.lora_spec import TARGET_GROUPS, LoraSpec
+from trainer.method_spec import Method, PreferenceSpec, kind_issues
 from trainer.spec_values import Issue, Option, coerce, limit_issues, option, plain
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "ModelSpec",
     "OptimSpec",
     "Option",
+    "PreferenceSpec",
     "SpecError",
     "TrainSpec",
     "choices_of",
+    "kind_issues",
     "option_of",
 ]
 
@@ -48,6 +51,11 @@ class ModelSpec:
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     path: str = option("", "File of rows: canonical Parquet, or any raw file that `python -m trainer check` accepts.")
+    method: Method = option(
+        "sft",
+        "sft imitates answers or text; dpo prefers chosen answers to rejected ones; kto learns from good and bad ones.",
+        common=True,
+    )
     max_seq_length: int = option(512, "Longer examples are cut here.", unit="tokens", low=16, high=131072, common=True)
     train_on: TrainOn = option("answers", "Learn from the assistant's answers alone, or from every token.")
     holdout: float = option(
@@ -122,6 +130,7 @@ class TrainSpec:
     lora: LoraSpec = field(default_factory=LoraSpec)
     data: DataSpec = field(default_factory=DataSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
+    preference: PreferenceSpec = field(default_factory=PreferenceSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
 
     @classmethod
@@ -171,7 +180,10 @@ class TrainSpec:
         return found + self._combination_issues()
 
     def _combination_issues(self) -> list[Issue]:
-        found = self.lora.issues(self.model.quantization)
+        found = self.lora.issues(self.model.quantization) + self.preference.issues(self.data.method)
+        if self.data.method != "sft" and self.data.train_on != "answers":
+            fix = "Use answers, or the method sft."
+            found.append(Issue("data.train_on", f"{self.data.method} compares answers and nothing else.", fix))
         if not self.model.base:
             found.append(Issue("model.base", "No base model is named.", "Name a folder or a hub id."))
         if not self.data.path:
@@ -206,6 +218,7 @@ PARTS: dict[str, type[Any]] = {
     "lora": LoraSpec,
     "data": DataSpec,
     "optim": OptimSpec,
+    "preference": PreferenceSpec,
     "evaluation": EvaluationSpec,
 }
 

@@ -186,7 +186,7 @@ BAD_FILES: dict[str, tuple[bytes, str, int]] = {
     "zip": (b"PK\x03\x04rest", "the file is a ZIP archive or a spreadsheet", 1),
     "CSV": (b"instruction,output\na,b\n", "the file is not JSON", 1),
     "one object over many lines": (json.dumps(json.loads(GOOD), indent=2).encode(), "one row is spread over", 1),
-    "other fields": (b'{"prompt": "a", "completion": "b"}\n', "format not recognised", 1),
+    "other fields": (b'{"ask": "a", "answer": "b"}\n', "format not recognised", 1),
     "list not closed": (LIST.encode() + GOOD.encode(), "the list is not closed with ]", 3),
     "no comma": (f"{LIST}{GOOD}\n{GOOD}]".encode(), "a comma or ] is missing after a row", 4),
     "comma at the end": (f"{LIST}{GOOD},\n]".encode(), "a comma after the last row", 4),

@@ -23,6 +23,37 @@ def make_rows(folder: Path, count: int = 24) -> Path:
     return path
 
 
+def make_pairs(folder: Path, count: int = 24) -> Path:
+    """Preference rows: polite answers are chosen, rude ones rejected."""
+    rows = [
+        {
+            "prompt": f"What is {number}?",
+            "chosen": f"Well, it is {number * 3}. " + "Thank you. " * (number % 3),
+            "rejected": f"Go away with {number}. " + "No. " * (number % 4),
+        }
+        for number in range(count)
+    ]
+    return write_lines(folder / "pairs.jsonl", rows)
+
+
+def make_judged(folder: Path, count: int = 24) -> Path:
+    """KTO rows: every other completion is a bad one."""
+    rows = [
+        {
+            "prompt": f"What is {number}?",
+            "completion": ("Well, it is" if number % 2 else "Go away with") + f" {number}.",
+        }
+        | {"label": bool(number % 2)}
+        for number in range(count)
+    ]
+    return write_lines(folder / "judged.jsonl", rows)
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
 def make_spec(base: Path, rows: Path, /, **parts: dict[str, Any]) -> TrainSpec:
     """A spec in float32 without quantization, which is bit-exact on a CPU; `parts` override values."""
     values: dict[str, dict[str, Any]] = {

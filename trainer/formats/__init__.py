@@ -1,5 +1,5 @@
 """From raw files to canonical rows: one module a format family; no torch, no Django."""
 
-from trainer.formats.canonical import Row, content_id, count_rows, iter_rows, read_rows
+from trainer.formats.canonical import Kind, Row, content_id, count_rows, iter_rows, read_rows
 
-__all__ = ["Row", "content_id", "count_rows", "iter_rows", "read_rows"]
+__all__ = ["Kind", "Row", "content_id", "count_rows", "iter_rows", "read_rows"]

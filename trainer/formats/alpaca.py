@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from trainer.formats.canonical import Message, Tools
+from trainer.formats.canonical import Content, Kind, Message
 from trainer.formats.problems import BadRow, kind_of
 
 NAME = "alpaca"
+KIND: Kind = "chat"
 FIELDS = frozenset({"instruction", "input", "output", "system", "history"})
 MESSAGE_FIELDS: frozenset[str] = frozenset()
 
@@ -17,20 +18,23 @@ def matches(row: dict[str, Any]) -> float:
     return 0.5 * (("instruction" in row) + 0.5 * ("output" in row))
 
 
-def to_messages(row: dict[str, Any]) -> tuple[list[Message], Tools | None]:
-    """The row as chat: the prompt is the instruction, a line end, and the input when there is one."""
+def to_content(row: dict[str, Any]) -> Content:
+    """The row as chat."""
+    asked, output = read_question(row), _text(row, "output")
+    return Content(messages=[*asked, {"role": "assistant", "content": output}])
+
+
+def read_question(row: dict[str, Any]) -> list[Message]:
+    """All but the answer. The last question is the instruction, a line end, and the input when there is one."""
     system = _text(row, "system", optional=True)
     instruction = _text(row, "instruction")
     extra = _text(row, "input", optional=True)
-    output = _text(row, "output")
     messages: list[Message] = []
     if system:
         messages.append({"role": "system", "content": system})
     for question, answer in _history(row):
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    prompt = f"{instruction}\n{extra}" if extra.strip() else instruction
-    messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": output}]
-    return messages, None
+    return [*messages, {"role": "user", "content": f"{instruction}\n{extra}" if extra.strip() else instruction}]
 
 
 def _text(row: dict[str, Any], field: str, *, optional: bool = False) -> str:

@@ -1,14 +1,14 @@
-"""Canonical rows, the one shape everything after the upload reads: Parquet of chat messages, addressed by content."""
+"""Canonical rows, the few shapes everything after the upload reads: Parquet of chat messages, addressed by content."""
 
 import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,24 +20,78 @@ ROWS_PER_GROUP = 1000  # one page of a preview reads one group
 BYTES_PER_GROUP = 32 * 1024 * 1024  # long rows make smaller groups, so that memory stays flat
 COPY = "-"  # in an id, before the running number of a row that was there before
 
+Kind = Literal["chat", "text", "preference", "labelled"]
+
+# What a row of each kind holds, beside its tools. Messages are kept as JSON.
+SHAPES: dict[Kind, tuple[str, ...]] = {
+    "chat": ("messages",),
+    "text": ("text",),
+    "preference": ("prompt", "chosen", "rejected"),
+    "labelled": ("prompt", "completion", "label"),
+}
+OF_MESSAGES = ("messages", "prompt", "chosen", "rejected", "completion")
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("line", pa.int64(), nullable=False),
-        pa.field("messages", pa.large_string(), nullable=False),
-        pa.field("tools", pa.large_string()),
+        *(pa.field(name, pa.large_string()) for name in (*OF_MESSAGES, "tools", "text")),
+        pa.field("label", pa.bool_()),
     ]
 )
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a row says, in one of the SHAPES; what belongs to the others is empty.
+
+    messages: a conversation. text: plain text, which no template surrounds. prompt: messages that ask, with the chosen
+    and the rejected answer, or with a completion and the label that tells whether it is a good one.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    prompt: list[Message] = field(default_factory=list)
+    chosen: list[Message] = field(default_factory=list)
+    rejected: list[Message] = field(default_factory=list)
+    completion: list[Message] = field(default_factory=list)
+    label: bool | None = None
+    text: str | None = None
+    tools: Tools | None = None
+
+    @property
+    def kind(self) -> Kind:
+        if self.text is not None:
+            return "text"
+        if self.label is not None:
+            return "labelled"
+        return "preference" if self.prompt else "chat"
+
+    def conversations(self) -> list[list[Message]]:
+        """What a model reads of it: one conversation, two that differ in the answer, or none where all is plain text.
+
+        Answers inside a prompt are only read, never learnt or judged.
+        """
+        if self.messages:
+            return [self.messages]
+        asked = [{**one, "weight": 0} if one["role"] == "assistant" else one for one in self.prompt]
+        return [[*asked, *answer] for answer in (self.chosen, self.rejected, self.completion) if answer]
+
+    def shape(self) -> dict[str, Any]:
+        """All that it holds, by name."""
+        return {name: getattr(self, name) for name in SHAPES[self.kind]} | ({"tools": self.tools} if self.tools else {})
+
+    def to_bytes(self) -> bytes:
+        """What identifies it."""
+        body = canonical_json(self.messages if self.kind == "chat" else [getattr(self, n) for n in SHAPES[self.kind]])
+        kind = "" if self.kind == "chat" else f"{self.kind} "
+        return f"{kind}{body}\n{'' if self.tools is None else canonical_json(self.tools)}\n".encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Content):
     """A canonical row: `id` comes from its content, `line` is where it began in the original file."""
 
     id: str
     line: int
-    messages: list[Message]
-    tools: Tools | None = None
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -63,20 +117,18 @@ class RowWriter:
         self._parquet = pq.ParquetWriter(path, SCHEMA, compression="zstd")
         self._hash = hashlib.sha256()
         self._seen: dict[int, int] = {}
-        self._group: list[tuple[str, int, str, str | None]] = []
+        self._group: list[dict[str, Any]] = []
         self._group_bytes = 0
         self.rows = 0
         self.duplicates = 0
 
-    def add(self, line: int, messages: list[Message], tools: Tools | None) -> None:
+    def add(self, line: int, content: Content) -> None:
         """Raises UnicodeEncodeError for text that no file can hold (lone surrogates)."""
-        body = canonical_json(messages)
-        extra = None if tools is None else canonical_json(tools)
-        content = f"{body}\n{extra or ''}\n".encode()
-        digest = hashlib.sha256(content)
-        self._hash.update(content)
-        self._group.append((self._identify(digest), line, body, extra))
-        self._group_bytes += len(content)
+        whole = content.to_bytes()
+        digest = hashlib.sha256(whole)
+        self._hash.update(whole)
+        self._group.append({"id": self._identify(digest), "line": line, **_record(content)})
+        self._group_bytes += len(whole)
         self.rows += 1
         if len(self._group) >= ROWS_PER_GROUP or self._group_bytes >= BYTES_PER_GROUP:
             self._flush()
@@ -91,9 +143,7 @@ class RowWriter:
     def _flush(self) -> None:
         if not self._group:
             return
-        columns = [list(column) for column in zip(*self._group, strict=True)]
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-        self._parquet.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
+        self._parquet.write_table(pa.Table.from_pylist(self._group, schema=SCHEMA))
         self._group.clear()
         self._group_bytes = 0
 
@@ -138,6 +188,17 @@ def iter_rows(path: Path) -> Iterator[Row]:
                 yield _row(record)
 
 
+def _record(content: Content) -> dict[str, Any]:
+    """A row's columns; what its kind does not have stays null."""
+    found = {name: getattr(content, name) for name in (*SHAPES[content.kind], "tools")}
+    in_json = (*OF_MESSAGES, "tools")
+    return {
+        name: canonical_json(value) if name in in_json and value is not None else value for name, value in found.items()
+    }
+
+
 def _row(record: dict[str, Any]) -> Row:
-    tools = None if record["tools"] is None else json.loads(record["tools"])
-    return Row(record["id"], record["line"], json.loads(record["messages"]), tools)
+    """A row of a file; one from before there were other kinds than chat has fewer columns."""
+    plain = {name: record[name] for name in ("id", "line")}
+    held = {name: value for name, value in record.items() if name in SCHEMA.names and value is not None}
+    return Row(**{name: json.loads(v) if name in (*OF_MESSAGES, "tools") else v for name, v in held.items()} | plain)

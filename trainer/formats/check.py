@@ -60,7 +60,7 @@ def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit) -> Non
     if not usable:
         raise _rejection(report)
     emit(Log(text=f"{report['format']}: {report['rows']:,} good rows, {report['bad_rows']:,} bad rows"))
-    facts = {name: report[name] for name in ("format", "rows", "bad_rows", "content_hash")}
+    facts = {name: report[name] for name in ("format", "kind", "rows", "bad_rows", "content_hash")}
     emit(Finished(folder=str(out), facts=facts))
 
 
@@ -124,9 +124,9 @@ def _add(record: Record, outcome: Outcome, writer: RowWriter) -> None:
         raise BadRow("", f"a row must be an object, not {kind_of(row)}", "Write the row as { … } with named fields.")
     if mixed := other_family(row, family):
         raise _bad(mixed)
-    messages, tools = family.to_messages(row)
-    writer.add(record.line, messages, tools)
-    outcome.statistics.add(messages, tools)
+    content = family.to_content(row)
+    writer.add(record.line, content)
+    outcome.statistics.add(content)
     _note_ignored(row, family, outcome)
 
 
@@ -153,6 +153,7 @@ def _repairs(file: Path, outcome: Outcome) -> list[str]:
 def _report(outcome: Outcome, writer: RowWriter, *, repairs: list[str]) -> dict[str, Any]:
     return {
         "format": outcome.family.NAME if outcome.family else "",
+        "kind": outcome.family.KIND if outcome.family else "",
         "rows": writer.rows,
         "bad_rows": outcome.bad_rows,
         "stopped_at": outcome.stopped_at,

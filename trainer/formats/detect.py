@@ -2,8 +2,8 @@
 
 from typing import Any, Protocol
 
-from trainer.formats import alpaca, messages
-from trainer.formats.canonical import Message, Tools
+from trainer.formats import alpaca, kto, messages, plain_text, preference, prompt_completion
+from trainer.formats.canonical import Content, Kind
 from trainer.formats.problems import Problem
 
 
@@ -11,19 +11,21 @@ class Family(Protocol):
     """What a format module offers. A new format is one such module in FAMILIES."""
 
     NAME: str
+    KIND: Kind
     FIELDS: frozenset[str]  # of a row; others are passed over and counted
     MESSAGE_FIELDS: frozenset[str]  # of a message inside it
 
     def matches(self, row: dict[str, Any]) -> float: ...
-    def to_messages(self, row: dict[str, Any]) -> tuple[list[Message], Tools | None]: ...
+    def to_content(self, row: dict[str, Any]) -> Content: ...
 
 
-FAMILIES: tuple[Family, ...] = (alpaca, messages)
+# Where a row looks like two, the first counts: preference data often repeats the chosen conversation in "messages".
+FAMILIES: tuple[Family, ...] = (preference, kto, alpaca, messages, prompt_completion, plain_text)
 LOOK_AT = 100  # rows
 
 FIX_UNKNOWN = (
-    'Each row needs "instruction" and "output" (alpaca), or "messages" with role and content. '
-    "Rename or convert the fields."
+    'Each row needs "messages" with role and content, "instruction" and "output" (alpaca), "prompt" and "completion", '
+    '"text", "chosen" and "rejected", or "prompt", "completion" and "label". Rename or convert the fields.'
 )
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainer.formats.canonical import Message, Tools
+from trainer.formats.canonical import Content
 from trainer.formats.problems import Problem
 
 MAX_ERRORS = 100  # listed one by one; all are counted
@@ -50,15 +50,18 @@ class Statistics:
         self._answer_characters = array("L")
         self._counts: Counter[str] = Counter()
 
-    def add(self, messages: list[Message], tools: Tools | None) -> None:
+    def add(self, content: Content) -> None:
+        messages = content.messages or [*content.prompt, *content.chosen, *content.rejected, *content.completion]
         answers = [message for message in messages if message["role"] == "assistant"]
+        text = len(content.text or "")
         self._turns.append(len(answers))
-        self._characters.append(sum(len(message["content"] or "") for message in messages))
-        self._answer_characters.append(sum(len(message["content"] or "") for message in answers))
+        self._characters.append(text + sum(len(message["content"] or "") for message in messages))
+        self._answer_characters.append(text + sum(len(message["content"] or "") for message in answers))
         facts = {
             "with_system": any(message["role"] == "system" for message in messages),
-            "with_tools": tools is not None or any("tool_calls" in message for message in messages),
+            "with_tools": content.tools is not None or any("tool_calls" in message for message in messages),
             "empty": any(message["content"] == "" for message in messages),
+            "desirable": content.label is True,
         }
         self._counts.update(name for name, true in facts.items() if true)
 
@@ -70,6 +73,7 @@ class Statistics:
             "with_system": self._counts["with_system"],
             "with_tools": self._counts["with_tools"],
             "empty": self._counts["empty"],
+            "desirable": self._counts["desirable"],
             "duplicates": duplicates,
         }
 

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from trainer.formats.canonical import Message, Tools
+from trainer.formats.canonical import Content, Kind, Message, Tools
 from trainer.formats.problems import BadRow, kind_of
 from trainer.formats.strict import parse
 
 NAME = "messages"
+KIND: Kind = "chat"
 FIELDS = frozenset({"messages", "tools", "parallel_tool_calls"})
 MESSAGE_FIELDS = frozenset(
     {"role", "content", "name", "weight", "tool_calls", "tool_call_id", "reasoning_content", "refusal"}
@@ -21,18 +22,39 @@ def matches(row: dict[str, Any]) -> float:
     return 1.0 if isinstance(row["messages"], list) else 0.5
 
 
-def to_messages(row: dict[str, Any]) -> tuple[list[Message], Tools | None]:
+def to_content(row: dict[str, Any]) -> Content:
     """The row in one shape: content is text or null, tool arguments are objects, `developer` is read as `system`."""
-    found = row.get("messages")
-    if "messages" not in row:
-        raise BadRow("messages", "field is missing", 'Add "messages", a list of messages with role and content.')
-    if not isinstance(found, list):
-        raise BadRow("messages", f"must be a list, not {kind_of(found)}", "Use a list of messages.")
-    if not found:
-        raise BadRow("messages", "field is empty", "Add at least one question and one answer, or remove this row.")
-    messages = [_message(message, f"messages[{number}]") for number, message in enumerate(found)]
+    messages = read_messages(row, "messages")
     _check_order(messages)
-    return messages, _tools(row.get("tools"))
+    return Content(messages=messages, tools=read_tools(row.get("tools")))
+
+
+def read_messages(row: dict[str, Any], field: str) -> list[Message]:
+    """The messages in a field of a row, each checked by itself."""
+    found = row.get(field)
+    if field not in row:
+        raise BadRow(field, "field is missing", f'Add "{field}", a list of messages with role and content.')
+    if not isinstance(found, list):
+        raise BadRow(field, f"must be a list, not {kind_of(found)}", "Use a list of messages.")
+    if not found:
+        raise BadRow(field, "field is empty", "Add at least one question and one answer, or remove this row.")
+    return [_message(message, f"{field}[{number}]") for number, message in enumerate(found)]
+
+
+def check_prompt(prompt: list[Message], field: str) -> None:
+    """A prompt ends where an answer is due."""
+    if prompt[-1]["role"] not in ("user", "tool"):
+        raise BadRow(field, "the prompt does not end with a question", "Let its last message be the user's.")
+    if prompt[0]["role"] not in ("system", "user"):
+        raise BadRow(field, "the first message is not the user's", "Begin with system or user.")
+
+
+def check_answer(answer: list[Message], field: str) -> None:
+    """An answer is the assistant's, with what its tools return in between."""
+    if any(message["role"] not in ("assistant", "tool") for message in answer):
+        raise BadRow(field, "holds more than the answer", "Put every message before the answer into the prompt.")
+    if answer[-1]["role"] != "assistant":
+        raise BadRow(field, "the last message is not the assistant's", "End the answer with what the assistant says.")
 
 
 def _check_order(messages: list[Message]) -> None:
@@ -95,6 +117,15 @@ def _parts(parts: list[Any], where: str) -> str:
     return "".join(texts)
 
 
+def read_text(row: dict[str, Any], field: str) -> str:
+    """A field that holds text, and more than white space."""
+    if field not in row:
+        raise BadRow(field, "field is missing", f'Add "{field}" with a text to this row.')
+    if not _text(row[field], field).strip():
+        raise BadRow(field, "field is empty", f'Write a text in "{field}", or remove this row.')
+    return str(row[field])
+
+
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise BadRow(where, f"must be text, not {kind_of(value)}", "Put the value in quotes.")
@@ -146,7 +177,7 @@ def _arguments(arguments: object, where: str) -> dict[str, Any]:
     return arguments
 
 
-def _tools(tools: object) -> Tools | None:
+def read_tools(tools: object) -> Tools | None:
     if tools is None or tools == []:
         return None
     if not isinstance(tools, list):

@@ -111,6 +111,11 @@ class DatasetVersion(models.Model):
         return self.status == VersionStatus.READY
 
     @property
+    def kind(self) -> str:
+        """What its rows are: chat, text, preference or labelled; chat in reports from before there were others."""
+        return self.report.get("kind") or "chat"
+
+    @property
     def is_pending(self) -> bool:
         """Whether its inspection is still to end."""
         return self.status in PENDING

@@ -11,7 +11,14 @@ from webapp.datasets.models import DatasetVersion, VersionStatus
 ROWS_PER_PAGE = 20
 TEASER_ROWS = 3
 MOST_SHOWN = 20_000  # characters of one message; a page of the longest rows stays a page
-FORMATS = {"alpaca": "Alpaca", "messages": "Chat messages"}
+FORMATS = {
+    "alpaca": "Alpaca",
+    "messages": "Chat messages",
+    "prompt/completion": "Prompt and completion",
+    "text": "Plain text",
+    "preference": "Chosen and rejected",
+    "kto": "Good and bad completions",
+}
 
 
 @dataclass(frozen=True)
@@ -26,12 +33,22 @@ class ShownMessage:
 
 
 @dataclass(frozen=True)
+class ShownAnswer:
+    """One of the answers that a row compares, with the word for what it is and the badge's colour."""
+
+    name: str
+    tone: str
+    messages: list[ShownMessage]
+
+
+@dataclass(frozen=True)
 class ShownRow:
-    """A row with its number in the version, from 1."""
+    """A row with its number in the version, from 1. `messages` is the prompt where answers are compared."""
 
     number: int
     line: int
     messages: list[ShownMessage]
+    answers: list[ShownAnswer]
     json: str
 
 
@@ -70,9 +87,13 @@ def _shown_rows(version: DatasetVersion, start: int, count: int) -> list[ShownRo
 
 
 def _shown(row: Row, number: int) -> ShownRow:
-    whole: dict[str, Any] = {"messages": row.messages} | ({"tools": row.tools} if row.tools else {})
-    text = json.dumps(whole, ensure_ascii=False, indent=2)
-    return ShownRow(number, row.line, [_bubble(message) for message in row.messages], text[:MOST_SHOWN])
+    text = json.dumps(row.shape(), ensure_ascii=False, indent=2)
+    plain = [] if row.text is None else [{"role": "text", "content": row.text}]
+    messages = [_bubble(message) for message in [*plain, *row.messages, *row.prompt]]
+    judged = ("Good", "good") if row.label else ("Bad", "bad")
+    named = [("Chosen", "good", row.chosen), ("Rejected", "bad", row.rejected), (*judged, row.completion)]
+    answers = [ShownAnswer(name, tone, [_bubble(one) for one in said]) for name, tone, said in named if said]
+    return ShownRow(number, row.line, messages, answers, text[:MOST_SHOWN])
 
 
 def _bubble(message: dict[str, Any]) -> ShownMessage:

@@ -122,6 +122,7 @@ def _tab(request: TeamRequest, version: DatasetVersion) -> dict[str, Any]:
     tab = request.GET.get("tab", "")
     tab = tab if tab in TABS else "overview"
     ctx: dict[str, Any] = {"tab": tab, "tabs": TABS, "report": version.report}
+    ctx |= {"format": FORMATS.get(version.report.get("format", ""), "–")}
     if tab == "rows" and version.is_ready:
         return ctx | {"page": page_of(version, request.GET.get("page"))}
     if tab == "versions":

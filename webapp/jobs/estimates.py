@@ -102,7 +102,8 @@ def _first_rows(version: DatasetVersion) -> list[Row]:
 
 
 def _characters(row: Row) -> int:
-    return len(json.dumps([row.messages, row.tools], ensure_ascii=False))
+    """Of all that goes through the model: a prompt with two answers counts twice."""
+    return len(json.dumps([row.text or row.conversations(), row.tools], ensure_ascii=False))
 
 
 def _tokens_per_character(rows: list[Row], sizes: list[int], base: BaseModel) -> float:
@@ -112,12 +113,18 @@ def _tokens_per_character(rows: list[Row], sizes: list[int], base: BaseModel) ->
         renderer = Renderer.load(base.folder)
         for row, size in zip(rows, sizes, strict=True):
             if read + size <= SAMPLE_CHARACTERS:
-                tokens += len(renderer.example(row.messages, tools=row.tools).ids)
+                tokens += _tokens(row, renderer)
                 read += size
     except (TrainerError, OSError, ValueError, KeyError) as error:  # a base without a template, rows it cannot show
         logger.info("tokens on %s are guessed: %s", base, error)
         return 1 / CHARACTERS_PER_TOKEN
     return tokens / read if read else 1 / CHARACTERS_PER_TOKEN
+
+
+def _tokens(row: Row, renderer: Renderer) -> int:
+    if row.text is not None:
+        return len(renderer.text_example(row.text).ids)
+    return sum(len(renderer.example(one, tools=row.tools).ids) for one in row.conversations())
 
 
 def _speed(base: BaseModel) -> float | None:

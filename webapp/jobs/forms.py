@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from django import forms
 
 from trainer.presets import PRESET_NAMES, preset
-from trainer.spec import PARTS, TARGET_GROUPS, Issue, Option, SpecError, TrainSpec, choices_of, option_of
+from trainer.spec import PARTS, TARGET_GROUPS, Issue, Option, SpecError, TrainSpec, choices_of, kind_issues, option_of
 from webapp.accounts.models import Team, User
 from webapp.adapters.models import BaseModel
 from webapp.datasets.models import DatasetVersion
@@ -26,6 +26,7 @@ LABELS = {
     "lora_dropout": "Dropout",
     "target_modules": "Layers that learn",
     "quantization": "Base model kept as",
+    "method": "Method",
     "max_seq_length": "Longest example",
     "holdout": "Held out to measure",
     "probes": "Probe prompts, one a line",
@@ -111,7 +112,8 @@ def all_presets() -> dict[str, dict[str, Any]]:
 
 class VersionChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic when it runs
     def label_from_instance(self, obj: DatasetVersion) -> str:
-        return f"{obj} · {obj.row_count:,} rows"
+        kind = {"preference": " of chosen and rejected", "labelled": " of good and bad"}.get(obj.kind, "")
+        return f"{obj} · {obj.row_count:,} rows{kind}"
 
 
 class RetryForm(forms.Form):
@@ -157,7 +159,8 @@ class JobForm(forms.Form):
         except SpecError as error:
             self._show(error.issues)
             return cleaned
-        self._show(spec.issues())
+        version = cleaned.get("dataset_version")
+        self._show(spec.issues() + (kind_issues(spec.data.method, version.kind) if version else []))
         return cleaned | {"spec": spec, "name": cleaned.get("name") or self._free_name(cleaned)}
 
     def _free_name(self, cleaned: Mapping[str, Any]) -> str:

@@ -1,0 +1,147 @@
+"""Learning from compared answers: the losses, what they do to rewards, and the same run over a stop."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.tiny import make_tiny_base
+from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec, write_lines
+from trainer.data import Item, Judged, Pair, Trainable, load_dataset, micro_batches
+from trainer.errors import Stopped, TrainerError
+from trainer.loss import row_scores
+from trainer.model import AdaptedModel, load_adapted
+from trainer.objective import objective_of
+from trainer.rendering import Renderer
+from trainer.spec import TrainSpec
+
+MAKERS = {"dpo": make_pairs, "kto": make_judged}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def make_job(base: Path, folder: Path, method: str, **parts: dict[str, Any]) -> TrainSpec:
+    data = {"method": method, **parts.pop("data", {})}
+    lora = {"lora_dropout": 0.1}
+    optim = {"epochs": 10.0, "max_steps": 10, "learning_rate": 1e-2, **parts.pop("optim", {})}
+    return make_spec(base, MAKERS[method](folder), data=data, lora=lora, optim=optim, **parts)
+
+
+def moved(spec: TrainSpec, base: Path) -> tuple[AdaptedModel, list[Trainable], Any]:
+    """A model some way from where it started, its rows with their references, and the objective."""
+    model = load_adapted(spec, base, lambda event: None)
+    dataset = load_dataset(spec, Renderer.load(base), lambda event: None)
+    objective = objective_of(spec, model)
+    objective.prepare(dataset, budget=200, before_pass=lambda number, of: None)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.lora.values():
+            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
+    return model, dataset.train, objective
+
+
+def plain_score(model: AdaptedModel, item: Item) -> torch.Tensor:
+    """log p of an answer, written as simply as it can be."""
+    ids = torch.tensor(item.ids)
+    scores = model.peft(input_ids=ids[None], use_cache=False).logits[0, :-1].log_softmax(-1)
+    wanted = torch.tensor(list(item.trained), dtype=torch.bool)[1:]
+    return scores.gather(1, ids[1:, None])[wanted].sum()
+
+
+def test_row_scores_are_plain_log_probabilities(base: Path, tmp_path: Path) -> None:
+    spec = make_job(base, tmp_path, "dpo")
+    model, rows, _ = moved(spec, base)
+    [batch] = micro_batches(rows[:3], 100_000)
+    with torch.no_grad():
+        model.peft.eval()
+        found = row_scores(model.hidden(batch.ids), batch, model.head)
+        torch.testing.assert_close(found, torch.stack([plain_score(model, one) for one in batch.items]))
+
+
+@pytest.mark.parametrize("budget", [1, 150, 100_000])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_dpo_loss_is_the_papers_however_it_is_cut(
+    base: Path, tmp_path: Path, smoothing: float, budget: int
+) -> None:
+    spec = make_job(base, tmp_path, "dpo", preference={"beta": 0.5, "label_smoothing": smoothing})
+    model, rows, objective = moved(spec, base)
+    model.peft.eval()
+    window, expected = rows[:5], 0.0
+    for row in window:
+        assert isinstance(row, Pair)
+        gains = [float(plain_score(model, one)) - one.reference for one in row.sequences]
+        margin = 0.5 * (gains[0] - gains[1])
+        expected += (1 - smoothing) * math.log1p(math.exp(-margin)) + smoothing * math.log1p(math.exp(margin))
+    found = sum(float(objective.summed(one, 0.0)) for one in micro_batches(window, budget))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_references_are_the_scores_of_the_base(base: Path, tmp_path: Path) -> None:
+    model, rows, _ = moved(make_job(base, tmp_path, "kto"), base)
+    with torch.no_grad(), model.peft.disable_adapter():
+        for row in rows[:4]:
+            assert isinstance(row, Judged) and row.mismatch
+            for item in (row.answer, row.mismatch):
+                assert item.reference == pytest.approx(float(plain_score(model, item)), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_the_margin_grows_and_answers_are_told_apart(base: Path, tmp_path: Path, method: str) -> None:
+    spec = make_job(base, tmp_path, method, optim={"max_steps": 20}, evaluation={"every_steps": 10})
+    first, *_, last = Training(spec, tmp_path / "out").run().measured
+    assert first.margin == pytest.approx(0.0, abs=1e-4) and first.perplexity is None
+    assert first.loss == pytest.approx(math.log(2) if method == "dpo" else 0.5, abs=1e-4)
+    assert last.margin is not None and last.margin > 0.2
+    assert last.loss < first.loss and last.accuracy == 1.0
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_a_resumed_run_is_the_same_run(base: Path, tmp_path: Path, method: str) -> None:
+    spec = make_job(base, tmp_path, method)
+    whole = Training(spec, tmp_path / "whole").run()
+    first = Training(spec, tmp_path / "first", stop_at=4)
+    with pytest.raises(Stopped):
+        first.run()
+    second = Training(spec, tmp_path / "second").run(resume=tmp_path / "first" / "checkpoints")
+    assert first.losses + second.losses == whole.losses and len(second.losses) == 6
+    assert first.measured + second.measured == whole.measured
+    files = [one.out / "adapter" / "adapter_model.safetensors" for one in (second, whole)]
+    resumed, unbroken = (load_file(file) for file in files)
+    assert all(torch.equal(resumed[name], weight) for name, weight in unbroken.items())
+
+
+def test_rows_that_a_method_cannot_learn_from_are_named(base: Path, tmp_path: Path) -> None:
+    wrong = make_spec(base, make_rows(tmp_path), data={"method": "dpo"})
+    with pytest.raises(TrainerError, match="these rows are conversations") as caught:
+        Training(wrong, tmp_path / "out").run()
+    assert caught.value.code == "user_config" and caught.value.fix == "Use sft."
+
+
+def test_impossible_values_are_named(base: Path, tmp_path: Path) -> None:
+    def paths(**parts: dict[str, Any]) -> list[str]:
+        return [one.path for one in make_spec(base, tmp_path / "rows.jsonl", **parts).issues()]
+
+    assert paths(data={"method": "dpo"}) == []
+    assert paths(data={"method": "kto", "train_on": "everything"}) == ["data.train_on"]
+    assert paths(preference={"label_smoothing": 0.1}) == ["preference.label_smoothing"]
+    nothing = {"desirable_weight": 0.0, "undesirable_weight": 0.0}
+    assert paths(data={"method": "kto"}, preference=nothing) == ["preference.desirable_weight"]
+
+
+def test_plain_text_is_learnt_to_its_end(base: Path, tmp_path: Path) -> None:
+    """No template around it, special tokens in it are ordinary text, and every token but the first is learnt."""
+    text = "The cat <|im_end|> sat."
+    rows = write_lines(tmp_path / "rows.jsonl", [{"text": text}] * 2)
+    spec = make_spec(base, rows, data={"holdout": 0.0})
+    renderer = Renderer.load(base)
+    [item, _] = load_dataset(spec, renderer, lambda event: None).train
+    assert isinstance(item, Item) and item.labels == item.length
+    assert item.ids[-1] == 2 and 2 not in item.ids[:-1]
+    assert renderer.decode(list(item.ids)) == text
+    assert len(Training(spec, tmp_path / "out").run().losses) == 2

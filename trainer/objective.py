@@ -1,0 +1,164 @@
+"""What a training makes of a window of rows: its loss, and how held-out rows are measured."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from trainer.data import Dataset, Judged, MicroBatch, Trainable, micro_batches
+from trainer.evaluation import evaluate, finite
+from trainer.events import Evaluated
+from trainer.loss import row_scores, summed_loss
+from trainer.model import AdaptedModel, undisturbed
+from trainer.spec import PreferenceSpec, TrainSpec
+
+BeforePass = Callable[[int, int], None]
+
+
+class Objective(Protocol):
+    """A method of training. The loss of a window is the sum over its passes, divided by `units`."""
+
+    def prepare(self, dataset: Dataset, *, budget: int, before_pass: BeforePass) -> None:
+        """Look at the rows once, before the first step, while the weights are still those that training starts from."""
+
+    def units(self, window: Sequence[Trainable]) -> int: ...
+
+    def drift(self, window: Sequence[Trainable], *, budget: int) -> float:
+        """How far the model went as a whole, where the loss of a row depends on it."""
+
+    def summed(self, batch: MicroBatch, drift: float) -> Tensor:
+        """The loss of a pass, with gradient."""
+
+    def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated: ...
+
+
+def objective_of(spec: TrainSpec, model: AdaptedModel) -> Objective:
+    if spec.data.method == "sft":
+        return Imitation(model)
+    return (DirectPreference if spec.data.method == "dpo" else GoodAndBad)(model, spec.preference)
+
+
+class Imitation:
+    """Supervised fine-tuning: the next token of each answer, every token of a window alike."""
+
+    def __init__(self, model: AdaptedModel) -> None:
+        self._model = model
+
+    def prepare(self, dataset: Dataset, *, budget: int, before_pass: BeforePass) -> None:
+        """Nothing to compare with."""
+
+    def units(self, window: Sequence[Trainable]) -> int:
+        return sum(row.labels for row in window)
+
+    def drift(self, window: Sequence[Trainable], *, budget: int) -> float:
+        return 0.0
+
+    def summed(self, batch: MicroBatch, drift: float) -> Tensor:
+        on_device = batch.to(self._model.device.place)
+        return summed_loss(self._model.hidden(on_device.ids), on_device, self._model.head)
+
+    def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
+        return evaluate(self._model, rows, step=step, budget=budget, before_pass=before_pass)
+
+
+class _Compared:
+    """Answers against the model as it was: what DPO and KTO share.
+
+    An answer's reward is beta times what its log probability gained over the starting weights, whose scores are kept
+    with the rows: no second model, and one pass for them in a whole training.
+    """
+
+    def __init__(self, model: AdaptedModel, values: PreferenceSpec) -> None:
+        self._model = model
+        self._values = values
+
+    def prepare(self, dataset: Dataset, *, budget: int, before_pass: BeforePass) -> None:
+        rows = [*dataset.train, *dataset.holdout]
+        mismatches = [row.mismatch for row in rows if isinstance(row, Judged) and row.mismatch]
+        passes = micro_batches([*rows, *mismatches], budget)
+        with undisturbed(self._model.peft):
+            for number, batch in enumerate(passes, start=1):
+                before_pass(number, len(passes))
+                for item, score in zip(batch.items, self._scores(batch).tolist(), strict=True):
+                    item.reference = score
+
+    def units(self, window: Sequence[Trainable]) -> int:
+        return len(window)
+
+    def drift(self, window: Sequence[Trainable], *, budget: int) -> float:
+        return 0.0
+
+    def summed(self, batch: MicroBatch, drift: float) -> Tensor:
+        return self._losses(batch, self._margins(batch, drift)).sum()
+
+    def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
+        """Loss, mean margin, and as accuracy the share of rows whose margin is above zero."""
+        loss = margin = right = 0.0
+        passes = micro_batches(rows, budget)
+        with undisturbed(self._model.peft):
+            drift = self.drift(rows, budget=budget)
+            for number, batch in enumerate(passes, start=1):
+                before_pass(number, len(passes))
+                margins = self._margins(batch, drift)
+                loss += float(self._losses(batch, margins).sum())
+                margin += float(margins.sum())
+                right += int((margins > 0).sum())
+        count = len(rows)
+        mean = finite(loss / count, step)
+        return Evaluated(step=step, loss=mean, accuracy=right / count, margin=margin / count, rows=count)
+
+    def _scores(self, batch: MicroBatch) -> Tensor:
+        on_device = batch.to(self._model.device.place)
+        return row_scores(self._model.hidden(on_device.ids), on_device, self._model.head)
+
+    def _gains(self, batch: MicroBatch) -> Tensor:
+        """What the log probability of each answer gained over the starting weights. (sequences,)"""
+        scores = self._scores(batch)
+        return scores - torch.tensor([item.reference for item in batch.items], device=scores.device)
+
+    def _margins(self, batch: MicroBatch, drift: float) -> Tensor:
+        """How far the rewards of each row are on the right side. (rows,)"""
+        raise NotImplementedError
+
+    def _losses(self, batch: MicroBatch, margins: Tensor) -> Tensor:
+        """(rows,)"""
+        raise NotImplementedError
+
+
+class DirectPreference(_Compared):
+    """DPO (Rafailov et al. 2023, arxiv.org/abs/2305.18290, equation 7); with label smoothing its conservative form
+    (Mitchell 2023, ericmitchell.ai/cdpo.pdf)."""
+
+    def _margins(self, batch: MicroBatch, drift: float) -> Tensor:
+        gains = self._gains(batch)
+        return self._values.beta * (gains[0::2] - gains[1::2])
+
+    def _losses(self, batch: MicroBatch, margins: Tensor) -> Tensor:
+        wrong = self._values.label_smoothing
+        return -(1 - wrong) * logsigmoid(margins) - wrong * logsigmoid(-margins)
+
+
+class GoodAndBad(_Compared):
+    """KTO (Ethayarajh et al. 2024, arxiv.org/abs/2402.01306, equation 7)."""
+
+    def drift(self, window: Sequence[Trainable], *, budget: int) -> float:
+        """The paper's z0: the mean gain of answers to other prompts, at least 0; no gradient flows through it."""
+        mismatches = [row.mismatch for row in window if isinstance(row, Judged) and row.mismatch]
+        with undisturbed(self._model.peft):
+            gains = [self._gains(batch) for batch in micro_batches(mismatches, budget)]
+        return max(0.0, float(torch.cat(gains).mean()))
+
+    def _margins(self, batch: MicroBatch, drift: float) -> Tensor:
+        return self._values.beta * self._of(batch, good=1.0, bad=-1.0) * (self._gains(batch) - drift)
+
+    def _losses(self, batch: MicroBatch, margins: Tensor) -> Tensor:
+        values = self._values
+        weights = self._of(batch, good=values.desirable_weight, bad=values.undesirable_weight)
+        return weights * (1 - margins.sigmoid())
+
+    def _of(self, batch: MicroBatch, *, good: float, bad: float) -> Tensor:
+        """One number for good rows and another for bad ones."""
+        each = [good if isinstance(row, Judged) and row.good else bad for row in batch.rows]
+        return torch.tensor(each, device=self._model.device.place)
