@@ -205,18 +205,39 @@ def layer_shapes(facts: Facts) -> dict[str, Shape]:
 
 
 def lora_parameters(spec: TrainSpec, facts: Facts) -> int:
-    """Values that are trained: r times (in + out) of every layer that gets an update."""
-    return int(facts["layers"]) * sum(spec.lora.r * (shape.out + shape.into) for shape in _trained_shapes(spec, facts))
+    """Values that are trained: r times (in + out) of every layer that gets an update, and what learns beside it.
+
+    A pattern counts by the last word of its name; single biases are too few to count.
+    """
+    lora, hidden = spec.lora, int(facts["hidden_size"])
+    shapes = layer_shapes(facts)
+    ranks = {name.rpartition(".")[2]: rank for name, rank in lora.rank_pattern.items()}
+    layers = len(lora.layers_to_transform) or int(facts["layers"])
+    in_a_layer = 0
+    for name, shape in shapes.items():
+        if _is_target(spec, name) and name not in lora.modules_to_save:
+            in_a_layer += ranks.get(name, lora.r) * (shape.out + shape.into) + (shape.out if lora.use_dora else 0)
+    whole = sum(_whole_size(name.rpartition(".")[2], facts, shapes) for name in lora.modules_to_save)
+    return layers * in_a_layer + whole + len(lora.trainable_token_indices) * hidden
+
+
+def _whole_size(name: str, facts: Facts, shapes: Mapping[str, Shape]) -> int:
+    """Values of the modules of this name, which learn whole: a layer of each block, a table of all tokens, or norms."""
+    layers, hidden = int(facts["layers"]), int(facts["hidden_size"])
+    if name in shapes:
+        return layers * shapes[name].size
+    tables = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings")
+    return int(facts["vocab_size"]) * hidden if name in tables else layers * hidden
+
+
+def _is_target(spec: TrainSpec, name: str) -> bool:
+    targets = spec.lora.target_modules
+    group = "attention" if name in ATTENTION else "mlp"
+    return targets in ("all-linear", group) or (not isinstance(targets, str) and name in targets)
 
 
 def _trained_shapes(spec: TrainSpec, facts: Facts) -> list[Shape]:
-    targets = spec.lora.target_modules
-    found = []
-    for name, shape in layer_shapes(facts).items():
-        group = "attention" if name in ATTENTION else "mlp"
-        if targets in ("all-linear", group) or (not isinstance(targets, str) and name in targets):
-            found.append(shape)
-    return found
+    return [shape for name, shape in layer_shapes(facts).items() if _is_target(spec, name)]
 
 
 def activation_bytes_per_token(spec: TrainSpec, facts: Facts, *, device: str = "cuda") -> float:

@@ -43,6 +43,22 @@ def test_lora_parameters_are_exact(tmp_path: Path, targets: Any) -> None:
     assert lora_parameters(spec, inspect_folder(base)) == sum(one.numel() for one in model.lora.values())
 
 
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"use_dora": True, "rank_pattern": {"q_proj": 2, "mlp.up_proj": 7}, "layers_to_transform": [1]},
+        {"modules_to_save": ["lm_head", "down_proj", "input_layernorm"]},
+        {"trainable_token_indices": [3, 4, 5], "target_modules": ["q_proj"]},
+    ],
+    ids=str,
+)
+def test_what_learns_beside_plain_updates_is_counted(tmp_path: Path, lora: dict[str, Any]) -> None:
+    base = make_tiny_base(tmp_path)
+    spec = make_spec(base, make_rows(tmp_path), lora=lora)
+    model = load_adapted(spec, base, lambda event: None)
+    assert lora_parameters(spec, inspect_folder(base)) == sum(one.numel() for one in model.lora.values())
+
+
 def test_linear_layers_of_a_known_model() -> None:
     in_layers = sum(shape.size for shape in layer_shapes(LLAMA_8B).values()) * 32
     assert in_layers == 6_979_321_856
