@@ -15,6 +15,7 @@ FULL = 2.0  # bfloat16: embeddings, norms, head, activations
 MASTER_AND_ADAM = 4 + 4 + 4 + 4  # float32 master, gradient and AdamW's two averages
 HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
 MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
+NORM_SCALES = 4  # of both norms, one float32 each
 LONGEST_KEPT = 512
 UNPACKED_SHARE = 0.5  # of the free memory that unpacked weights may take
 ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
@@ -243,13 +244,13 @@ def _trained_shapes(spec: TrainSpec, facts: Facts) -> list[Shape]:
 def activation_bytes_per_token(spec: TrainSpec, facts: Facts, *, device: str = "cuda") -> float:
     """What one token leaves behind for the backward pass.
 
-    The count per layer is exact for the Llama family (compared with what autograd saves): both norms keep their input
-    in float32, every product keeps its input. With checkpointing every layer keeps its input alone, and one layer at a
-    time the rest.
+    The count per layer is exact for the Llama family (compared with what autograd saves, see trainer.lean_layers):
+    norms and products keep their inputs. With checkpointing every layer keeps its input alone, and one layer at a time
+    the rest.
     """
     sizes = _Sizes.of(facts)
     trained = _trained_shapes(spec, facts)
-    kept = 6 * sizes.hidden + 2 * sizes.queries + 2 * sizes.keys + 4 * sizes.middle + 2 * sizes.heads
+    kept = 4 * sizes.hidden + 2 * sizes.queries + 2 * sizes.keys + 3 * sizes.middle + 2 * sizes.heads + NORM_SCALES
     kept += spec.lora.r * len(trained)
     if spec.lora.lora_dropout:
         kept += sum(shape.into for shape in trained)
