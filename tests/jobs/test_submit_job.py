@@ -63,6 +63,21 @@ def test_it_works(cast: Cast) -> None:
     assert AuditEntry.objects.get(action="job.submit").actor == cast.bob
 
 
+def test_lists_of_numbers_and_numbers_by_name(cast: Cast) -> None:
+    data = answers(
+        cast,
+        lora_rank_pattern="q_proj: 4\nv_proj:8\n",
+        lora_layers_to_transform="0, 1",
+        lora_trainable_token_indices="7 9",
+        lora_modules_to_save="norm\nlm_head",
+    )
+    assert cast.client("bob").post(reverse("job_new"), data).status_code == 302
+    lora = TrainSpec.from_dict(Job.objects.get().spec).lora
+    assert (lora.rank_pattern, lora.alpha_pattern) == ({"q_proj": 4, "v_proj": 8}, {})
+    assert (lora.layers_to_transform, lora.trainable_token_indices) == ((0, 1), (7, 9))
+    assert lora.modules_to_save == ("norm", "lm_head")
+
+
 def test_twice_is_once(cast: Cast) -> None:
     data, client = answers(cast), cast.client("bob")
     first, second = client.post(reverse("job_new"), data), client.post(reverse("job_new"), data)
@@ -85,6 +100,8 @@ def test_the_key_of_somebody_else_gives_nothing_away(cast: Cast) -> None:
         ({"optim_learning_rate": "nan"}, "optim_learning_rate", "Enter a number."),
         ({"lora_target_modules": "atention"}, "lora_target_modules", "no group of layers"),
         ({"lora_target_modules": "q_proj,(a+)+"}, "lora_target_modules", "no module name"),
+        ({"lora_rank_pattern": "q_proj"}, "lora_rank_pattern", "Write a whole number"),
+        ({"lora_layers_to_transform": "first"}, "lora_layers_to_transform", "Write a whole number"),
         ({"data_max_seq_length": "2048"}, "data_max_seq_length", "reads at most 1024 tokens"),
         ({"evaluation_probes": "\n".join("abcde")}, "evaluation_probes", "Too many prompts."),
         ({"optim_micro_batch_tokens": "100"}, "optim_micro_batch_tokens", "at least 512"),
