@@ -24,7 +24,8 @@ BEST = "best.safetensors"
 KEEP = 2
 SECONDS_BETWEEN = 300.0
 SHARE_OF_STEPS = 0.1
-SAVING_SHARE = 0.05  # no more than this share of the time goes into checkpoints of the second kind
+SAVING_SHARE = 0.02  # no more than this share of an attempt's time goes into checkpoints that nobody asked for
+BYTES_A_SECOND = 200e6  # how fast one is written and verified, before the first has shown it
 NAME = re.compile(r"step-\d{6,}")
 
 # What may differ between attempts: where things lie on a machine, and how the work is cut to fit its memory.
@@ -41,13 +42,15 @@ class Position:
 
     Rows and dropout of a step are functions of the seed and the step's number, so `step` is also the place in the data
     and the state of the random numbers. `started` is what chat templates take for today, `budget` how many tokens go
-    through the model at once: another cut of a window would round differently. So would products with packed weights,
-    hence `unpacked`. `measured` is the last step whose evaluation is complete, `best_step` the one with the lowest loss
-    on held-out rows (-1 before there is one).
+    through the model at once: another cut of a window would round differently; `halvings` says how often memory did not
+    hold a step and it was halved. Products with packed weights round differently too, hence `unpacked`. `measured` is
+    the last step whose evaluation is complete, `best_step` the one with the lowest loss on held-out rows (-1 before
+    there is one).
     """
 
     started: str
     budget: int = 0
+    halvings: int = 0
     unpacked: bool = False
     measured: int = -1
     best_step: int = -1
@@ -163,22 +166,32 @@ def _at(spec: dict[str, Any], path: str) -> Any:
 class Checkpoints:
     """The checkpoints of a run, under one folder. One is due every five minutes, and every tenth of the steps.
 
+    Where that would take more than SAVING_SHARE of the time, one is due as soon as it does not. `size`: bytes of one.
     What an earlier attempt at this run left in the folder, up to the step `resumed`, counts as this one's.
     """
 
-    def __init__(self, folder: Path, inputs: Inputs, emit: Emit, *, resumed: int = 0) -> None:
+    def __init__(self, folder: Path, inputs: Inputs, emit: Emit, *, resumed: int = 0, size: int = 0) -> None:
         self._folder = folder
         self._inputs = inputs
         self._emit = emit
         self._every = max(1, round(inputs.of * SHARE_OF_STEPS))
-        self._last = time.monotonic()
-        self._cost = 0.0
+        self._began = self._last = time.monotonic()
+        self._saved = resumed
+        self._spent = 0.0
+        self._cost = size / BYTES_A_SECOND
         self._written = [one for one in _listed(folder) if self._is_ours(one, resumed)] if folder.is_dir() else []
 
+    @property
+    def newest(self) -> int | None:
+        """The step of the furthest checkpoint in the folder."""
+        return int(self._written[-1].name.removeprefix("step-")) if self._written else None
+
     def due(self, step: int) -> bool:
-        waited = time.monotonic() - self._last
-        affordable = waited * SAVING_SHARE >= self._cost
-        return step < self._inputs.of and (waited >= SECONDS_BETWEEN or (step % self._every == 0 and affordable))
+        now = time.monotonic()
+        affordable = self._spent + self._cost <= (now - self._began) * SAVING_SHARE
+        if step >= self._inputs.of or not affordable:
+            return False
+        return now - self._last >= SECONDS_BETWEEN or step - self._saved >= self._every
 
     def save(self, position: Position, optimizer: MasterAdamW, best: Mapping[str, Tensor]) -> None:
         """Write and verify a checkpoint, report it, and remove all but the newest two.
@@ -199,8 +212,9 @@ class Checkpoints:
         self._emit(Checkpoint(step=position.step, folder=f"{self._folder.name}/{target.name}"))
         while len(self._written) > KEEP:
             shutil.rmtree(self._written.pop(0), ignore_errors=True)
-        self._last = time.monotonic()
+        self._saved, self._last = position.step, time.monotonic()
         self._cost = self._last - began
+        self._spent += self._cost
 
     def _is_ours(self, folder: Path, resumed: int) -> bool:
         try:

@@ -27,9 +27,8 @@ def named(error: BaseException) -> TrainerError:
     """The failure to report. An unknown one is written to stderr in full, under the reference the person sees."""
     if isinstance(error, TrainerError):
         return error
-    if _is_memory(error):
-        text = f"The machine ran out of memory; the trainer held {_peak() / 1e9:.1f} GB at its peak."
-        return TrainerError("out_of_memory", text, MEMORY_FIX)
+    if is_memory(error):
+        return out_of_memory()
     if _is_disk(error):
         return TrainerError("disk_full", "The disk is full.", "Free some space and run it again.")
     reference = uuid4().hex[:8]
@@ -45,7 +44,12 @@ def as_event(error: TrainerError) -> Failed:
     return Failed(code=error.code, text=error.text, fix=error.fix)
 
 
-def _is_memory(error: BaseException) -> bool:
+def out_of_memory(where: str = "") -> TrainerError:
+    text = f"The machine ran out of memory{where}; the trainer held {_peak() / 1e9:.1f} GB at its peak."
+    return TrainerError("out_of_memory", text, MEMORY_FIX)
+
+
+def is_memory(error: BaseException) -> bool:
     """torch's own error is told by its name, for this module must not import torch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

@@ -104,6 +104,15 @@ class MasterAdamW:
             for name, value in parts[0].items()
         }
 
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number: one that is not would show in the sum."""
+        return math.isfinite(float(self._flat.sum()))
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """What masters and state take in files: the weights and two averages of their gradients."""
+        return 3 * 4 * self._flat.numel()
+
     def load(self, masters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Go on from saved masters and state. Raises KeyError or RuntimeError when they are of other weights."""
         if masters.keys() != self.masters.keys():

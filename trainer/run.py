@@ -62,6 +62,23 @@ class Run:
         """Leave a checkpoint of the last whole step."""
         self.checkpoints.save(self.position, self.optimizer, self.best)
 
+    def keep(self) -> str:
+        """Before a failure: forget the unfinished step, keep the last whole one, and say which can be gone on from."""
+        self.optimizer.discard()
+        if self.position.step and self.optimizer.is_finite():
+            self.save()
+        newest = self.checkpoints.newest
+        return "" if newest is None else f"; the last sound checkpoint is that of step {newest:,}"
+
+    def halve_passes(self) -> None:
+        """Go on with half as many tokens at a time: the gradient of a window is the same."""
+        self.optimizer.discard()
+        give_back_memory()
+        before, self.position.budget = self.position.budget, max(1, self.position.budget // 2)
+        self.position.halvings += 1
+        what = f"Out of memory at step {self.position.step + 1:,}: going on in passes of up to"
+        self.emit(Log(level="warning", text=f"{what} {self.position.budget:,} tokens, instead of {before:,}"))
+
     def stop(self) -> None:
         """Leave a checkpoint of the last whole step and end."""
         self.save()
@@ -194,7 +211,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
     facts, device = inspect_folder(base), model.device
     budget = micro_batch_tokens(spec, facts, free_bytes=device.free_bytes(), device=device.place.type)
-    budget = spec.optim.micro_batch_tokens or position.budget or budget
+    budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or budget
     objective = objective_of(spec, model)
     objective.prepare(dataset, budget=budget, before_pass=lambda number, of: _stop_early(should_stop))
     if checkpoint:
@@ -213,7 +230,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
         objective=objective,
         optimizer=optimizer,
         inputs=inputs,
-        checkpoints=Checkpoints(out / "checkpoints", inputs, emit, resumed=position.step),
+        checkpoints=Checkpoints(out / "checkpoints", inputs, emit, resumed=position.step, size=optimizer.bytes_on_disk),
         position=position,
         general=general,
         best=load_best(checkpoint, position) if checkpoint and spec.evaluation.keep_best else {},

@@ -1,15 +1,16 @@
 """Fine-tuning of LoRA weights: one visible loop for every method; what a window teaches is the objective's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainer.adapter import save_adapter
-from trainer.data import micro_batches
+from trainer.data import Trainable, micro_batches
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Phase
+from trainer.failures import is_memory, out_of_memory
 from trainer.optimizer import learning_rate_at
-from trainer.run import prepare, seed_step
+from trainer.run import Run, prepare, seed_step
 from trainer.spec import TrainSpec
 
 
@@ -17,9 +18,9 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
     """Train an adapter as `spec` says, from the start or from a checkpoint, and write it to `out`/adapter.
 
     Each step learns from a window of `batch_size` rows; its loss is the mean over all trained tokens of the window
-    (where answers are compared, over its rows), however the window is cut into passes. Same spec, same data, same machine:
-    same weights, with or without a stop in between. Raises TrainerError for failures with a name, and Stopped after a
-    checkpoint when `should_stop()` is true.
+    (where answers are compared, over its rows), however the window is cut into passes. Same spec, same data, same
+    machine: same weights, with or without a stop in between. Raises TrainerError for failures with a name, and Stopped
+    after a checkpoint when `should_stop()` is true.
     """
     run = prepare(spec, out=out, resume=resume, emit=emit, should_stop=should_stop)
     emit(Phase(name="training"))
@@ -33,32 +34,21 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         if should_stop():
             run.stop()
 
-        # -- gradient of the window, pass by pass
+        # -- gradient of the window, pass by pass; with half as much at a time where memory does not hold it
         began = run.model.device.clock()
         step = run.position.step
         window = run.plan.window(step)
         labels = sum(item.labels for item in window)
-        units = run.objective.units(window)
-        seed_step(spec.optim.seed, step)
-        drift = run.objective.drift(window, budget=run.position.budget)
-        loss = 0.0
-        passes = micro_batches(window, run.position.budget)
-        for number, batch in enumerate(passes, start=1):
-            share = run.objective.summed(batch, drift) / units
-            (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
-            run.optimizer.collect()
-            loss += share.item()
-            if should_stop():  # half a window is no step: forget it, and keep the last whole one
-                run.optimizer.discard()
-                run.stop()
-            run.sign_of_life(f"Step {step + 1}: pass {number} of {len(passes)} is done")
+        loss = within_memory(run, lambda: gradient_of(run, window))  # noqa: B023 # called at once
 
         # -- update
         norm = run.optimizer.norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise diverged(step + 1, loss)
+            raise diverged(run, "the gradient" if math.isfinite(loss) else "the loss")
         learning_rate = learning_rate_at(step, run.plan.steps, spec.optim)
         run.optimizer.step(learning_rate=learning_rate, norm=norm)
+        if not run.optimizer.is_finite():
+            raise diverged(run, "a weight")
 
         # -- report
         seconds = run.model.device.clock() - began
@@ -77,10 +67,46 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
     emit(Finished(folder="adapter", facts=save_adapter(run)))
 
 
-def diverged(step: int, loss: float) -> TrainerError:
-    what = "the gradient" if math.isfinite(loss) else "the loss"
+def gradient_of(run: Run, window: Sequence[Trainable]) -> float:
+    """Collect the gradient of a window, pass by pass. Returns the window's loss."""
+    step = run.position.step
+    units = run.objective.units(window)
+    seed_step(run.spec.optim.seed, step)
+    drift = run.objective.drift(window, budget=run.position.budget)
+    loss = 0.0
+    passes = micro_batches(window, run.position.budget)
+    for number, batch in enumerate(passes, start=1):
+        share = run.objective.summed(batch, drift) / units
+        (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
+        run.optimizer.collect()
+        loss += share.item()
+        if run.should_stop():  # half a window is no step: forget it, and keep the last whole one
+            run.optimizer.discard()
+            run.stop()
+        run.sign_of_life(f"Step {step + 1}: pass {number} of {len(passes)} is done")
+    return loss
+
+
+def within_memory(run: Run, work: Callable[[], float]) -> float:
+    """`work`, and once more with half the tokens at a time when memory does not hold it."""
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+        if not is_memory(error):
+            raise
+    run.halve_passes()  # not before: the error holds on to all tensors of the failed pass
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+    raise out_of_memory(f" at step {run.position.step + 1}, in passes of {run.position.budget:,} tokens{run.keep()}")
+
+
+def diverged(run: Run, what: str) -> TrainerError:
+    step = run.position.step + 1
     return TrainerError(
         "diverged",
-        f"Training diverged at step {step}: {what} is no longer a finite number.",
+        f"Training diverged at step {step}: {what} is no longer a finite number{run.keep()}.",
         "Use a lower learning rate or a longer warm-up, and look for odd rows in the dataset.",
     )

@@ -15,6 +15,8 @@ from trainer.errors import Stopped
 from trainer.events import Finished, Log, Progress
 from trainer.spec import TrainSpec
 
+WORDS = ("cat", "dog", "mat", "ball", "the", "ran", "sat", "France", "Paris", "short")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -27,7 +29,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dice = random.Random(0)
 
     def said() -> str:
-        return " ".join(dice.choices(["cat", "dog", "mat", "ball", "the", "ran", "sat", "Paris", "short"], k=12))
+        return " ".join(dice.choices(WORDS, k=12))
 
     rows = [[{"role": "user", "content": said()}, {"role": "assistant", "content": said()}] for _ in range(16)]
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
@@ -68,7 +70,7 @@ def stopped_at(step: int, spec: TrainSpec, out: Path) -> Training:
 
 def test_the_published_weights_are_those_of_the_best_measurement(whole: Training, tmp_path: Path) -> None:
     best = best_of(whole)
-    assert 4 <= best <= 16
+    assert 4 <= best <= 20
     assert facts(whole)["published_step"] == best and facts(whole)["steps"] == facts(whole)["planned_steps"] == 24
     measured = {one.step: one.loss for one in whole.measured}
     assert facts(whole)["evaluation_loss"] == measured[best] < measured[24]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_rows, make_spec
-from trainer.checkpoint import MANIFEST, Checkpoints, Inputs, Position, find_checkpoint
+from trainer.checkpoint import BYTES_A_SECOND, MANIFEST, SAVING_SHARE, Checkpoints, Inputs, Position, find_checkpoint
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Checkpoint, Evaluated, Event, Finished, Log, Progress, Sample
 from trainer.manifest import verify
@@ -262,20 +263,53 @@ def test_a_failed_save_leaves_nothing(
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def make_checkpoints(base: Path, rows: Path, out: Path, of: int = 100) -> Checkpoints:
-    return Checkpoints(out / "checkpoints", Inputs(make_spec(base, rows), "d", "b", of), lambda event: None)
+def make_checkpoints(base: Path, rows: Path, out: Path, *, of: int = 100, size: int = 0) -> Checkpoints:
+    inputs = Inputs(make_spec(base, rows), "d", "b", of)
+    return Checkpoints(out / "checkpoints", inputs, lambda event: None, size=size)
 
 
-def test_when_one_is_due(base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def timed_run(
+    base: Path, rows: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *, cost: float, step: float = 1.0, size: int = 0
+) -> tuple[list[int], float]:
+    """The steps of a thousand after which a checkpoint is written, and the share of the time that takes."""
     clock = [1000.0]
     monkeypatch.setattr("trainer.checkpoint.time.monotonic", lambda: clock[0])
-    checkpoints = make_checkpoints(base, rows, tmp_path)
-    assert [step for step in range(1, 101) if checkpoints.due(step)] == [10, 20, 30, 40, 50, 60, 70, 80, 90]
-    clock[0] += 301
-    assert checkpoints.due(7) and not checkpoints.due(100)
-    checkpoints._cost = 30.0  # one that takes half a minute is not written every tenth of a two-minute run
-    checkpoints._last = clock[0] - 60
-    assert not checkpoints.due(10)
+    checkpoints = make_checkpoints(base, rows, out, of=1000, size=size)
+
+    def write(*args: Any, **kwargs: Any) -> None:
+        clock[0] += cost / 2
+
+    monkeypatch.setattr("trainer.checkpoint.save_file", write)
+    optimizer = MasterAdamW({"w": torch.nn.Parameter(torch.zeros(4))}, OptimSpec())
+    written = []
+    for number in range(1, 1001):
+        clock[0] += step
+        if checkpoints.due(number):
+            checkpoints.save(Position(started="2026-01-01T00:00:00", step=number), optimizer, {})
+            written.append(number)
+    return written, len(written) * cost / (clock[0] - 1000)
+
+
+def test_one_is_due_every_tenth_of_the_steps(
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, _ = timed_run(base, rows, tmp_path, monkeypatch, cost=0.1)
+    assert written == list(range(100, 1000, 100)), "the last step is followed by the adapter itself"
+
+
+def test_one_is_due_every_five_minutes(base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, _ = timed_run(base, rows, tmp_path, monkeypatch, cost=0.1, step=60)
+    assert len(written) > 190 and {after - before for before, after in pairwise(written)} <= {5, 6}
+
+
+@pytest.mark.parametrize(("cost", "step"), [(1.0, 0.1), (5.0, 1.0), (30.0, 2.0), (30.0, 20.0)])
+def test_no_more_than_two_per_cent_of_the_time_goes_into_them(
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: float, step: float
+) -> None:
+    """What the first will cost is told from its size, and what the next will from the last."""
+    size = int(cost * BYTES_A_SECOND)
+    written, share = timed_run(base, rows, tmp_path, monkeypatch, cost=cost, step=step, size=size)
+    assert written and share <= SAVING_SHARE
 
 
 def test_a_manifest_that_names_files_elsewhere_is_damaged(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from transformers import AutoModelForCausalLM
 
 from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_rows, make_spec
+from trainer.checkpoint import MANIFEST
 from trainer.data import Item, load_dataset, micro_batches
 from trainer.device import Device, find_device
 from trainer.errors import TrainerError
 from trainer.events import Finished, Log, Phase, Progress, Sample
 from trainer.loss import Head, summed_hits, summed_loss
+from trainer.manifest import verify
 from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantized_layers, undisturbed, unpack
 from trainer.optimizer import MasterAdamW, learning_rate_at
 from trainer.rendering import Renderer
@@ -199,6 +201,24 @@ def test_divergence_is_named_at_its_step(
         training.run(emit=spoil)
     assert caught.value.code == "diverged" and training.of(Progress)[-1].step == 3
     assert not (tmp_path / "adapter").exists()
+    assert "the last sound checkpoint is that of step 3" in caught.value.text
+    verify(tmp_path / "checkpoints" / "step-000003", name=MANIFEST)
+    kept = load_file(tmp_path / "checkpoints" / "step-000003" / "lora.safetensors")
+    assert all(bool(weight.isfinite().all()) for weight in kept.values())
+
+
+def test_a_rate_that_makes_weights_infinite_ends_at_its_step(
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradient and loss are finite, the update is not: what was before it is kept."""
+    rates = iter([1e-3, 1e-3, 1e39])
+    monkeypatch.setattr("trainer.sft.learning_rate_at", lambda *given: next(rates))
+    training = Training(make_spec(base, rows), tmp_path)
+    with pytest.raises(TrainerError, match="diverged at step 3: a weight is no longer") as caught:
+        training.run()
+    assert caught.value.code == "diverged" and len(training.losses) == 2
+    for file in tmp_path.glob("checkpoints/*/lora.safetensors"):
+        assert all(bool(weight.isfinite().all()) for weight in load_file(file).values())
 
 
 def test_real_nf4_runs_and_learns_on_a_cpu(base: Path, rows: Path, tmp_path: Path) -> None:
