@@ -8,7 +8,7 @@ from typing import Literal
 from trainer.spec_values import Issue, Pattern, option
 
 Bias = Literal["none", "all", "lora_only"]
-Init = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"]
+Init = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq", "eva"]
 
 TARGET_GROUPS = ("all-linear", "attention", "mlp")
 MODULE_NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -41,7 +41,7 @@ class LoraSpec:
     use_rslora: bool = option(False, "Scale by lora_alpha / sqrt(r), so that high ranks keep learning.")
     use_dora: bool = option(False, "Learn the length of each weight's rows apart from their direction (DoRA); slower.")
     init_lora_weights: Init = option(
-        "default", "How the update starts; pissa, olora and loftq start from the base's own weights."
+        "default", "How the update starts; pissa, olora and loftq start from the base's weights, eva from the data."
     )
     bias: Bias = option("none", "Biases that learn too: none, all, or those of layers with an update (lora_only).")
     modules_to_save: tuple[str, ...] = option(

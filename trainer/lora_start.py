@@ -67,7 +67,7 @@ def start(peft: PeftModel, lora: LoraSpec, whole: Mapping[str, Tensor]) -> None:
     al. 2023, arxiv.org/abs/2310.08659, in one iteration, so that the base stays as it is. Raises
     TrainerError(user_config).
     """
-    if lora.init_lora_weights == "default":
+    if lora.init_lora_weights in ("default", "eva"):  # eva needs data, see `trainer.eva`
         return
     for layer in lora_layers(peft):
         if lora.init_lora_weights == "gaussian":

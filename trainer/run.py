@@ -21,6 +21,7 @@ from trainer.data import Dataset, Plan, load_dataset
 from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import micro_batch_tokens
+from trainer.eva import start_from_data
 from trainer.evaluation import answer
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
 from trainer.forgetting import GeneralText, measure_forgetting, read_general_text
@@ -204,6 +205,8 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     model = load_adapted(spec, base, emit, unpacked=earlier.unpacked if earlier else None)
     position.unpacked = model.unpacked
     _stop_early(should_stop)
+    if spec.lora.init_lora_weights == "eva" and not checkpoint:
+        start_from_data(model, plan, before_pass=lambda: _stop_early(should_stop))
     measures = spec.evaluation.forgetting and bool(dataset.holdout)
     general = read_general_text(model, renderer) if measures else None
     optimizer = MasterAdamW(model.lora, spec.optim)

@@ -38,6 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "rank_pattern": {"q_proj": 2},
         "alpha_pattern": {"v_proj": 3.0},
     },
+    "eva": {"init_lora_weights": "eva"},
     "olora": {"init_lora_weights": "olora"},
     "whole norms": {"modules_to_save": ["norm", "post_attention_layernorm"]},
     "a whole layer in place of its update": {"modules_to_save": ["down_proj"]},
