@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from django.conf import settings
 from django.utils import timezone
 
+from trainer.formats.check import check_file
 from trainer.spec import TrainSpec
 from webapp.accounts.models import ApiKey, Invitation, Role, Team, User
 from webapp.adapters.models import Adapter, BaseModel, BaseSource, BaseStatus, Share
@@ -82,6 +84,17 @@ def make_version(dataset: Dataset, *, rows: list[dict[str, Any]] | None = None, 
     if version.is_ready:
         write_rows(version.rows_path, rows)
         (version.folder / "report.json").write_text(json.dumps(version.report))
+    return version
+
+
+def make_checked(dataset: Dataset, folder: Path, rows: list[dict[str, Any]]) -> DatasetVersion:
+    """A version of rows of any format, as the check itself writes them."""
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    check_file(file, folder, skip_bad_rows=False, emit=lambda event: None)
+    report = json.loads((folder / "report.json").read_text())
+    version = make_version(dataset, report=report, row_count=report["rows"])
+    shutil.copyfile(folder / "rows.parquet", version.rows_path)
     return version
 
 

@@ -1,6 +1,7 @@
 """The pages: what each state shows, to whom, and how rows are paged."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.cast import Cast
-from tests.make import make_dataset, make_report, make_version
+from tests.make import make_checked, make_dataset, make_report, make_version
 from webapp.datasets.models import Dataset, VersionStatus
 
 BAD = {"line": 7, "field": "output", "problem": "field is empty", "fix": "Write a text.", "text": "<b>the line</b>"}
@@ -172,3 +173,31 @@ def test_longest_message_is_cut_on_the_page(cast: Cast) -> None:
     assert "The first 20,000 of 100,000 characters." in text
     assert len(text) < 80_000
     assert json.dumps("x" * 20_001) not in text
+
+
+QUESTION = {"role": "user", "content": "Who are you?"}
+KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "preference": (
+        {"prompt": "Who are you?", "chosen": "I am Lowrank.", "rejected": "<b>Nobody.</b>"},
+        ["Chosen answer", "I am Lowrank.", "Rejected answer", "&lt;b&gt;Nobody.&lt;/b&gt;", "Chosen and rejected"],
+    ),
+    "kto": (
+        {"prompt": [QUESTION], "completion": "Nobody.", "label": False},
+        ["Who are you?", "Bad answer", "Nobody.", "Good and bad completions"],
+    ),
+    "text": ({"text": "Once upon a time."}, ["Once upon a time.", "Plain text"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_every_kind_are_shown(cast: Cast, tmp_path: Path, kind: str) -> None:
+    row, shown = KINDS[kind]
+    dataset = make_dataset(cast.team)
+    make_checked(dataset, tmp_path, [row])
+    _, overview = page(cast.client("vera"), dataset)
+    status, rows = page(cast.client("vera"), dataset, "?tab=rows")
+    assert status == 200
+    for text in shown[:-1]:
+        assert text in rows and text in overview
+    assert shown[-1] in overview
+    assert shown[-1] in cast.client("vera").get(reverse("datasets")).content.decode()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ import pytest
 from django.urls import reverse
 
 from tests.cast import Cast
-from tests.make import make_base, make_dataset, make_job
+from tests.make import make_base, make_checked, make_dataset, make_job
 from trainer.presets import PRESET_NAMES
 from trainer.spec import PARTS, TrainSpec
 from webapp.accounts.models import AuditEntry
@@ -116,6 +117,21 @@ def test_issues_stand_at_their_fields(cast: Cast, changed: dict[str, str], field
     assert list(form.errors) == [field]
     assert said in " ".join(form.errors[field])
     assert not Job.objects.exists()
+
+
+def test_a_dataset_that_the_method_cannot_use_is_refused_at_the_method(cast: Cast, tmp_path: Path) -> None:
+    data, client = answers(cast), cast.client("bob")
+    pairs = make_checked(make_dataset(cast.team), tmp_path, [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    data["dataset_version"] = pairs.pk
+    response = client.post(reverse("job_new"), data)
+    assert response.status_code == 422
+    [said] = response.context["form"].errors["data_method"]
+    assert said.startswith("sft learns from conversations or plain text; these rows are prompts with a chosen and a")
+    assert said.endswith("Use dpo.")
+    data["data_method"] = "dpo"
+    assert client.post(reverse("job_estimate"), data).status_code == 200
+    assert client.post(reverse("job_new"), data).status_code == 302
+    assert TrainSpec.from_dict(Job.objects.get().spec).data.method == "dpo"
 
 
 def test_foreign_and_unready_things_cannot_be_chosen(cast: Cast) -> None:

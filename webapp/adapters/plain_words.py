@@ -13,6 +13,7 @@ PART_TITLES = {
     "lora": "LoRA",
     "data": "Data",
     "optim": "Training",
+    "preference": "Preference",
     "evaluation": "Evaluation",
 }
 FILE_MEANINGS = {
