@@ -74,6 +74,40 @@ def test_a_finished_job_leads_with_its_adapter(cast: Cast) -> None:
     assert "answer 0" in text
     assert "answer 10" in text
     assert "Time left" not in text
+    assert "What it forgot" not in text
+
+
+def test_a_job_tells_which_step_was_published_and_what_was_forgotten(cast: Cast) -> None:
+    job = make_job(cast.team, status=JobStatus.SUCCEEDED, started_at=timezone.now(), ended_at=timezone.now())
+    facts = {"steps": 30, "planned_steps": 90, "published_step": 10, "general_kl": 0.25}
+    facts |= {"general_perplexity": 44.0, "general_perplexity_before": 40.0}
+    adapter = make_adapter(cast.team, job.base_model, metrics=facts)
+    spec = job.spec | {"evaluation": job.spec["evaluation"] | {"patience": 2}}
+    Job.objects.update(adapter=adapter, spec=spec)
+    for step, loss, kl, perplexity in ((0, 3.0, 0.0, 40.0), (10, 1.5, 0.25, 44.0), (20, 2.0, 0.5, 80.0)):
+        general = {"general_kl": kl, "general_perplexity": perplexity}
+        make_job_event(job, "evaluated", step=step, loss=loss, perplexity=2.0, accuracy=0.5, rows=4, **general)
+    text = page(cast, job)
+    assert "ended after step 30 of 90: 2 measurements in a row were no better" in text
+    assert "the weights of step 10, the best on held-out rows" in text
+    assert "(50% lower)" in text, "of the published step, not the last"
+    assert "general text became 10% harder to foretell" in text
+    assert "Perplexity on general text" in text
+    about = cast.client("vera").get(reverse("adapter", args=[adapter.pk])).content.decode()
+    assert "perplexity on general text 40.00 → 44.00" in about
+    assert "of step 10 of 30, the best on held-out rows" in about
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [(40.2, "next to nothing"), (30.0, "nothing, general text even became easier"), (60.0, "50% harder")],
+)
+def test_forgetting_in_words(cast: Cast, after: float, said: str) -> None:
+    job = make_job(cast.team, status=JobStatus.RUNNING, started_at=timezone.now())
+    for step, perplexity in ((0, 40.0), (10, after)):
+        general = {"general_kl": 0.1, "general_perplexity": perplexity}
+        make_job_event(job, "evaluated", step=step, loss=1.0, perplexity=2.0, accuracy=0.5, rows=4, **general)
+    assert said in page(cast, job)
 
 
 def test_a_failed_job_says_why_and_what_to_do(cast: Cast) -> None:

@@ -112,6 +112,34 @@ class Gain:
         return round(100 * (self.before - self.after) / self.before) if self.before else 0
 
 
+def published(job: Job, measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The measurements up to the step whose weights became the adapter; all of them while there is none."""
+    step = job.adapter.metrics.get("published_step") if job.adapter else None
+    return [one for one in measured if step is None or one["step"] <= step]
+
+
 def gain(measured: list[dict[str, Any]]) -> Gain | None:
     """None when nothing was held out, or only one measurement was made."""
     return Gain(measured[0]["loss"], measured[-1]["loss"]) if len(measured) > 1 else None
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """How sure the model is of general text, before and now, and how far it is from its base there (nats a token)."""
+
+    before: float
+    after: float
+    distance: float
+
+    @property
+    def percent(self) -> int:
+        """How much higher the perplexity is; below zero where it is lower."""
+        return round(100 * (self.after / self.before - 1))
+
+
+def forgotten(measured: list[dict[str, Any]]) -> Forgotten | None:
+    """None where it was not measured, or only once."""
+    told = [one for one in measured if one.get("general_kl") is not None]
+    if len(told) < 2:
+        return None
+    return Forgotten(told[0]["general_perplexity"], told[-1]["general_perplexity"], told[-1]["general_kl"])
