@@ -34,6 +34,9 @@ def put_lora(causal: Any, lora: LoraSpec) -> tuple[PeftModel, dict[str, nn.Param
     for name in ("rank_pattern", "alpha_pattern"):
         _check_pattern(f"lora.{name}", getattr(lora, name), paths)
     _check_tokens(causal, lora, saved)
+    if lora.use_dora and any(isinstance(causal.get_submodule(path), Linear8bitLt) for path in paths):
+        text = "lora.use_dora reads the base's weights in every pass, and packed int8 ones cannot be read so."
+        raise _refused(text, "Memory has no room to unpack them: set model.quantization to nf4.")
     wanted = _learning(causal, lora, paths, saved)
     config = LoraConfig(
         r=lora.r,

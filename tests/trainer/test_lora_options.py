@@ -278,6 +278,14 @@ def test_a_quantised_layer_cannot_learn_whole(base: Path, rows: Path) -> None:
         load_adapted(spec, base, lambda event: None, unpacked=False)
 
 
+def test_dora_reads_packed_nf4_and_names_packed_int8(base: Path, rows: Path) -> None:
+    nf4, int8 = (make_spec(base, rows, model={"quantization": one}, lora={"use_dora": True}) for one in ("nf4", "int8"))
+    assert "lora_magnitude_vector" in str(load_adapted(nf4, base, lambda event: None, unpacked=False).lora.keys())
+    with pytest.raises(TrainerError, match="use_dora reads") as caught:
+        load_adapted(int8, base, lambda event: None, unpacked=False)
+    assert "nf4" in caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("parts", "path"),
     [
