@@ -1,5 +1,7 @@
 """Choosing the team to work in."""
 
+from django.test import Client
+
 from tests.cast import Cast
 
 
@@ -7,6 +9,15 @@ def test_it_works(cast: Cast) -> None:
     client = cast.client("bob")
     assert client.post("/teams/bob-own/switch/")["Location"] == "/"
     assert client.get("/teams/").context["request"].team == cast.bob.personal_team
+
+
+def test_the_next_login_goes_on_in_the_team_chosen_last(cast: Cast) -> None:
+    cast.client("bob").post("/teams/red-team/switch/")
+    later = Client()
+    later.force_login(cast.bob)
+    assert later.get("/teams/").context["request"].team == cast.team
+    cast.team.memberships.filter(user=cast.bob).delete()
+    assert later.get("/teams/").context["request"].team == cast.bob.personal_team
 
 
 def test_a_strangers_team_is_not_found(cast: Cast) -> None:

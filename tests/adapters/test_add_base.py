@@ -111,3 +111,14 @@ def test_everyone_sees_base_models(cast: Cast) -> None:
     page = cast.client("charlie").get(reverse("base_model", args=[base.pk])).content.decode()
     assert "135 M" in page
     assert "2,048 tokens" in page
+
+
+def test_a_folder_that_is_not_there_is_called_missing_and_outside_it_is_not(staff: Cast, root: Path) -> None:
+    client = staff.client("alice")
+
+    def said(location: str) -> str:
+        return client.post(reverse("base_add"), {"source": "folder", "location": location}).content.decode()
+
+    assert "There is no folder" in said(str(root / "missing"))
+    assert "outside the allowed roots" in said("/nowhere/at/all")
+    assert f"Put it below {root}" in said("/nowhere/at/all")

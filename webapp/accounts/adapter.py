@@ -1,7 +1,7 @@
 """How django-allauth behaves here: nobody signs up without an invitation, and logins are in the audit trail."""
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.core import context as allauth_context
@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
+    error_messages: ClassVar[dict[str, str]] = DefaultAccountAdapter.error_messages | {
+        # As ACCOUNT_RATE_LIMITS has it
+        "too_many_login_attempts": "Too many failed logins. Try again in 15 minutes; after thirty, in 6 hours."
+    }
+
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
 

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_http_methods
 
 from webapp.accounts import services
 from webapp.accounts.forms import AccountForm, posted
-from webapp.accounts.middleware import SESSION_KEY
+from webapp.accounts.middleware import work_in
 from webapp.accounts.models import Team, User
 
 
@@ -47,6 +47,6 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
 
 def _enter(request: HttpRequest, team: Team) -> HttpResponse:
     """Home, with the team just joined as the one worked in."""
-    request.session[SESSION_KEY] = str(team.pk)
+    work_in(request, team)
     messages.success(request, f"You are in {team.name} now.")
     return redirect("home")

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from webapp.accounts import keys, services
 from webapp.accounts.access import TeamRequest, require_role
 from webapp.accounts.forms import ApiKeyForm, ProfileForm, RoleForm, TeamForm, posted
-from webapp.accounts.middleware import SESSION_KEY
+from webapp.accounts.middleware import work_in
 from webapp.accounts.models import Role, Team
 
 AUDIT_ROWS = 50
@@ -33,7 +33,7 @@ def teams(request: TeamRequest) -> HttpResponse:
     form = TeamForm(posted(request))
     if form.is_valid():
         made = services.create_team(user=request.user, name=form.cleaned_data["name"], request=request)
-        request.session[SESSION_KEY] = str(made.pk)
+        work_in(request, made)
         return redirect("team", made.slug)
     memberships = request.user.memberships.select_related("team").order_by("created_at")
     ctx = {"memberships": memberships, "form": form}
@@ -69,7 +69,7 @@ def _team_ctx(request: TeamRequest, found: Team, **extra: Any) -> dict[str, Any]
 @require_POST
 def team_switch(request: TeamRequest, slug: str) -> HttpResponse:
     found = _get_team(request, slug, Role.VIEWER)
-    request.session[SESSION_KEY] = str(found.pk)
+    work_in(request, found)
     return redirect("home")
 
 

@@ -10,13 +10,17 @@ from webapp.common.errors import UserError
 def allowed_folder(given: str) -> Path:
     """The real folder behind `given`. Raises UserError unless it, and every file in it, lies below an allowed root."""
     try:
-        folder = Path(given).expanduser().resolve(strict=True)
-        inside = folder.is_dir() and all(_is_below_root(one.resolve()) for one in (folder, *folder.iterdir()))
-    except (OSError, RuntimeError, ValueError):  # missing, unreadable, a loop of links, a NUL in the name
-        inside = False
-        folder = Path(given)
+        folder = Path(given).expanduser().resolve()
+        inside = _is_below_root(folder)
+        missing = inside and not folder.is_dir()  # of what lies outside nothing is said
+        inside = inside and (missing or all(_is_below_root(one.resolve()) for one in folder.iterdir()))
+    except (OSError, RuntimeError, ValueError):  # unreadable, a loop of links, a NUL in the name
+        inside = missing = False
     if not inside:
-        raise UserError("base_not_allowed", folder=given)
+        roots = " or ".join(str(root) for root in settings.BASES_ROOTS)
+        raise UserError("base_not_allowed", folder=given, roots=roots)
+    if missing:
+        raise UserError("base_missing", folder=given)
     return folder
 
 

@@ -29,7 +29,8 @@ CATALOGUE: dict[str, Entry] = {
     # adapters
     "base_not_ready": Entry("The base model {name} is not ready.", "Wait for the download, or choose another.", 409),
     "base_in_use": Entry("The base model {name} has adapters or jobs.", "Delete those first.", 409),
-    "base_not_allowed": Entry("The folder {folder} is outside the allowed roots.", "Put it below one of BASES_ROOTS."),
+    "base_not_allowed": Entry("The folder {folder} is outside the allowed roots.", "Put it below {roots}."),
+    "base_missing": Entry("There is no folder {folder}.", "Correct the path, or put the model there first."),
     "base_exists": Entry("There is a base model named {name} already.", "Use that one, or give another name.", 409),
     "share_own_team": Entry("The adapter belongs to {team} already.", "Name another team."),
     "adapter_damaged": Entry("Files of this adapter are missing or changed.", "Restore or delete it.", 409),
