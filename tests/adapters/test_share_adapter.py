@@ -27,6 +27,26 @@ def test_a_member_shares_with_a_team_by_its_short_name(cast: Cast) -> None:
     assert AuditEntry.objects.filter(action="adapter.share", actor=cast.bob, team=cast.team).exists()
 
 
+def test_a_name_serves_in_any_case_unless_several_teams_have_it(cast: Cast) -> None:
+    adapter = make_adapter(cast.team, make_base())
+    client, address = cast.client("bob"), reverse("adapter_share", args=[adapter.pk])
+    Team.objects.create(name="Blue Team", slug="blue-1")
+    assert client.post(address, {"team": " blue TEAM "}).status_code == 302
+    assert Share.objects.get().team == Team.objects.get(slug="blue-1")
+    Team.objects.create(name="blue team", slug="blue-2")
+    assert b"several teams of this name" in client.post(address, {"team": "Blue Team"}).content
+    assert b"There is no team of this name" in client.post(address, {"team": "Green"}).content
+    assert client.post(address, {"team": "Blue-2"}).status_code == 302
+
+
+def test_own_teams_are_offered(cast: Cast) -> None:
+    adapter = make_adapter(cast.team, make_base())
+    page = cast.client("bob").get(reverse("adapter", args=[adapter.pk]), {"tab": "share"}).content.decode()
+    assert '<option value="bob-own">' in page
+    assert '<option value="red-team">' not in page
+    assert '<option value="charlie-own">' not in page
+
+
 def test_sharing_twice_is_sharing_once(cast: Cast) -> None:
     adapter = make_adapter(cast.team, make_base())
     for data in ({"team": "charlie-own"}, {"with_everyone": "on"}) * 2:
@@ -86,7 +106,7 @@ def test_a_wrong_team_is_named_at_the_field(cast: Cast) -> None:
     adapter = make_adapter(cast.team, make_base())
     url = reverse("adapter_share", args=[adapter.pk])
     for data, text in (
-        ({"team": "no-such-team"}, "There is no team of this short name."),
+        ({"team": "no-such-team"}, "There is no team of this name."),
         ({"team": ""}, "Name a team."),
         ({}, "Name a team."),
     ):

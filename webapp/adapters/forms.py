@@ -61,14 +61,15 @@ class AdapterNameForm(forms.Form):
 
 
 class ShareForm(forms.Form):
-    """A team by its short name, or everyone on the server."""
+    """A team by its name or its short name, or everyone on the server. The person's own teams are offered."""
 
     with_everyone = forms.BooleanField(required=False, widget=forms.HiddenInput)
-    team = forms.SlugField(
-        label="Short name of the team",
+    team = forms.CharField(
+        max_length=90,
         error_messages={"required": "Name a team."},
-        help_text="It stands in the address of the team's page. Its members can use and download the adapter.",
-        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "such as red-team", "spellcheck": "false"}),
+        help_text="Its name, or its short name: the end of its page's address. Its members can use and download the "
+        "adapter.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "list": "share-teams", "spellcheck": "false"}),
     )
 
     def clean(self) -> dict[str, Any]:
@@ -77,7 +78,16 @@ class ShareForm(forms.Form):
         if data.get("with_everyone"):
             self.errors.pop("team", None)
         elif "team" in data:
-            data["found"] = Team.objects.filter(slug=data["team"]).first()
-            if data["found"] is None:
-                self.add_error("team", "There is no team of this short name.")
+            data["found"] = self._team(data["team"])
         return data
+
+    def _team(self, called: str) -> Team | None:
+        """The short name is one team's alone; a name may be that of several."""
+        found = Team.objects.filter(slug=called.lower()).first()
+        if found is None:
+            named = Team.objects.filter(name__iexact=called)[:2]
+            if len(named) == 1:
+                return named[0]
+            many = "There are several teams of this name. Give the short name."
+            self.add_error("team", many if named else "There is no team of this name.")
+        return found
