@@ -142,6 +142,7 @@ TABLE = {
     "dataset_sample": Row(NOT_SO, HIS_TOO),
     "dataset": Row(SEEN, args=of("dataset")),
     "dataset_version_new": Row("login 404 403 200 200", "login 404 403 422 422", of("dataset")),
+    "dataset_download": Row(SEEN, args=of("version")),
     "dataset_delete": Row(NOT_SO, MEMBERS, of("free_dataset")),
     "dataset_skip_bad_rows": Row(NOT_SO, "login 404 403 409 409", of("version")),  # it has none
     # Base models: everyone's to see, the server owner's to change

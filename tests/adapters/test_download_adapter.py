@@ -15,8 +15,8 @@ from tests.cast import Cast
 from tests.tiny import make_tiny_base
 from tests.trainer.adapters import load_with_peft
 from tests.trainer.adapters import make_adapter as write_adapter
-from webapp.adapters.archive import in_threads
 from webapp.adapters.models import Adapter
+from webapp.common.http import in_threads
 from webapp.common.storage import sha256_of
 
 

@@ -1,8 +1,7 @@
 """An adapter as a zip, written while it is sent: nothing is stored twice, however large it is."""
 
-import asyncio
 import zipfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from django.utils.text import slugify
@@ -59,9 +58,3 @@ def zip_pieces(folder: Path, top: str) -> Iterator[bytes]:
                     target.write(piece)
                     yield outbox.take()
     yield outbox.take()
-
-
-async def in_threads(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Read the disk beside the event loop. An async server would collect a plain iterator before sending anything."""
-    while piece := await asyncio.to_thread(next, pieces, b""):
-        yield piece

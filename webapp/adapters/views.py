@@ -10,13 +10,13 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role, require_role
-from webapp.accounts.models import Role
+from webapp.accounts.models import Role, Team
 from webapp.adapters import services
-from webapp.adapters.archive import archive_name, in_threads, require_intact, zip_pieces
+from webapp.adapters.archive import archive_name, require_intact, zip_pieces
 from webapp.adapters.forms import AdapterNameForm, ShareForm
 from webapp.adapters.models import Adapter, Share
 from webapp.adapters.plain_words import files_of, snippet, spec_groups, spec_yaml
-from webapp.common.http import attachment_response
+from webapp.common.http import attachment_response, in_threads
 
 TABS = {"overview": "Overview", "use": "Use it", "spec": "Spec", "files": "Files", "share": "Share"}
 
@@ -57,6 +57,7 @@ def _detail_ctx(request: TeamRequest, found: Adapter, *, tab: str = "", **forms:
         "shares": found.shares.select_related("team", "created_by") if role else [],
         "rename_form": AdapterNameForm(initial={"name": found.name}),
         "share_form": ShareForm(),
+        "share_teams": Team.objects.visible_to(request.user).exclude(pk=found.team_id),
         "spec_groups": spec_groups(found.spec),
         "spec_yaml": spec_yaml(found.spec),
         "files": files_of(found),

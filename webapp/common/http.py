@@ -1,7 +1,8 @@
 """HTTP pieces that every app shares: Server-Sent Events and attachments."""
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -45,6 +46,12 @@ def attachment_response(pieces: AsyncGenerator[bytes, None], *, name: str, conte
     response["Cache-Control"] = "private, no-store"
     response["X-Accel-Buffering"] = "no"
     return response
+
+
+async def in_threads(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Read the disk beside the event loop. An async server would collect a plain iterator before sending anything."""
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece
 
 
 async def _without_connection(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:

@@ -107,6 +107,11 @@ class DatasetVersion(models.Model):
         return self.folder / "original"
 
     @property
+    def download_name(self) -> str:
+        """What the file of its rows is called where it is downloaded, whatever was uploaded."""
+        return f"{Path(self.original_name).stem}.jsonl"
+
+    @property
     def is_ready(self) -> bool:
         return self.status == VersionStatus.READY
 

@@ -1,10 +1,12 @@
 """What people do with datasets: upload, add a version, go on without bad rows, delete."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,6 +15,7 @@ from django.core.files import File
 from django.db import transaction
 from django.db.models import Max, ProtectedError
 
+from trainer.formats import iter_rows
 from webapp.accounts.audit import record
 from webapp.accounts.models import Team, User
 from webapp.common.errors import UserError
@@ -23,6 +26,7 @@ from webapp.datasets.tasks import ring
 
 SAMPLE = Path(__file__).parent / "sample" / "lowrank_assistant.jsonl"
 SAMPLE_NAME = "Lowrank assistant (sample)"
+ROWS_PER_PIECE = 100  # of a download
 
 
 def upload_dataset(*, user: User, team: Team, name: str, file: "File[bytes]") -> Dataset:
@@ -111,6 +115,13 @@ def _add(dataset: Dataset, version: DatasetVersion, *, user: User) -> None:
     version.dataset, version.number, version.created_by = dataset, (newest or 0) + 1, user
     version.save(force_insert=True)
     transaction.on_commit(lambda: ring(version.pk))
+
+
+def rows_as_jsonl(version: DatasetVersion) -> Iterator[bytes]:
+    """Its canonical rows, one JSON object a line, in pieces: uploaded again they are the same rows."""
+    rows = iter_rows(version.rows_path)
+    while some := list(islice(rows, ROWS_PER_PIECE)):
+        yield "".join(f"{json.dumps(row.shape(), ensure_ascii=False)}\n" for row in some).encode()
 
 
 @contextmanager

@@ -11,5 +11,6 @@ urlpatterns = [
     path("<uuid:pk>/", views.dataset, name="dataset"),
     path("<uuid:pk>/new-version/", views.dataset_version_new, name="dataset_version_new"),
     path("<uuid:pk>/delete/", views.dataset_delete, name="dataset_delete"),
+    path("versions/<uuid:pk>/download/", views.dataset_download, name="dataset_download"),
     path("versions/<uuid:pk>/skip-bad-rows/", views.dataset_skip_bad_rows, name="dataset_skip_bad_rows"),
 ]

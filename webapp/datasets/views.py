@@ -9,7 +9,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.db.models import OuterRef, Subquery
 from django.db.models.fields.json import KT
-from django.http import Http404, HttpResponse, JsonResponse
+from django.http import Http404, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -17,6 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role, require_role
 from webapp.accounts.models import Role, Team
 from webapp.common.errors import UserError
+from webapp.common.http import attachment_response, in_threads
 from webapp.datasets import services
 from webapp.datasets.forms import FileForm, UploadForm
 from webapp.datasets.models import Dataset, DatasetVersion
@@ -130,6 +131,16 @@ def _tab(request: TeamRequest, version: DatasetVersion) -> dict[str, Any]:
     if tab == "overview" and version.is_ready:
         return ctx | {"findings": findings(version.report), "rows": first_rows(version)}
     return ctx
+
+
+@login_required
+@require_safe
+def dataset_download(request: TeamRequest, pk: UUID) -> HttpResponseBase:
+    version = get_visible(DatasetVersion.objects.visible_to(request.user).ready(), pk)
+    if not version.rows_path.is_file():
+        raise Http404
+    pieces = in_threads(services.rows_as_jsonl(version))
+    return attachment_response(pieces, name=version.download_name, content_type="application/jsonl")
 
 
 @login_required

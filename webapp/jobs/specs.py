@@ -2,14 +2,17 @@
 
 import dataclasses
 
+from trainer.base_source import source_of
 from trainer.spec import TrainSpec
 from webapp.adapters.models import BaseModel, BaseSource
 from webapp.datasets.models import DatasetVersion
 
 
 def portable_yaml(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> str:
-    """The spec as YAML: a hub model by its id, another by its name; rows by the name of the uploaded file."""
-    named = base.location if base.source == BaseSource.HUB else base.name
-    model = dataclasses.replace(spec.model, base=named, revision=base.revision)
-    data = dataclasses.replace(spec.data, path=version.original_name)
+    """The spec as YAML: a model by the id the hub knows it by, else by its name; rows by the name of their download."""
+    fetched = base.source == BaseSource.HUB
+    published, revision = (base.location, base.revision) if fetched else source_of(base.folder)
+    on_hub = "/" in published
+    model = dataclasses.replace(spec.model, base=published if on_hub else base.name, revision=revision * on_hub)
+    data = dataclasses.replace(spec.data, path=version.download_name)
     return dataclasses.replace(spec, model=model, data=data).to_yaml()
