@@ -27,7 +27,9 @@ class LoraSpec:
         0.0, "Share of the update's inputs dropped while training; helps small datasets.", low=0, high=0.9, common=True
     )
     target_modules: str | tuple[str, ...] = option(
-        "all-linear", "Layers that get an update: all-linear, attention, mlp, or names of modules.", common=True
+        "all-linear",
+        "Layers that get an update: all-linear, attention, mlp, or module names such as q_proj, v_proj.",
+        common=True,
     )
     layers_to_transform: tuple[int, ...] = option(
         (), "Numbers of the decoder layers that get an update, from 0; empty for all.", low=0, high=1023
@@ -69,7 +71,7 @@ def _target_issues(targets: str | tuple[str, ...]) -> list[Issue]:
             Issue(
                 "lora.target_modules",
                 f"{targets!r:.80} is no group of layers.",
-                f"Use {', '.join(TARGET_GROUPS)}, or a list of module names.",
+                f"Use {', '.join(TARGET_GROUPS)}, or module names with commas between them.",
             )
         ]
     bad = [name for name in targets if not MODULE_NAME.fullmatch(name)]

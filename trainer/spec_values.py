@@ -63,7 +63,7 @@ def _coerce_many(value: Any, hint: Any) -> Any:
             raise ValueError("Write name: number, one for each module.")
         return Pattern({name: _coerce_number(number, get_args(hint)[1]) for name, number in value.items()})
     if isinstance(value, str) and hint == str | tuple[str, ...]:
-        return value
+        return _names(value)
     if hint == tuple[int, ...]:
         if not isinstance(value, (list, tuple)):
             raise ValueError("Write a list of whole numbers.")
@@ -71,6 +71,13 @@ def _coerce_many(value: Any, hint: Any) -> Any:
     if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
         return tuple(value)
     raise ValueError("Write a list of texts.")
+
+
+def _names(text: str) -> str | tuple[str, ...]:
+    """Names in a text, with spaces or commas between them. One bare word stays text: a group, misspelt perhaps."""
+    words = text.strip().removeprefix("[").removesuffix("]").replace(",", " ").split()
+    is_list = len(words) != 1 or "," in text or "_" in words[0] or any(map(str.isdigit, words[0]))
+    return tuple(words) if is_list else text.strip()
 
 
 def _coerce_bool(value: Any) -> bool:

@@ -37,6 +37,21 @@ def test_every_unknown_name_and_wrong_type_is_told_at_once() -> None:
     assert all(one.problem and one.fix for one in caught.value.issues)
 
 
+@pytest.mark.parametrize("text", ["q_proj", "[q_proj]", " q_proj ", "q_proj,"])
+def test_one_module_by_its_name_is_a_list(text: str) -> None:
+    assert make_spec(lora={"target_modules": text}).lora.target_modules == ("q_proj",)
+
+
+@pytest.mark.parametrize("text", ["q_proj v_proj", "q_proj,v_proj", "[q_proj, v_proj]", "q_proj\nv_proj"])
+def test_modules_have_spaces_or_commas_between_them(text: str) -> None:
+    assert make_spec(lora={"target_modules": text}).lora.target_modules == ("q_proj", "v_proj")
+
+
+@pytest.mark.parametrize("text", ["atention", "", "q_proj|v_proj"])
+def test_what_names_neither_modules_nor_a_group(text: str) -> None:
+    assert [one.path for one in make_spec(lora={"target_modules": text}).issues()] == ["lora.target_modules"]
+
+
 @pytest.mark.parametrize("value", [True, float("nan"), float("inf"), 1.5, None, [], "1e999"])
 def test_what_is_no_whole_number(value: object) -> None:
     with pytest.raises(SpecError, match=r"lora\.r"):

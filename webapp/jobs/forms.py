@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from django import forms
 
 from trainer.presets import PRESET_NAMES, preset
-from trainer.spec import PARTS, TARGET_GROUPS, Issue, Option, SpecError, TrainSpec, choices_of, kind_issues, option_of
+from trainer.spec import PARTS, Issue, Option, SpecError, TrainSpec, choices_of, kind_issues, option_of
 from webapp.accounts.models import Team, User
 from webapp.adapters.models import BaseModel
 from webapp.datasets.models import DatasetVersion
@@ -278,7 +278,4 @@ def _spec_value(one: SpecField, value: Any) -> Any:
     if get_origin(one.hint) is dict:
         pairs = [line.partition(":") for line in value.splitlines() if line.strip()]
         return {name.strip(): number.strip() for name, _, number in pairs}
-    if one.hint == str | tuple[str, ...] and value.strip() not in TARGET_GROUPS:
-        # One word without a comma is a group of layers, misspelt perhaps; names of modules are a list.
-        return [name.strip() for name in value.split(",") if name.strip()] if "," in value else value.strip()
     return value
