@@ -216,7 +216,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     budget = micro_batch_tokens(spec, facts, free_bytes=device.free_bytes(), device=device.place.type)
     budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or budget
     objective = objective_of(spec, model)
-    objective.prepare(dataset, budget=budget, before_pass=lambda number, of: _stop_early(should_stop))
+    objective.prepare(dataset, budget=budget, before_pass=_not_in_silence(should_stop, emit))
     if checkpoint:
         position = load_checkpoint(checkpoint, inputs, optimizer)
     position.budget = budget
@@ -257,6 +257,20 @@ def _stop_early(should_stop: Callable[[], bool]) -> None:
     """Before the first step there is nothing to keep."""
     if should_stop():
         raise Stopped
+
+
+def _not_in_silence(should_stop: Callable[[], bool], emit: Emit) -> Callable[[int, int], None]:
+    """Before each pass over the answers as training starts: ends early, and gives a sign of life now and then."""
+    spoke_at = time.monotonic()
+
+    def before_pass(number: int, of: int) -> None:
+        nonlocal spoke_at
+        _stop_early(should_stop)
+        if time.monotonic() - spoke_at > SILENCE_SECONDS:
+            emit(Log(text=f"Scoring the answers before training: pass {number} of {of}"))
+            spoke_at = time.monotonic()
+
+    return before_pass
 
 
 def _find_base(spec: TrainSpec, out: Path, emit: Emit) -> Path:

@@ -12,6 +12,7 @@ from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec, write_lines
 from trainer.data import Item, Judged, Pair, Trainable, load_dataset, micro_batches
 from trainer.errors import Stopped, TrainerError
+from trainer.events import Checkpoint, Log
 from trainer.loss import row_scores
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import objective_of
@@ -29,7 +30,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_job(base: Path, folder: Path, method: str, **parts: dict[str, Any]) -> TrainSpec:
     data = {"method": method, **parts.pop("data", {})}
     lora = {"lora_dropout": 0.1}
-    optim = {"epochs": 10.0, "max_steps": 10, "learning_rate": 1e-2, **parts.pop("optim", {})}
+    optim = {
+        "epochs": 10.0,
+        "max_steps": 10,
+        "learning_rate": 1e-2,
+        "micro_batch_tokens": 512,
+        **parts.pop("optim", {}),
+    }
     return make_spec(base, MAKERS[method](folder), data=data, lora=lora, optim=optim, **parts)
 
 
@@ -114,6 +121,18 @@ def test_a_resumed_run_is_the_same_run(base: Path, tmp_path: Path, method: str) 
     files = [one.out / "adapter" / "adapter_model.safetensors" for one in (second, whole)]
     resumed, unbroken = (load_file(file) for file in files)
     assert all(torch.equal(resumed[name], weight) for name, weight in unbroken.items())
+
+
+def test_scoring_before_training_is_not_silent_and_can_be_stopped(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.run.SILENCE_SECONDS", 0.0)
+    training = Training(make_job(base, tmp_path, "dpo"), tmp_path / "out")
+    said = lambda: [one.text for one in training.of(Log) if "Scoring the answers" in one.text]  # noqa: E731
+    training._should_stop = lambda: bool(said())  # type: ignore[method-assign] # in the midst of it
+    with pytest.raises(Stopped):
+        training.run()
+    assert len(said()) == 1 and "pass 1 of" in said()[0] and not training.of(Checkpoint)
 
 
 def test_rows_that_a_method_cannot_learn_from_are_named(base: Path, tmp_path: Path) -> None:
