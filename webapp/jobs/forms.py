@@ -36,7 +36,7 @@ LABELS = {
     "use_rslora": "Rank-stabilised scaling (rsLoRA)",
     "use_dora": "Lengths apart from directions (DoRA)",
     "init_lora_weights": "Start of the update",
-    "loraplus_lr_ratio": "Head start of B matrices (LoRA+)",
+    "loraplus_lr_ratio": "Faster B matrices (LoRA+)",
     "neftune_noise_alpha": "Noise on embeddings (NEFTune)",
     "bias": "Biases that learn",
     "modules_to_save": "Modules that learn whole",
