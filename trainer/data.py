@@ -93,6 +93,22 @@ class Judged:
 Trainable = Item | Pair | Judged  # what a row became; one file holds one sort
 
 
+@dataclass
+class Cuts:
+    """What `max_seq_length` takes away: rows, tokens of how many, and the length of the longest row before it."""
+
+    rows: int = 0
+    tokens: int = 0
+    of: int = 0
+    longest: int = 0
+
+    def count(self, examples: Sequence[Example]) -> None:
+        self.rows += any(example.truncated for example in examples)
+        self.of += sum(example.whole for example in examples)
+        self.tokens += sum(example.whole - len(example.ids) for example in examples)
+        self.longest = max(self.longest, *(example.whole for example in examples))
+
+
 @dataclass(frozen=True)
 class Dataset:
     """All rows of a training. `content_hash` is the rows' own, whatever file they lie in."""
@@ -101,7 +117,7 @@ class Dataset:
     holdout: list[Trainable]
     content_hash: str
     rows: int
-    truncated: int
+    cuts: Cuts
     untrained: int
 
     @property
@@ -158,14 +174,14 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
 def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> Dataset:
     content = hashlib.sha256()
     found: list[tuple[str, Trainable]] = []
-    truncated = untrained = total = 0
+    cuts, untrained, total = Cuts(), 0, 0
     for row in rows:
         total += 1
         content.update(row.to_bytes())
         if problems := kind_issues(spec.data.method, row.kind):
             raise TrainerError("user_config", f"data.method: {problems[0].problem}", problems[0].fix)
         examples = _render_row(row, spec, renderer)
-        truncated += any(example.truncated for example in examples)
+        cuts.count(examples)
         sample = _sample(row, examples)
         if sample is None:
             untrained += 1
@@ -174,7 +190,7 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> Da
     train, holdout = _split(found, share=spec.data.holdout, seed=spec.optim.seed)
     longest = spec.data.max_seq_length
     train, holdout = _with_mismatches(train, longest), _with_mismatches(holdout, longest)
-    return Dataset(train, holdout, content.hexdigest(), total, truncated, untrained)
+    return Dataset(train, holdout, content.hexdigest(), total, cuts, untrained)
 
 
 def _render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
@@ -264,8 +280,12 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
             f"{len(dataset.holdout):,} held out"
         )
     )
-    if dataset.truncated:
-        text = f"{dataset.truncated:,} rows are longer than {spec.data.max_seq_length} tokens and were cut"
+    cuts = dataset.cuts
+    if cuts.rows:
+        text = (
+            f"{cuts.rows:,} rows are longer than {spec.data.max_seq_length} tokens and were cut: {cuts.tokens:,} of "
+            f"{cuts.of:,} tokens are lost; data.max_seq_length {cuts.longest} would cut none"
+        )
         emit(Log(level="warning", text=text))
     if dataset.untrained:
         emit(Log(level="warning", text=f"{dataset.untrained:,} rows have no token to learn and were left out"))

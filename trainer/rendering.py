@@ -17,11 +17,15 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 @dataclass(frozen=True)
 class Example:
-    """A row as the model sees it. `trained[i]`: token i is learnt; `truncated`: the end was cut off."""
+    """A row as the model sees it. `trained[i]`: token i is learnt; `whole`: how many tokens it had before the cut."""
 
     ids: list[int]
     trained: list[bool]
-    truncated: bool
+    whole: int
+
+    @property
+    def truncated(self) -> bool:
+        return len(self.ids) < self.whole
 
 
 class Renderer:
@@ -87,13 +91,13 @@ class Renderer:
         else:
             trained = _inside(offsets, self._answer_spans(plain, tools, full, moment))
         cut = max_seq_length if max_seq_length is not None and len(ids) > max_seq_length else None
-        return Example(ids[:cut], trained[:cut], truncated=cut is not None)
+        return Example(ids[:cut], trained[:cut], whole=len(ids))
 
     def text_example(self, text: str, *, max_seq_length: int | None = None) -> Example:
         """Plain text for training, with no template around it: every token is learnt, and that it ends."""
         ids = [*self.plain_ids(text), *self._end]
         cut = max_seq_length if max_seq_length is not None and len(ids) > max_seq_length else None
-        return Example(ids[:cut], [True] * len(ids[:cut]), truncated=cut is not None)
+        return Example(ids[:cut], [True] * len(ids[:cut]), whole=len(ids))
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         return self._tokens.decode(ids, skip_special=skip_special)
