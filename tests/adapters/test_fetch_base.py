@@ -14,7 +14,7 @@ from tests.cast import Cast
 from tests.make import make_base
 from tests.tiny import make_tiny_base
 from trainer.events import Fetched
-from webapp.adapters import lifecycle, tasks
+from webapp.adapters import fetching, lifecycle, tasks
 from webapp.adapters.fetching import LostPlace, Pulse, folder_of
 from webapp.adapters.models import BaseModel, BaseSource, BaseStatus
 from webapp.adapters.reconciling import Fetches
@@ -107,6 +107,22 @@ def test_a_fetch_whose_worker_has_gone_is_given_back(db: None) -> None:
     base.refresh_from_db()
     assert not base.fetch_runs
     assert lifecycle.begin(base.pk) == 2
+
+
+def test_a_process_that_is_asked_to_end_stops_its_fetch_and_gives_it_back(db: None, root: Path) -> None:
+    base = make_waiting(make_tiny_base(root / "tiny"))
+    left = folder_of(base).parent / ".tmp-1"
+    left.mkdir(parents=True)
+    number = lifecycle.begin(base.pk) or 0
+    tasks.end()
+    try:
+        fetching.fetch_base(base.pk, number)
+        tasks.fetch_base(str(base.pk))
+    finally:
+        fetching.shutting_down.clear()
+    base.refresh_from_db()
+    assert (base.status, base.fetch_runs, base.fetch) == (BaseStatus.FETCHING, False, number)
+    assert not left.exists()
 
 
 def test_a_fault_of_our_own_ends_the_fetch_and_names_its_log(

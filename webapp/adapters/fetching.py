@@ -3,6 +3,7 @@
 import logging
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +31,15 @@ REPORT_SECONDS = 1.0
 UNEXPECTED = "Fetching ended unexpectedly. The log of the default worker says why. Try again."
 
 
+shutting_down = threading.Event()  # set when this process was asked to end
+
+
 class LostPlace(Exception):
     """Another process runs this fetch now, or the base model is gone."""
+
+
+class Stopped(Exception):
+    """This process was asked to end."""
 
 
 def broken(mark: str) -> str:
@@ -49,6 +57,9 @@ def fetch_base(base_id: UUID, fetch: int) -> None:
         return
     except LostPlace:
         logger.info("the fetch %s of %s lost its place", fetch, base)
+        return
+    except Stopped:
+        lifecycle.give_back(base_id, fetch)
         return
     if isinstance(last, Finished):
         lifecycle.finish(base_id, fetch, path=last.folder, facts=last.facts)
@@ -74,7 +85,8 @@ def folder_of(base: BaseModel) -> Path:
 
 
 def _run(base: BaseModel, fetch: int, arguments: list[str]) -> Finished | Failed | None:
-    """The child's last word; None when it had none."""
+    """The child's last word; None when it had none. What a child that was killed left beside the model goes."""
+    _sweep(base)
     child = subprocess.Popen(
         [sys.executable, "-m", "trainer", "fetch", *arguments],
         stdin=subprocess.DEVNULL,
@@ -89,6 +101,13 @@ def _run(base: BaseModel, fetch: int, arguments: list[str]) -> Finished | Failed
         return _follow(Pulse(base.pk, fetch), said)
     finally:
         _kill(child)
+        _sweep(base)
+
+
+def _sweep(base: BaseModel) -> None:
+    """Only one fetch of a base model is not stale, so whatever was written aside is nobody's."""
+    for path in base_folder(base.pk).glob(".tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class Pulse:
@@ -117,7 +136,7 @@ class Pulse:
 
 def _follow(pulse: Pulse, said: "queue.Queue[Event | None]") -> Finished | Failed | None:
     last: Finished | Failed | None = None
-    while True:
+    while not shutting_down.is_set():
         try:
             event = said.get(timeout=REPORT_SECONDS)
         except queue.Empty:
@@ -128,6 +147,7 @@ def _follow(pulse: Pulse, said: "queue.Queue[Event | None]") -> Finished | Faile
         if isinstance(event, (Finished, Failed)):
             last = event
         pulse(event if isinstance(event, Fetched) else None)
+    raise Stopped
 
 
 def _read(pipe: IO[bytes], said: "queue.Queue[Event | None]") -> None:

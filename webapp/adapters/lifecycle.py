@@ -48,6 +48,11 @@ def interrupt(base_id: UUID, fetch: int, *, seen_beat: int) -> bool:
     return bool(_held(base_id, fetch).filter(heartbeat=seen_beat).update(fetch_runs=False))
 
 
+def give_back(base_id: UUID, fetch: int) -> bool:
+    """By whoever holds it and cannot go on."""
+    return bool(_held(base_id, fetch).update(fetch_runs=False))
+
+
 def retry(base_id: UUID) -> bool:
     """failed → fetching."""
     again = {

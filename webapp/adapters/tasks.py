@@ -4,6 +4,7 @@ import logging
 from uuid import UUID, uuid4
 
 from celery import shared_task
+from celery.signals import worker_shutting_down
 from django.db import DatabaseError
 from kombu.exceptions import OperationalError
 
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 @shared_task(name="adapters.fetch_base")
 def fetch_base(base_id: str) -> None:
-    number = lifecycle.begin(UUID(base_id))
+    number = None if fetching.shutting_down.is_set() else lifecycle.begin(UUID(base_id))
     if number is not None:
         carry_through(UUID(base_id), number)
 
@@ -39,3 +40,8 @@ def ring(base_id: UUID) -> bool:
         logger.warning("base model %s waits for the scheduler: %s", base_id, error)
         return False
     return True
+
+
+@worker_shutting_down.connect
+def end(**_: object) -> None:
+    fetching.shutting_down.set()
