@@ -18,13 +18,23 @@ EVERY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104 - names of what a person may a
 SOCKET_PATH_BYTES = 107  # sun_path of Linux holds 108 with its closing NUL
 
 
+def make_folders(data_dir: Path, *inside: Path) -> None:
+    """DATA_DIR and folders in it. Whoever makes it first, no neighbour reads the database."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in inside:
+            folder.mkdir(exist_ok=True)
+    except OSError as error:
+        problem = f"DATA_DIR is {data_dir}, and no folder can be made there: {error.strerror}."
+        raise ImproperlyConfigured(f"{problem} Choose another.") from error
+
+
 def secret_key(data_dir: Path) -> str:
     """SECRET_KEY, or the one kept in DATA_DIR; the first start makes it, readable by its owner alone."""
     if given := text("SECRET_KEY"):
         return given
     file = data_dir / "secret_key"
     if not file.exists():
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         aside = data_dir / f".secret_key-{secrets.token_hex(8)}"
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             out.write(secrets.token_urlsafe(50))

@@ -14,14 +14,12 @@ if (ROOT / ".env").is_file():
 
 # Where everything lies
 DATA_DIR = Path(env.text("DATA_DIR", str(ROOT / "data"))).expanduser().resolve()
-DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever makes it first, no neighbour reads the database
 FILES_DIR = DATA_DIR / "files"  # what database rows point to
 RUNS_DIR = DATA_DIR / "runs"  # what attempts write; visible to nobody before a row points to it
 BASES_ROOTS = [Path(one).expanduser().resolve() for one in env.words("BASES_ROOTS") or [str(DATA_DIR / "bases")]]
 
 # Core
 DEBUG = env.flag("DEBUG", default=False)
-SECRET_KEY = env.secret_key(DATA_DIR)
 HOST = env.text("HOST", "127.0.0.1")
 PORT = env.whole("PORT", default=8000, lowest=1, highest=65535)
 WEB_CONCURRENCY = env.whole("WEB_CONCURRENCY", default=2, lowest=1, highest=256)
@@ -185,7 +183,6 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 MAX_UPLOAD_BYTES = env.whole("MAX_UPLOAD_MB", default=4096, lowest=1) * 1024 * 1024
 # Uploads in flight lie on the disk that holds the data: /tmp is often small, or memory. Bodies as well: see asgi.py.
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "uploads"
-FILE_UPLOAD_TEMP_DIR.mkdir(exist_ok=True)
 
 # Static files
 STATIC_URL = "/static/"
@@ -221,3 +218,7 @@ LOGGING = {
         "django.security.DisallowedHost": {"filters": ["without_traceback"]},
     },
 }
+
+# Last, when every value above is sound: a wrong one leaves nothing behind.
+env.make_folders(DATA_DIR, FILE_UPLOAD_TEMP_DIR)
+SECRET_KEY = env.secret_key(DATA_DIR)

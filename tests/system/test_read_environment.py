@@ -83,7 +83,7 @@ def test_secret_key_is_made_once_and_private(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.delenv("SECRET_KEY", raising=False)
     folder = tmp_path / "data"
     with ThreadPoolExecutor(8) as pool:  # as many processes start at once
-        keys = set(pool.map(lambda _: env.secret_key(folder), range(32)))
+        keys = set(pool.map(lambda _: env.make_folders(folder) or env.secret_key(folder), range(32)))
     assert len(keys) == 1
     assert len(keys.pop()) >= 50
     assert stat.S_IMODE((folder / "secret_key").stat().st_mode) == 0o600
@@ -131,11 +131,28 @@ def test_socket_path_is_short_and_the_same_for_everyone() -> None:
 
 
 def test_wrong_setting_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
-    environment = {**os.environ, "PORT": "eight", "DATA_DIR": str(tmp_path)}
+    environment = {**os.environ, "PORT": "eight", "DATA_DIR": str(tmp_path / "data")}
     command = [sys.executable, "manage.py", "check"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "Lowrank cannot start: PORT is 'eight'; use a number.\n"
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_data_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ImproperlyConfigured, match=r"DATA_DIR is .*file/data, .*: Not a directory\. Choose another\."):
+        env.make_folders(tmp_path / "file" / "data")
+
+
+def test_a_database_that_does_not_answer_is_a_sentence(tmp_path: Path) -> None:
+    values = {**os.environ, "DATA_DIR": str(tmp_path), "DATABASE_URL": "postgres://us:secret@127.0.0.1:9/none"}
+    command = [sys.executable, "manage.py", "prepare"]
+    done = subprocess.run(command, cwd=ROOT, env=values, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Lowrank cannot start: the database does not answer: connection failed")
+    assert done.stderr.endswith("Connection refused. Look at DATABASE_URL.\n")
+    assert "secret" not in done.stderr
 
 
 def documented() -> dict[str, str]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import django
 from django.conf import settings
 from django.contrib.staticfiles.finders import get_finders
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from webapp.accounts.services import create_owner_from_environment
@@ -16,6 +17,11 @@ from webapp.adapters.services import ensure_demo_model
 
 def migrate() -> int:
     """Bring the tables up to date; returns how many migrations that took."""
+    try:
+        connection.ensure_connection()
+    except OperationalError as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ImproperlyConfigured(f"the database does not answer: {reason}. Look at DATABASE_URL.") from error
     executor = MigrationExecutor(connection)
     waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if waiting:
