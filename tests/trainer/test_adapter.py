@@ -100,6 +100,6 @@ def test_weights_that_are_no_numbers_are_never_published(tmp_path: Path, monkeyp
         make_tiny_base(tmp_path / "base"), make_rows(tmp_path), data={"holdout": 0.0}, optim={"max_steps": 1}
     )
     monkeypatch.setattr("trainer.sft.learning_rate_at", lambda step, of, spec: float("nan"))
-    with pytest.raises(TrainerError, match="not finite") as caught:
+    with pytest.raises(TrainerError, match="a weight is no longer a finite number") as caught:
         Training(spec, tmp_path / "out").run(emit=None)
     assert caught.value.code == "diverged" and not (tmp_path / "out" / "adapter").exists()
