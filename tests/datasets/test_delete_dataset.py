@@ -36,6 +36,16 @@ def test_dataset_of_a_job_stays(cast: Cast) -> None:
     assert not AuditEntry.objects.filter(action="dataset.delete").exists()
 
 
+def test_the_page_says_beforehand_that_a_job_keeps_it(cast: Cast) -> None:
+    dataset = make_dataset(cast.team)
+    address = reverse("dataset", args=[dataset.pk])
+    assert 'commandfor="delete-dialog"' in cast.client("bob").get(address).content.decode()
+    make_job(cast.team, version=dataset.versions.get(), name="my job")
+    page = cast.client("bob").get(address).content.decode()
+    assert 'commandfor="delete-dialog"' not in page
+    assert "The job my job was made from it." in page
+
+
 @pytest.mark.parametrize(("who", "status"), [("vera", 403), ("charlie", 404), ("anonymous", 302)])
 def test_only_members_may_delete(cast: Cast, who: str, status: int) -> None:
     dataset = make_dataset(cast.team)

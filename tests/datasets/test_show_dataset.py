@@ -90,6 +90,12 @@ def test_rejected_version_shows_lines_and_offers_to_go_on(cast: Cast) -> None:
     assert "Go on with the" not in page(cast.client("vera"), dataset)[1].replace("go on with", "")
 
 
+def test_a_file_without_rows_is_called_so(cast: Cast) -> None:
+    nothing = {"rows": 0, "bad_rows": 0, "errors": [{"line": 1, "problem": "the file has no rows", "fix": "Add one."}]}
+    _, text = page(cast.client("bob"), rejected(cast, stopped_at=1, **nothing))
+    assert "The file cannot be used: the file has no rows." in text
+
+
 def test_file_that_breaks_off_cannot_go_on(cast: Cast) -> None:
     _, text = page(cast.client("bob"), rejected(cast, stopped_at=7))
     assert "cannot be read beyond line 7" in text

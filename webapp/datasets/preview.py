@@ -113,12 +113,19 @@ def state_sentence(version: DatasetVersion) -> str:
         return "Every row is being checked."
     if version.is_ready:
         return f"{_rows(version.row_count)}, ready for training."
+    return _rejected(report)
+
+
+def _rejected(report: dict[str, Any]) -> str:
+    """Why nothing can be trained on it."""
+    bad, good = report.get("bad_rows", 0), report.get("rows", 0)
     if failure := report.get("failure"):
         return str(failure["text"])
-    if line := report.get("stopped_at"):
-        return f"The file cannot be read beyond line {number_text(line)}."
-    bad = report.get("bad_rows", 0)
-    return f"{number_text(bad)} of {_rows(bad + report.get('rows', 0))} cannot be used."
+    if not (line := report.get("stopped_at")):
+        return f"{number_text(bad)} of {_rows(bad + good)} cannot be used."
+    if not bad + good and report.get("errors"):
+        return f"The file cannot be used: {report['errors'][-1]['problem']}."
+    return f"The file cannot be read beyond line {number_text(line)}."
 
 
 def findings(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -73,6 +73,11 @@ def skip_bad_rows(*, user: User, version: DatasetVersion) -> DatasetVersion:
     return copy
 
 
+def job_made_from(dataset: Dataset) -> str:
+    """The name of a job that keeps the dataset from being deleted; empty when none does."""
+    return dataset.versions.exclude(jobs=None).values_list("jobs__name", flat=True).first() or ""
+
+
 def delete_dataset(*, user: User, dataset: Dataset) -> None:
     """Remove the dataset with all its versions and files. Refused while a job refers to it."""
     folders = [version.folder for version in dataset.versions.all()]

@@ -106,6 +106,7 @@ def dataset(request: TeamRequest, pk: UUID) -> HttpResponse:
         "newest": found.newest,
         "sentence": state_sentence(version),
         "can_change": _can_change(request, found.team),
+        "kept_by": services.job_made_from(found),
     }
     return render(request, "datasets/detail.html", ctx | _tab(request, version))
 
