@@ -114,6 +114,7 @@ async function refresh() {
     return; // the next event asks again
   }
   for (const id of REGIONS) replace(byId(id), fresh.getElementById(id));
+  byId("chart-empty").textContent = fresh.getElementById("chart-empty")?.textContent;
   document.title = fresh.title;
   refreshTimes();
 }

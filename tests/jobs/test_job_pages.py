@@ -6,6 +6,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from tests.adapters.test_download_adapter import body_of
 from tests.cast import Cast
 from tests.jobs.scripted import progress
 from tests.make import make_adapter, make_attempt, make_job, make_job_event, make_worker
@@ -110,6 +111,17 @@ def test_forgetting_in_words(cast: Cast, after: float, said: str) -> None:
     assert said in page(cast, job)
 
 
+@pytest.mark.parametrize(
+    ("losses", "advice"),
+    [((2.0, 9.0, 8.0), "a lower learning rate"), ((2.0, 1.5, 2.5), "fewer epochs")],
+)
+def test_advice_on_a_worse_adapter_follows_its_losses(losses: tuple[float, ...], advice: str) -> None:
+    found = history.gain([{"step": step, "loss": loss} for step, loss in enumerate(losses)])
+    assert found
+    assert found.percent < 0
+    assert found.advice.startswith(advice)
+
+
 def test_a_failed_job_says_why_and_what_to_do(cast: Cast) -> None:
     said = {"reason": "out_of_memory", "reason_text": "The GPU is full.", "reason_fix": "Lower the length."}
     job = make_job(cast.team, status=JobStatus.FAILED, **said)
@@ -132,7 +144,7 @@ def test_spec_and_log_are_downloads(cast: Cast) -> None:
     spec = cast.client("vera").get(reverse("job_spec", args=[job.pk]))
     assert f"base: {job.base_model.name}" in spec.content.decode()
     log = cast.client("vera").get(reverse("job_log", args=[job.pk]))
-    assert b"".join(log.streaming_content) == b"one\n<b>two</b>\n"  # type: ignore[attr-defined]
+    assert body_of(log) == b"one\n<b>two</b>\n"
     for response in (spec, log):
         assert response["Content-Disposition"].startswith("attachment;")
         assert response["X-Content-Type-Options"] == "nosniff"

@@ -86,6 +86,20 @@ def test_twice_is_once(cast: Cast) -> None:
     assert Job.objects.count() == AuditEntry.objects.filter(action="job.submit").count() == 1
 
 
+def test_going_back_and_sending_the_form_again_leads_to_the_first_job(cast: Cast) -> None:
+    data, client = answers(cast), cast.client("bob")
+    addresses = [
+        client.post(reverse("job_new"), data | {"form_key": str(uuid4())} | changed)["Location"]
+        for changed in ({"name": ""}, {"name": ""}, {"name": "again"}, {"name": "again"}, {"lora_r": "24"})
+    ]
+    assert addresses[0] == addresses[1]
+    assert addresses[2] == addresses[3]
+    assert len(set(addresses)) == Job.objects.count() == 3
+    Job.objects.update(status=JobStatus.SUCCEEDED)
+    client.post(reverse("job_new"), data | {"form_key": str(uuid4()), "name": ""})
+    assert Job.objects.count() == 4, "what has ended may be asked for again"
+
+
 def test_the_key_of_somebody_else_gives_nothing_away(cast: Cast) -> None:
     data = answers(cast)
     cast.client("bob").post(reverse("job_new"), data)
@@ -169,7 +183,23 @@ def test_a_link_chooses_preset_dataset_and_base(cast: Cast, name: str) -> None:
     assert {key: form[key].value() for key in preset_values(name)} == preset_values(name)
 
 
-@pytest.mark.parametrize("query", ["preset=evil&dataset=1&base=x", "dataset=%00", "preset=%F0"])
+def test_a_link_fills_the_form_from_a_job(cast: Cast) -> None:
+    client, asked = cast.client("bob"), {"lora_r": "24", "lora_target_modules": "q_proj, v_proj", "optim_epochs": "7"}
+    client.post(reverse("job_new"), answers(cast, **asked))
+    Job.objects.update(status=JobStatus.FAILED)
+    job = Job.objects.get()
+    make_dataset(cast.team, name="newer")
+    link = f"{reverse('job_new')}?from={job.pk}"
+    assert link in client.get(reverse("job", args=[job.pk])).content.decode()
+    form = client.get(link).context["form"]
+    assert {key: str(form[key].value()) for key in asked} == asked
+    assert form["name"].value() == job.name
+    assert (form["dataset_version"].value(), form["base_model"].value()) == (job.dataset_version_id, job.base_model_id)
+    foreign = make_job(cast.charlie.personal_team)
+    assert client.get(f"{reverse('job_new')}?from={foreign.pk}").status_code == 404
+
+
+@pytest.mark.parametrize("query", ["from=x", "preset=evil&dataset=1&base=x", "dataset=%00", "preset=%F0"])
 def test_a_link_with_nonsense_is_a_plain_form(cast: Cast, query: str) -> None:
     make_dataset(cast.team)
     make_base()
@@ -192,6 +222,7 @@ def test_the_estimate_follows_what_is_typed(cast: Cast) -> None:
     )
     assert small.context["outlook"].estimate.expected < large.context["outlook"].estimate.expected
     assert b"known too" in small.content
+    assert b"Counted with the default, as the value is wrong: Epochs." in small.content
     assert not Job.objects.exists()
 
 

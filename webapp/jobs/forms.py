@@ -108,6 +108,13 @@ def initial_values(asked: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
+def values_of(job: Job) -> dict[str, Any]:
+    """The form as it was filled in for a job."""
+    spec = job.train_spec
+    values = {one.key: form_value(getattr(getattr(spec, one.part), one.name)) for one in spec_fields()}
+    return values | {"name": job.name, "base_model": job.base_model_id, "dataset_version": job.dataset_version_id}
+
+
 def all_presets() -> dict[str, dict[str, Any]]:
     return {name: preset_values(name) for name in PRESET_NAMES}
 
@@ -115,7 +122,7 @@ def all_presets() -> dict[str, dict[str, Any]]:
 class VersionChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic when it runs
     def label_from_instance(self, obj: DatasetVersion) -> str:
         kind = {"preference": " of chosen and rejected", "labelled": " of good and bad"}.get(obj.kind, "")
-        return f"{obj} · {obj.row_count:,} rows{kind}"
+        return f"{obj} · {obj.row_count:,} row{'' if obj.row_count == 1 else 's'}{kind}"
 
 
 class RetryForm(forms.Form):
@@ -199,6 +206,10 @@ class JobForm(forms.Form):
             return TrainSpec.from_dict(_spec_data(said)), base, version
         except SpecError:
             return None
+
+    def passed_over(self) -> list[str]:
+        """What the estimate counts by default values because it is wrong now."""
+        return [str(self[one.key].label) for one in spec_fields() if self.is_bound and one.key in self.errors]
 
     def _preselected(self) -> dict[str, Any]:
         """What the browser would send for an untouched form."""

@@ -106,10 +106,18 @@ class Gain:
 
     before: float
     after: float
+    lowest: float  # of all measurements
 
     @property
     def percent(self) -> int:
         return round(100 * (self.before - self.after) / self.before) if self.before else 0
+
+    @property
+    def advice(self) -> str:
+        """For a result that is worse than its base: it learnt for too long, or never in the right steps."""
+        return (
+            "fewer epochs may serve better" if self.lowest < self.before else "a lower learning rate may serve better"
+        )
 
 
 def published(job: Job, measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -120,7 +128,9 @@ def published(job: Job, measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def gain(measured: list[dict[str, Any]]) -> Gain | None:
     """None when nothing was held out, or only one measurement was made."""
-    return Gain(measured[0]["loss"], measured[-1]["loss"]) if len(measured) > 1 else None
+    if len(measured) < 2:
+        return None
+    return Gain(measured[0]["loss"], measured[-1]["loss"], min(one["loss"] for one in measured))
 
 
 @dataclass(frozen=True)

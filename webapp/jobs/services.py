@@ -1,5 +1,6 @@
 """What people ask for: submit a job, ask for its end, try again, delete it."""
 
+import json
 import shutil
 from typing import Any
 from uuid import UUID
@@ -33,6 +34,19 @@ def submit_job(
         raise UserError("dataset_not_ready", status=dataset_version.status)
     asked = {"base_model": base_model, "dataset_version": dataset_version, "spec": _portable(spec)}
     return _create(user=user, team=dataset_version.team, name=name, form_key=form_key, **asked)
+
+
+def unfinished_twin(
+    *, user: User, name: str, base_model: BaseModel, dataset_version: DatasetVersion, spec: TrainSpec, form_key: UUID
+) -> Job | None:
+    """The person's unfinished job that another form made with the same answers: they went back and sent it again.
+
+    Without a name any name is the same; a name of its own makes a job another one.
+    """
+    same = Job.objects.unfinished().filter(created_by=user, base_model=base_model, dataset_version=dataset_version)
+    same = same.filter(name=name) if name else same
+    plain = json.loads(json.dumps(_portable(spec)))  # as the database gives it back
+    return next((job for job in same.exclude(form_key=form_key) if job.spec == plain), None)
 
 
 def request_cancel(*, user: User, job: Job) -> None:

@@ -1,27 +1,31 @@
 """The pages of jobs: the list, a new job, one job, and its live events."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
+from trainer.spec import SpecError
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role, require_role
 from webapp.accounts.models import Role
-from webapp.common.http import sse_response
+from webapp.common.http import attachment_response, in_threads, sse_response
 from webapp.jobs import history, services
 from webapp.jobs.estimates import outlook
 from webapp.jobs.following import alook, follow_job
-from webapp.jobs.forms import JobForm, RetryForm, all_presets, initial_values
+from webapp.jobs.forms import JobForm, RetryForm, all_presets, initial_values, values_of
 from webapp.jobs.models import Job, JobStatus
 from webapp.jobs.specs import portable_yaml
 from webapp.jobs.standing import reason_words, standing
 
 FRAGMENT = "HX-Request"
 LISTED = 200
+PIECE = 1 << 16  # bytes of a download
 
 
 @login_required
@@ -57,12 +61,28 @@ def _grouped(listed: list[Job]) -> list[tuple[str, list[tuple[Job, str]]]]:
 def job_new(request: TeamRequest) -> HttpResponse:
     require_role(request.team, request.user, Role.MEMBER)
     data = request.POST if request.method == "POST" else None
-    form = JobForm(data, user=request.user, team=request.team, initial=initial_values(request.GET))
+    form = JobForm(data, user=request.user, team=request.team, initial=_initial(request))
     if form.is_bound and form.is_valid():
         asked = {key: form.cleaned_data[key] for key in ("name", "base_model", "dataset_version", "spec", "form_key")}
+        written = {"name": form["name"].data or ""}  # an empty one was filled in by the form
+        if twin := services.unfinished_twin(user=request.user, **asked | written):
+            messages.info(request, "This job asks for the same and has not ended. Name the next one to queue it too.")
+            return redirect("job", twin.pk)
         return redirect("job", services.submit_job(user=request.user, **asked).pk)
     ctx = {"form": form, "presets": all_presets(), **form.offers()} | _estimated(form)
     return render(request, "jobs/new.html", ctx, status=422 if form.is_bound else 200)
+
+
+def _initial(request: TeamRequest) -> dict[str, Any]:
+    """What the form shows first: the settings of the job that `from` names, or what a link chooses."""
+    if "from" not in request.GET:
+        return initial_values(request.GET)
+    try:
+        return values_of(
+            get_visible(Job.objects.visible_to(request.user).filter(team=request.team), UUID(request.GET["from"]))
+        )
+    except (ValueError, SpecError):  # no id, or settings that are none any more
+        return initial_values({})
 
 
 @login_required
@@ -162,7 +182,13 @@ def job_log(request: TeamRequest, pk: UUID) -> HttpResponseBase:
     if not file.is_file():
         raise Http404
     name = f"job-{found.pk}-a{number}.txt"
-    return FileResponse(file.open("rb"), content_type="text/plain; charset=utf-8", as_attachment=True, filename=name)
+    return attachment_response(in_threads(_pieces(file)), name=name, content_type="text/plain; charset=utf-8")
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as source:
+        while piece := source.read(PIECE):
+            yield piece
 
 
 def _with_all(request: TeamRequest) -> Any:
