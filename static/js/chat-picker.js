@@ -21,7 +21,8 @@ function keepToRules(picker, changed) {
   }
   const hint = picker.querySelector("[data-target-hint]");
   if (chosen >= limit) hint.textContent = `${limit} models are chosen; that is as many as fit side by side.`;
-  else hint.textContent = chosen ? `${chosen} chosen. All answer the same question side by side.` : "Choose one to four on the same base model.";
+  else if (chosen > 1) hint.textContent = `${chosen} chosen. All answer the same question side by side.`;
+  else hint.textContent = chosen ? "1 chosen. Add others to have them answer side by side." : "Choose one to four on the same base model.";
 }
 
 function search(picker, words) {
