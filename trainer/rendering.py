@@ -45,7 +45,7 @@ class Renderer:
         }
         self._moment = moment
         self.stop_ids = self._find_stop_ids(folder, named)
-        self._begin = self._tokens.special_id(named.get("bos_token", ""))
+        self._begin = self._tokens.first_ids()
         end = self._tokens.special_id(named.get("eos_token", ""))
         self._end = [] if end is None else [end]
 
@@ -69,9 +69,8 @@ class Renderer:
         return self._tokens.encode(self._render(_plain(messages), tools, prompt=True).text)[0]
 
     def plain_ids(self, text: str) -> list[int]:
-        """A text outside of any conversation, after the token that begins one where the model has it."""
-        begin = [] if self._begin is None else [self._begin]
-        return begin + self._tokens.encode(self._tokens.mark(self._tokens.guard(text)).text)[0]
+        """A text outside of any conversation, after what the tokenizer itself puts before every text."""
+        return self._begin + self._tokens.encode(self._tokens.mark(self._tokens.guard(text)).text)[0]
 
     def example(
         self,

@@ -53,6 +53,11 @@ class SafeTokenizer:
         self._private_name = re.compile(rf"<{nonce}\.\d+>")
         self._meaningful = re.compile("|".join(map(re.escape, (*self.marks, self._guard, *renamed))))
 
+    def first_ids(self) -> list[int]:
+        """What this tokenizer itself puts before every text, such as a token that begins a document."""
+        with_it, without = (self._plain.encode("a", add_special_tokens=one).ids for one in (True, False))
+        return with_it[: with_it.index(without[0])]
+
     def guard(self, value: Any, *, answer: bool = False) -> Any:
         """`value` with every special token spelt in its strings broken up, keys included."""
         spelling = self._in_answers if answer else self._elsewhere

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from tests.tiny import CHATML, make_tiny_base
 from tests.trainer.chat_templates import CHATML_TOKENS, MARKUP, TEMPLATES, make_base
@@ -44,6 +45,21 @@ def learnt(renderer: Renderer, messages: list[dict[str, Any]], **options: Any) -
     example = renderer.example(messages, **options)
     ids = [one for one, trained in zip(example.ids, example.trained, strict=True) if trained]
     return renderer.decode(ids, skip_special=False)
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_text_begins_as_its_tokenizer_says(tmp_path: Path, begins: bool) -> None:
+    """Having a token that begins is not yet putting it there."""
+    from transformers import AutoTokenizer
+
+    folder = make_base(tmp_path, "smollm2", sentencepiece=False)
+    if begins:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        first = ("<|im_start|>", tokenizer.token_to_id("<|im_start|>"))
+        tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[first])
+        tokenizer.save(str(folder / "tokenizer.json"))
+    ids = Renderer.load(folder).plain_ids("The sky is blue.")
+    assert ids == AutoTokenizer.from_pretrained(folder)("The sky is blue.").input_ids
 
 
 @pytest.mark.parametrize("sentencepiece", [False, True], ids=["bytes", "sentencepiece"])
