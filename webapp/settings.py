@@ -101,6 +101,8 @@ CELERY_TASK_SERIALIZER = CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False  # the lease in the database recovers lost work, never the broker: it would run jobs twice
+# It concerns late acknowledgement alone. Left unset, every worker warns of it whenever the broker goes away.
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -207,7 +209,11 @@ LOGGING = {
     "formatters": {
         "line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%Y-%m-%d %H:%M:%S"}
     },
-    "filters": {"without_traceback": {"()": "webapp.system.logs.WithoutTraceback"}},
+    "filters": {
+        "without_traceback": {"()": "webapp.system.logs.WithoutTraceback"},
+        "without_refused_forms": {"()": "webapp.system.logs.WithoutRefusedForms"},
+        "without_heads": {"()": "webapp.system.logs.WithoutHeads"},
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
@@ -215,6 +221,8 @@ LOGGING = {
         # One line per task received and done would bury the rest: the scheduler rings every few seconds.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.consumer.consumer": {"filters": ["without_traceback"]},  # of a broker that goes and comes back
+        "django.request": {"filters": ["without_refused_forms"]},
         "django.security.DisallowedHost": {"filters": ["without_traceback"]},
     },
 }

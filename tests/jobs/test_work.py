@@ -14,7 +14,10 @@ def test_nothing_waits(cast: Cast) -> None:
     assert not Job.objects.exists()
 
 
-def test_a_fault_of_our_own_ends_the_job_and_names_its_log(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_our_own_ends_the_job_and_names_its_log(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     rung: list[bool] = []
     monkeypatch.setattr(tasks, "ring", lambda: rung.append(True))
     job, _next = make_job(cast.team), make_job(cast.team)
@@ -26,6 +29,8 @@ def test_a_fault_of_our_own_ends_the_job_and_names_its_log(cast: Cast, monkeypat
     assert (job.status, job.reason) == (JobStatus.FAILED, "internal")
     assert f"{job.pk}/a1" in job.reason_fix
     assert rung == [True], "the next job waits"
+    assert f"job {job.pk}/a1 starts" in caplog.text
+    assert f"job {job.pk}/a1 has ended; the job is failed: Something went wrong on our side." in caplog.text
 
 
 def test_a_worker_that_is_going_takes_nothing(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,14 +28,17 @@ def work() -> None:
 
 def carry_through(attempt: Attempt) -> None:
     """Supervise; whatever goes wrong in our own code ends the job with a number to look for in the log."""
+    name = f"{attempt.job_id}/a{attempt.number}"
+    logger.info("job %s starts", name)
     try:
         supervise(attempt, is_stopping=is_going)
     except UserError as error:
         _give_up(attempt, error.text, error.fix)
     except Exception:
-        name = f"{attempt.job_id}/a{attempt.number}"
         logger.exception("job %s: the supervisor failed", name)
         _give_up(attempt, "Something went wrong on our side.", f"The server's log says more: {name}.")
+    if job := Job.objects.filter(pk=attempt.job_id).first():
+        logger.info("job %s has ended; the job is %s%s", name, job.status, f": {job.reason_text}" * bool(job.reason))
 
 
 def _give_up(attempt: Attempt, text: str, fix: str) -> None:

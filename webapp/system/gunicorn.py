@@ -24,7 +24,12 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 logconfig_dict = {
     **settings.LOGGING,
     "loggers": {
-        "gunicorn.error": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
+        "gunicorn.error": {
+            "level": "WARNING",
+            "handlers": ["stderr"],
+            "filters": ["without_heads"],
+            "propagate": False,
+        },
         "gunicorn.access": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
     },
 }
