@@ -18,6 +18,8 @@ MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
 NORM_SCALES = 4  # of both norms, one float32 each
 LONGEST_KEPT = 512
 UNPACKED_SHARE = 0.5  # of the free memory that unpacked weights may take
+FORWARD_SHARE = 1 / 3  # of a training step's time goes into its forward pass
+GENERAL_TOKENS = 1500  # of the text that forgetting is measured on, about the same for every tokenizer
 ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -101,8 +103,24 @@ def estimate(
     steps = optimizer_steps(spec, rows=learnt)
     per_row = min(tokens / max(1, rows), spec.data.max_seq_length * (2 if spec.data.method == "dpo" else 1))
     seen = round(steps * min(spec.optim.batch_size, learnt) * per_row)
-    seconds = seen / tokens_per_second if tokens_per_second else None
+    measured = _measured_tokens(spec, rows=rows, steps=steps, per_row=per_row)
+    seconds = (seen + measured * FORWARD_SHARE) / tokens_per_second if tokens_per_second else None
     return Estimate(_memory(spec, facts, per_row=per_row, place=place), steps, seen, seconds)
+
+
+def _measured_tokens(spec: TrainSpec, *, rows: int, steps: int, per_row: float) -> float:
+    """Tokens read to measure, before the first step, at each interval and at the end: held-out rows, general text."""
+    held_out = held_out_rows(rows, spec.data.holdout)
+    if not held_out:
+        return 0.0
+    per_epoch = math.ceil((rows - held_out) / spec.optim.batch_size)
+    at_once = held_out * per_row + (GENERAL_TOKENS if spec.evaluation.forgetting else 0)
+    return at_once * (1 + evaluations_after(0, every=spec.evaluation.every_steps or per_epoch, steps=steps))
+
+
+def evaluations_after(step: int, *, every: int, steps: int) -> int:
+    """How many evaluations come after that of this step: one an interval, and one at the end."""
+    return math.ceil(steps / every) - step // every if step < steps else 0
 
 
 def held_out_rows(rows: int, share: float) -> int:

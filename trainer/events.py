@@ -21,7 +21,8 @@ class Progress:
     """One optimizer step was made.
 
     `loss` is the mean over the step's trained tokens, `trained_tokens` the total so far over all attempts,
-    `tokens_per_second` counts real (not padded) tokens over a moving window, `seconds_left` comes from the same window.
+    `tokens_per_second` counts real (not padded) tokens over a moving window, `seconds_left` comes from the same window
+    and from how long the newest evaluation took.
     """
 
     kind: ClassVar[str] = "progress"

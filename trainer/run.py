@@ -20,7 +20,7 @@ from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, l
 from trainer.data import Dataset, Plan, load_dataset
 from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
-from trainer.estimate import micro_batch_tokens
+from trainer.estimate import evaluations_after, micro_batch_tokens
 from trainer.eva import start_from_data
 from trainer.evaluation import answer
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
@@ -57,6 +57,7 @@ class Run:
     general: GeneralText | None = None  # what forgetting is measured on
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of position.best_step, where they are to be kept
     spoke_at: float = field(default_factory=time.monotonic)
+    measuring_seconds: float = 0.0  # of the newest evaluation of this attempt
     recent: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=STEPS_IN_WINDOW))
 
     def save(self) -> None:
@@ -87,15 +88,22 @@ class Run:
 
     def evaluation_due(self) -> bool:
         """Before the first step, at each interval and at the end, once each, over all attempts."""
-        if not self.dataset.holdout and not self.spec.evaluation.probes:
+        if not self._evaluates:
             return False
-        every = self.spec.evaluation.every_steps or self.plan.steps_per_epoch
-        due = self.position.step % every == 0 or self.position.step == self.plan.steps
+        due = self.position.step % self._evaluation_interval == 0 or self.position.step == self.plan.steps
         return due and self.position.measured < self.position.step
+
+    @property
+    def _evaluates(self) -> bool:
+        return bool(self.dataset.holdout or self.spec.evaluation.probes)
+
+    @property
+    def _evaluation_interval(self) -> int:
+        return self.spec.evaluation.every_steps or self.plan.steps_per_epoch
 
     def evaluate(self) -> None:
         """Measure on the held-out rows and answer the probes; both are part of the record once all is done."""
-        step = self.position.step
+        step, began = self.position.step, time.monotonic()
         self.emit(Phase(name="evaluating"))
         found = self._with_forgetting(self._measured()) if self.dataset.holdout else None
         for prompt in self.spec.evaluation.probes:
@@ -106,6 +114,7 @@ class Run:
             self.record("evaluated", found)
             self._note_best(found)
         self.position.measured = step
+        self.measuring_seconds = time.monotonic() - began
         if step < self.plan.steps:
             self.emit(Phase(name="training"))
 
@@ -171,18 +180,21 @@ class Run:
         return [one for one in self.position.metrics if one["kind"] == kind]
 
     def progress(self, *, loss: float, learning_rate: float, norm: float) -> Progress:
-        """The step just made, with speed and time left from the last few steps of this attempt."""
+        """The step just made, with speed and time left from the last few steps of this attempt and its evaluations."""
         tokens, seconds = (sum(column) for column in zip(*self.recent, strict=True))
-        left = self.plan.steps - self.position.step
+        step, left = self.position.step, self.plan.steps - self.position.step
+        # That of this step, where it is due, is still to come.
+        evaluations = evaluations_after(step - 1, every=self._evaluation_interval, steps=self.plan.steps)
+        measuring = evaluations * self.measuring_seconds * self._evaluates
         return Progress(
-            step=self.position.step,
+            step=step,
             of=self.plan.steps,
             loss=loss,
             learning_rate=learning_rate,
             grad_norm=norm,
             trained_tokens=self.position.trained_tokens,
             tokens_per_second=tokens / max(seconds, 1e-9),
-            seconds_left=left * seconds / len(self.recent),
+            seconds_left=left * seconds / len(self.recent) + measuring,
             memory_bytes=self.model.device.peak_bytes(),
         )
 

@@ -13,7 +13,14 @@ from tests.tiny import make_tiny_base
 from tests.trainer.training import make_rows, make_spec
 from trainer.base_facts import inspect_folder
 from trainer.device import Device
-from trainer.estimate import activation_bytes_per_token, estimate, layer_shapes, lora_parameters, micro_batch_tokens
+from trainer.estimate import (
+    activation_bytes_per_token,
+    estimate,
+    evaluations_after,
+    layer_shapes,
+    lora_parameters,
+    micro_batch_tokens,
+)
 from trainer.model import AdaptedModel, adapt, load_adapted
 from trainer.spec import TrainSpec
 
@@ -143,12 +150,23 @@ def kept_bytes(model: AdaptedModel, ids: torch.Tensor) -> int:
 
 
 def test_steps_tokens_and_time() -> None:
-    spec = make(optim={"epochs": 2.0, "batch_size": 8}, data={"holdout": 0.1})
+    spec = make(optim={"epochs": 2.0, "batch_size": 8}, data={"holdout": 0.1}, evaluation={"forgetting": False})
     found = estimate(spec, LLAMA_8B, rows=100, tokens=10_000, tokens_per_second=100.0)
-    assert found.steps == 24 and found.tokens == 24 * 8 * 100 and found.seconds == 192.0
+    assert found.steps == 24 and found.tokens == 24 * 8 * 100
+    measured = 3 * 10 * 100 / 3  # before the first step and after both epochs, at a third of a step's cost
+    assert found.seconds == pytest.approx(192.0 + measured / 100)
+    unmeasured = make(optim={"epochs": 2.0, "batch_size": 8}, data={"holdout": 0.0})
+    assert estimate(unmeasured, LLAMA_8B, rows=90, tokens=9000, tokens_per_second=100.0).seconds == 192.0
     assert estimate(spec, LLAMA_8B, rows=100, tokens=10_000).seconds is None
     capped = estimate(make(optim={"max_steps": 5}), LLAMA_8B, rows=100, tokens=10_000)
     assert capped.steps == 5
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, 1), (1, 7), (3, 7), (3, 9), (4, 3), (10, 10)])
+def test_evaluations_to_come_are_counted_as_they_fall_due(every: int, steps: int) -> None:
+    due = [step for step in range(steps + 1) if step % every == 0 or step == steps]
+    for step in range(steps + 1):
+        assert evaluations_after(step, every=every, steps=steps) == sum(one > step for one in due)
 
 
 def test_the_pass_fits_the_memory_and_holds_the_longest_row() -> None:
