@@ -99,15 +99,20 @@ def _coerce_number(value: Any, kind: type[int] | type[float]) -> int | float:
     return kind(number)
 
 
+def _plain(number: float) -> str:
+    """A limit as people write it: 10,000,000 and not 1e+07."""
+    return f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:g}"
+
+
 def limit_issues(path: str, value: Any, beside: Option) -> list[Issue]:
     """Whether a number, or each of several, keeps its limits."""
     if isinstance(value, dict):
         value = value.values()
     for one in value if isinstance(value, tuple) or not isinstance(value, (str, int, float)) else (value,):
         if beside.low is not None and one < beside.low:
-            return [Issue(path, f"{one} is too low.", f"Use at least {beside.low:g}.")]
+            return [Issue(path, f"{one} is too low.", f"Use at least {_plain(beside.low)}.")]
         if beside.high is not None and one > beside.high:
-            return [Issue(path, f"{one} is too high.", f"Use at most {beside.high:g}.")]
+            return [Issue(path, f"{one} is too high.", f"Use at most {_plain(beside.high)}.")]
     return []
 
 
