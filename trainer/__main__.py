@@ -1,6 +1,7 @@
 """`python -m trainer`: train, check and fetch; events as JSON lines on stdout, all else on stderr."""
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -53,11 +54,13 @@ def _quiet_libraries() -> None:
 def run_train(given: argparse.Namespace, emit: Emit) -> None:
     should_stop = StopWish()  # here alone: the other commands have nothing to save, so a signal may simply end them
     spec = read_spec(given.spec)
+    _make_folder(given.out)
     sft = importlib.import_module(HEAVY["train"])
     sft.train(spec, out=given.out, resume=given.resume, emit=emit, should_stop=should_stop)
 
 
 def run_check(given: argparse.Namespace, emit: Emit) -> None:
+    _make_folder(given.out)
     check = importlib.import_module(HEAVY["check"])
     check.check_file(given.file, given.out, skip_bad_rows=given.skip_bad_rows, emit=emit)
 
@@ -69,11 +72,22 @@ def run_fetch(given: argparse.Namespace, emit: Emit) -> None:
         folder = given.path
     else:
         folder = given.out
+        _make_folder(folder.parent)
         if given.what == "demo":
             facts = bases.fetch_demo(folder, emit)
         else:
             facts = bases.fetch_hub(given.id, given.revision, folder, emit)
     emit(Finished(folder=str(folder), facts=facts))
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        text = f"No folder can be made at {out}: {error.strerror}."
+        raise TrainerError("user_config", text, "Choose another --out.") from error
 
 
 def read_spec(path: Path) -> TrainSpec:

@@ -81,13 +81,18 @@ def fetch_demo(out: Path, emit: Emit) -> dict[str, Any]:
     return facts
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name is written as the hub writes its ids."""
+    return bool(HUB_ID.fullmatch(name)) and ".." not in name
+
+
 def fetch_hub(hub_id: str, revision: str, out: Path, emit: Emit) -> dict[str, Any]:
     """Fetch a model of the hub at a revision (empty: its main branch) and put it at `out`. Returns its facts.
 
     The facts' `revision` is the commit, which never changes. Files already in the hub's local cache are not fetched
     again, and offline (HF_HUB_OFFLINE) only those are used. Raises TrainerError.
     """
-    if not HUB_ID.fullmatch(hub_id) or ".." in hub_id:
+    if not is_hub_id(hub_id):
         raise TrainerError("user_config", f"{hub_id!r:.120} is no hub id.", "Write it as owner/name.")
     if revision and (not REVISION.fullmatch(revision) or ".." in revision):
         raise TrainerError("user_config", f"{revision!r:.80} is no revision.", "Write a branch, a tag or a commit.")
@@ -187,7 +192,7 @@ def _hub_failures(hub_id: str, revision: str) -> Iterator[None]:
     except (HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise _disk_full() from error
-        logger.exception("fetching %s", hub_id)
+        logger.error("fetching %s: %s: %s", hub_id, type(error).__name__, str(error).partition("\n")[0])  # noqa: TRY400 # sixty lines of other people's code say no more
         text = f"{hub_id} could not be fetched: the hub does not answer."
         raise TrainerError("internal", text, "Check the network and try again.") from error
 

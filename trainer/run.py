@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer.base_facts import inspect_folder, weight_files
-from trainer.bases import fetch_hub
+from trainer.bases import fetch_hub, is_hub_id
 from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
 from trainer.data import Dataset, Plan, load_dataset
 from trainer.device import give_back_memory
@@ -292,6 +292,9 @@ def _find_base(spec: TrainSpec, out: Path, emit: Emit) -> Path:
         return folder
     if folder.is_absolute():
         raise TrainerError("user_config", f"There is no folder {folder.name}.", "Check model.base.")
+    if not is_hub_id(spec.model.base):
+        text = f"There is no folder {spec.model.base:.120} here, and it is no hub id."
+        raise TrainerError("user_config", text, "Check model.base; a hub id is written owner/name.")
     fetch_hub(spec.model.base, spec.model.revision, out / "base", emit)
     return out / "base"
 

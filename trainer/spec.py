@@ -135,7 +135,7 @@ class TrainSpec:
 
     @classmethod
     def from_dict(cls, data: Any) -> "TrainSpec":
-        """Build a spec from plain data. Raises SpecError with every unknown name and wrong type; limits: `issues()`."""
+        """Build a spec from plain data. Raises SpecError with all that cannot be read, and all limits beside it."""
         problems: list[Issue] = []
         if not isinstance(data, dict):
             raise SpecError([Issue("", "A spec is a mapping of parts.", f"Use the parts {', '.join(PARTS)}.")])
@@ -144,9 +144,10 @@ class TrainSpec:
         if data.get("version", SPEC_VERSION) != SPEC_VERSION:
             problems.append(Issue("version", "Unknown version.", f"This trainer reads version {SPEC_VERSION}."))
         parts = {name: _read_part(name, part, data.get(name, {}), problems) for name, part in PARTS.items()}
-        if problems:
-            raise SpecError(sorted(problems, key=lambda issue: issue.path))
-        return cls(**parts)
+        spec = cls(**parts)
+        if problems:  # with what is wrong beside them: nobody should have to come back for it
+            raise SpecError(sorted(problems + spec._value_issues(), key=lambda issue: issue.path))
+        return spec
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back to an equal spec."""
@@ -169,6 +170,9 @@ class TrainSpec:
 
     def issues(self) -> list[Issue]:
         """Every problem at once, each with the field's path and a fix. Empty when the spec can be tried."""
+        return self._value_issues() + self._combination_issues()
+
+    def _value_issues(self) -> list[Issue]:
         found: list[Issue] = []
         for name, part in PARTS.items():
             for item in dataclasses.fields(part):
@@ -177,7 +181,7 @@ class TrainSpec:
                 if words and value not in words:
                     found.append(Issue(path, f"{value!r:.80} is no choice here.", f"Choose one of {', '.join(words)}."))
                 found += limit_issues(path, value, option_of(item))
-        return found + self._combination_issues()
+        return found
 
     def _combination_issues(self) -> list[Issue]:
         found = self.lora.issues(self.model.quantization) + self.preference.issues(self.data.method)

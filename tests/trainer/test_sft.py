@@ -164,7 +164,7 @@ def test_events_tell_the_whole_story(base: Path, rows: Path, tmp_path: Path) -> 
     assert [one.step for one in steps] == [1, 2, 3, 4, 5] and {one.of for one in steps} == {5}
     assert all(one.tokens_per_second > 0 and one.memory_bytes > 0 and one.grad_norm > 0 for one in steps)
     # The last evaluation is still to come, and as long as the one before.
-    assert 0 < steps[-1].seconds_left and steps[-1].trained_tokens > steps[0].trained_tokens > 0
+    assert steps[-1].seconds_left > 0 and steps[-1].trained_tokens > steps[0].trained_tokens > 0
     assert [one.step for one in training.measured] == [0, 2, 4, 5]
     assert [one.step for one in training.of(Sample)] == [0, 2, 4, 5]
     last = training.measured[-1]

@@ -52,6 +52,12 @@ def test_what_names_neither_modules_nor_a_group(text: str) -> None:
     assert [one.path for one in make_spec(lora={"target_modules": text}).issues()] == ["lora.target_modules"]
 
 
+def test_limits_are_told_beside_what_cannot_be_read() -> None:
+    with pytest.raises(SpecError) as caught:
+        TrainSpec.from_dict({"lora": {"r": "x"}, "optim": {"learning_rate": 5}})
+    assert [one.path for one in caught.value.issues] == ["lora.r", "optim.learning_rate"]
+
+
 @pytest.mark.parametrize("value", [True, float("nan"), float("inf"), 1.5, None, [], "1e999"])
 def test_what_is_no_whole_number(value: object) -> None:
     with pytest.raises(SpecError, match=r"lora\.r"):

@@ -211,3 +211,19 @@ def test_the_spec_may_be_json(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, tmp_path, optim={"max_steps": 1})
     (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
     assert read_spec(tmp_path / "spec.json") == spec
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, events, stderr = finish("check", tmp_path / "file", "--out", tmp_path / "file" / "x")
+    said = events[-1]
+    assert isinstance(said, Failed) and (code, stderr) == (EXIT_CODES["user_config"], "")
+    assert said.text.startswith("No folder can be made at ") and said.text.endswith("/file/x: Not a directory.")
+
+
+def test_a_base_that_is_neither_a_folder_nor_an_id_is_both_named(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, make_spec(Path("smollm2"), make_rows(tmp_path)))
+    code, events, _ = finish("train", spec, "--out", tmp_path / "out")
+    said = events[-1]
+    assert isinstance(said, Failed) and code == EXIT_CODES["user_config"]
+    assert said.text == "There is no folder smollm2 here, and it is no hub id."
