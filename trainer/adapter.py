@@ -40,6 +40,8 @@ def save_adapter(run: Run) -> dict[str, Any]:
         "base_fingerprint": run.inputs.base_fingerprint,
         "dataset_hash": run.inputs.dataset_hash,
         "dataset_rows": run.dataset.rows,
+        "learnt_rows": len(run.dataset.train),
+        "held_out_rows": len(run.dataset.holdout),
     }
     with whole_folder(target, name=MANIFEST, facts={**made_from, **facts}) as folder:
         _write_config(run, spec, folder)

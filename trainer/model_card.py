@@ -14,7 +14,7 @@ tags:
 ---
 # LoRA adapter for {base}
 
-Trained with Lowrank on {rows:,} rows for {steps:,} steps.{ended}
+Trained with Lowrank on {learnt:,} rows for {steps:,} steps{held_out}.{ended}
 
 | | |
 |---|---|
@@ -54,7 +54,8 @@ def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
     targets = spec.lora.target_modules
     return CARD.format(
         base=facts["base"],
-        rows=facts["dataset_rows"],
+        learnt=facts["learnt_rows"],
+        held_out=f"; {facts['held_out_rows']:,} more were held out to measure" if facts["held_out_rows"] else "",
         steps=facts["steps"],
         ended=_ended(spec, facts),
         quantization=spec.model.quantization,

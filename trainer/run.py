@@ -258,6 +258,8 @@ def _say_what_learns(run: Run, *, of: int) -> None:
     learn = sum(weight.numel() for weight in run.model.lora.values())
     device, rows = run.model.device, run.spec.optim.batch_size
     number_format = str(device.dtype).removeprefix("torch.")
+    if device.dtype == torch.float16 and device.place.type == "cpu":
+        run.emit(Log(level="warning", text="A CPU is many times slower in float16; set model.dtype to auto"))
     run.emit(Log(text=f"{learn:,} weights learn beside {of:,} frozen ones ({learn / of:.1%}), in {number_format}"))
     passes = f"in passes of up to {run.position.budget:,} tokens"
     run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {device.place}"))

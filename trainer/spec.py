@@ -73,7 +73,9 @@ class OptimSpec:
     micro_batch_tokens: int = option(
         0, "Tokens in one forward and backward pass; 0 lets the trainer choose.", unit="tokens", low=0, high=1 << 20
     )
-    learning_rate: float = option(2e-4, "Size of one step; 1e-4 to 3e-4 suits LoRA.", low=1e-7, high=1.0, common=True)
+    learning_rate: float = option(
+        2e-4, "Size of one step; 1e-4 to 3e-4 suits LoRA, 1e-3 a short run.", low=1e-7, high=1.0, common=True
+    )
     schedule: Schedule = option("cosine", "How the learning rate falls after warm-up.")
     warmup_ratio: float = option(0.03, "Share of steps in which the learning rate rises from zero.", low=0, high=0.5)
     weight_decay: float = option(0.0, "Pull of the update towards zero.", low=0, high=1)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.cast import Cast
-from tests.make import make_base, make_dataset
+from tests.make import make_base, make_dataset, make_worker
 from tests.tiny import make_tiny_base
+from trainer.spec import ModelSpec, TrainSpec
 from webapp.adapters.models import BaseModel
 from webapp.datasets.models import DatasetVersion
 from webapp.jobs import estimates
@@ -52,3 +53,11 @@ def test_rows_that_are_gone_are_guessed_from_the_report(cast: Cast, base: BaseMo
     version = make_version(cast, 100)
     version.rows_path.unlink()
     assert estimates._count(version, base) > 0
+
+
+@pytest.mark.parametrize(("device", "dtype", "slow"), [("CPU, 2 cores", "float16", True), ("H200", "float16", False)])
+def test_a_slow_number_format_is_told(cast: Cast, base: BaseModel, device: str, dtype: str, slow: bool) -> None:
+    make_worker(device=device)
+    spec = TrainSpec(model=ModelSpec(base="-", dtype=dtype))  # type: ignore[arg-type]
+    found = estimates.outlook(spec, base, make_version(cast, 100))
+    assert found and found.is_slow_format is slow

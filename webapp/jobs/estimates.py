@@ -41,6 +41,7 @@ class Outlook:
     estimate: Estimate
     slices: list[Slice]
     machine: Worker | None
+    is_slow_format: bool = False
 
     @property
     def capacity(self) -> int:
@@ -71,7 +72,8 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
         )
     except (KeyError, TypeError, ValueError):  # facts of an unusual model
         return None
-    return Outlook(found, _slices(found, machine.memory_bytes if machine else 0), machine)
+    slow = machine is not None and on_cpu and spec.model.dtype == "float16"
+    return Outlook(found, _slices(found, machine.memory_bytes if machine else 0), machine, slow)
 
 
 def tokens_in(version: DatasetVersion, base: BaseModel) -> int:
