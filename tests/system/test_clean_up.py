@@ -2,11 +2,13 @@
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from django.conf import settings
+from django.utils import timezone
 
 from tests.cast import Cast
 from tests.make import make_adapter, make_attempt, make_base, make_dataset, make_job
@@ -37,7 +39,7 @@ def age(path: Path, *, old: bool) -> None:
 
 @pytest.mark.parametrize("status", JobStatus)
 def test_checkpoints_of_ended_jobs(cast: Cast, status: JobStatus) -> None:
-    job = make_job(cast.team, status=status)
+    job = make_job(cast.team, status=status, ended_at=timezone.now() - timedelta(days=8) if status in ENDED else None)
     first, second = make_attempt(job), make_attempt(job)
     for attempt in (first, second):
         make_folder(attempt.folder / "checkpoints" / "step-000001", old=False)
@@ -45,6 +47,13 @@ def test_checkpoints_of_ended_jobs(cast: Cast, status: JobStatus) -> None:
     ended = status in ENDED
     assert [(attempt.folder / "checkpoints").exists() for attempt in (first, second)] == [not ended] * 2
     assert (first.folder / "log.txt").is_file()
+
+
+def test_a_failed_job_keeps_its_last_sound_state_for_a_week(cast: Cast) -> None:
+    attempt = make_attempt(make_job(cast.team, status=JobStatus.FAILED, ended_at=timezone.now() - timedelta(days=6)))
+    folder = make_folder(attempt.folder / "checkpoints" / "step-000001", old=True)
+    clean_up()
+    assert folder.exists()
 
 
 def test_checkpoints_of_a_job_that_is_not_known_here_stay() -> None:

@@ -4,17 +4,20 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
+from django.utils import timezone
 
 from webapp.datasets.models import DatasetVersion
-from webapp.jobs.models import ENDED, Job
+from webapp.jobs.models import ENDED, Job, JobStatus
 
 logger = logging.getLogger(__name__)
 
 LEFT_SECONDS = 24 * 3600  # what has not changed for so long is nobody's work in progress
+FAILED_DAYS = 7
 BATCH = 500  # ids in one query
 
 
@@ -32,13 +35,15 @@ def clean_up() -> int:
 
 
 def _checkpoints_of_ended_jobs() -> Iterator[Path]:
-    """Nothing resumes from them: trying again makes a new job."""
+    """A failed job's stay for a week: the trainer can go on from the last sound state by hand."""
     by_job: dict[UUID, list[Path]] = {}
     for folder in [*settings.RUNS_DIR.glob("*/a*/checkpoints"), *settings.RUNS_DIR.glob("*/a*/.tmp-*")]:
         if job_id := _uuid(folder.parent.parent.name):
             by_job.setdefault(job_id, []).append(folder)
     for some in _batches(list(by_job)):
-        for job_id in Job.objects.filter(pk__in=some, status__in=ENDED).values_list("pk", flat=True):
+        ended = Job.objects.filter(pk__in=some, status__in=ENDED)
+        kept = ended.filter(status=JobStatus.FAILED, ended_at__gt=timezone.now() - timedelta(days=FAILED_DAYS))
+        for job_id in ended.exclude(pk__in=kept).values_list("pk", flat=True):
             yield from by_job[job_id]
 
 
