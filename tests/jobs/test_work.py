@@ -3,7 +3,7 @@
 import pytest
 
 from tests.cast import Cast
-from tests.make import make_attempt, make_job, make_worker
+from tests.make import make_job
 from webapp.common.storage import attempt_folder
 from webapp.jobs import tasks, worker_process
 from webapp.jobs.models import Job, JobStatus, Worker
@@ -51,12 +51,3 @@ def test_a_worker_registers_with_its_machine(db: None) -> None:
     worker_process.mark_stopped("gpu@here")
     worker.refresh_from_db()
     assert (worker.beat, worker.stopped) == (1, True)
-
-
-def test_a_worker_that_starts_again_hands_back_what_it_was_doing(cast: Cast) -> None:
-    mine, other, ended = (make_job(cast.team, status=one) for one in ("running", "running", "succeeded"))
-    for job, name in ((mine, "gpu@here"), (other, "gpu@there"), (ended, "gpu@here")):
-        make_attempt(job, worker=Worker.objects.filter(name=name).first() or make_worker(name))
-    worker_process.give_back_lost("gpu@here")
-    statuses = [Job.objects.get(pk=one.pk).status for one in (mine, other, ended)]
-    assert statuses == [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED]

@@ -7,7 +7,6 @@ because the task runs in another thread: its supervisor looks at it and hands th
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from celery import signals
@@ -16,10 +15,9 @@ from django.db import DatabaseError, close_old_connections
 from django.db.models import F
 from django.utils import timezone
 
-from webapp.jobs import lifecycle
 from webapp.jobs.doorbell import ring
 from webapp.jobs.machine import this_machine
-from webapp.jobs.models import Attempt, JobStatus, Worker
+from webapp.jobs.models import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -53,21 +51,6 @@ def beat(name: str) -> None:
 
 def mark_stopped(name: str) -> None:
     Worker.objects.filter(name=name).update(stopped=True)
-
-
-def give_back_lost(name: str) -> None:
-    """Hand back what an earlier process of this name was doing: nobody does it now, and the lease need not run out."""
-    newest = Attempt.objects.filter(job__status=JobStatus.RUNNING, number=F("job__attempt_number"))
-    for attempt in newest.filter(worker__name=name):
-        with suppress(lifecycle.LeaseLost):  # somebody else saw to it
-            lifecycle.requeue_interrupted(attempt, "The worker was started again.", outcome="lost")
-            logger.warning("%s is lost: its worker was started again", attempt)
-
-
-@signals.celeryd_after_setup.connect
-def _before_the_first_task(sender: str, instance: Any, **_: Any) -> None:
-    if GPU_QUEUE in instance.app.amqp.queues.consume_from:
-        _with_database(give_back_lost, sender)
 
 
 @signals.worker_ready.connect
