@@ -12,18 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.tiny import make_tiny_base
 from tests.trainer.adapters import load_tiny, make_adapter
 from trainer.adapter_files import load_adapter
 from trainer.errors import TrainerError
 from trainer.stacked_lora import Linear, LoraWeights, adapt
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

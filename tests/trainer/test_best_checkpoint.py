@@ -9,18 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_spec
 from trainer.errors import Stopped
 from trainer.events import Finished, Log, Progress
 from trainer.spec import TrainSpec
 
 WORDS = ("cat", "dog", "mat", "ball", "the", "ran", "sat", "France", "Paris", "short")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

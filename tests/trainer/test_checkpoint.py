@@ -23,16 +23,6 @@ from trainer.sft import train
 from trainer.spec import OptimSpec, TrainSpec
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_rows(tmp_path_factory.mktemp("rows"))
-
-
 def make_run(base: Path, rows: Path, **parts: dict[str, Any]) -> TrainSpec:
     optim = {"max_steps": 12, "epochs": 10.0, **parts.pop("optim", {})}
     return make_spec(base, rows, lora={"r": 4, "lora_dropout": 0.1}, optim=optim, **parts)

@@ -17,11 +17,6 @@ from trainer.formats.check import check_file
 from trainer.rendering import Renderer
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
-
-
 def load(base: Path, rows: Path, **parts: dict[str, Any]) -> Dataset:
     return load_dataset(make_spec(base, rows, **parts), Renderer.load(base), lambda event: None)
 

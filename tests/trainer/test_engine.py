@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import make_tiny_base
 from tests.trainer.adapters import load_tiny, load_with_peft, make_adapter
 from trainer.engine import Chunk, Engine, Request
 from trainer.errors import TrainerError
@@ -22,11 +21,6 @@ PROMPTS = [
     "cat",
     "The dog ran after the ball and the cat sat",
 ]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import make_tiny_base
-from tests.trainer.training import Training, make_rows, make_spec
+from tests.trainer.training import Training, make_spec
 from trainer.data import Plan, load_dataset, micro_batches
 from trainer.errors import Stopped
 from trainer.eva import start_from_data
@@ -18,13 +17,7 @@ from trainer.spec import TrainSpec
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def spec(base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
-    rows = make_rows(tmp_path_factory.mktemp("rows"))
+def spec(base: Path, rows: Path) -> TrainSpec:
     lora = {"init_lora_weights": "eva", "rank_pattern": {"q_proj": 6}}
     return make_spec(base, rows, lora=lora, optim={"max_steps": 4})
 

@@ -8,18 +8,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.tiny import make_tiny_base
 from tests.trainer.families import make_family
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.events import Finished
 from trainer.forgetting import PARAGRAPH_TOKENS, TEXT, measure_forgetting, read_general_text
 from trainer.model import load_adapted
 from trainer.rendering import Renderer
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.tiny import make_tiny_base
 from tests.trainer.families import make_family
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.data import Item, micro_batches
@@ -55,11 +54,6 @@ BIASES: dict[str, dict[str, Any]] = {
     "pissa, in and out exchanged": {"init_lora_weights": "pissa"},
     "olora, in and out exchanged": {"init_lora_weights": "olora"},
 }
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

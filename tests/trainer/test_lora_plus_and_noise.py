@@ -8,23 +8,12 @@ import torch
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file
 
-from tests.tiny import make_tiny_base
-from tests.trainer.training import Training, make_rows, make_spec
+from tests.trainer.training import Training, make_spec
 from trainer.checkpoint import MANIFEST
 from trainer.errors import Stopped
 from trainer.model import load_adapted, undisturbed
 from trainer.optimizer import MasterAdamW
 from trainer.spec import OptimSpec
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_rows(tmp_path_factory.mktemp("rows"))
 
 
 @pytest.mark.parametrize("lora", [{}, {"use_dora": True}, {"modules_to_save": ["norm", "input_layernorm"]}], ids=str)

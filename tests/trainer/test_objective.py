@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec, write_lines
 from trainer.data import Item, Judged, Pair, Trainable, load_dataset, micro_batches
 from trainer.errors import Stopped, TrainerError
@@ -20,11 +19,6 @@ from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
 MAKERS = {"dpo": make_pairs, "kto": make_judged}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 def make_job(base: Path, folder: Path, method: str, **parts: dict[str, Any]) -> TrainSpec:

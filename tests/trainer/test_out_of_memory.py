@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import make_tiny_base
-from tests.trainer.training import Training, make_rows, make_spec
+from tests.trainer.training import Training, make_spec
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Event, Finished, Log, Progress
 from trainer.model import AdaptedModel
@@ -17,13 +16,7 @@ BUDGET = 256
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def spec(base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
-    rows = make_rows(tmp_path_factory.mktemp("rows"))
+def spec(base: Path, rows: Path) -> TrainSpec:
     return make_spec(base, rows, optim={"max_steps": 6, "micro_batch_tokens": BUDGET})
 
 

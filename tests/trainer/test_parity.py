@@ -12,7 +12,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec
 from trainer.data import Item, Judged, Pair, Plan, load_dataset
 from trainer.events import Progress
@@ -21,11 +20,6 @@ from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.checkpoint import MANIFEST
 from trainer.data import Item, load_dataset, micro_batches
@@ -24,16 +23,6 @@ from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantize
 from trainer.optimizer import MasterAdamW, learning_rate_at
 from trainer.rendering import Renderer
 from trainer.spec import ModelSpec, OptimSpec, TrainSpec
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_rows(tmp_path_factory.mktemp("rows"))
 
 
 def make_model(spec: TrainSpec, base: Path) -> AdaptedModel:

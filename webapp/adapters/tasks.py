@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 from celery import shared_task
 from celery.signals import worker_shutting_down
 from django.db import DatabaseError
-from kombu.exceptions import OperationalError
 
 from webapp.adapters import fetching, lifecycle
+from webapp.common import doorbell
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +33,7 @@ def carry_through(base_id: UUID, number: int) -> None:
 
 
 def ring(base_id: UUID) -> bool:
-    """The doorbell. False when the broker is away: the scheduler rings again, from the database."""
-    try:
-        fetch_base.apply_async((str(base_id),), retry=False)
-    except OperationalError as error:
-        logger.warning("base model %s waits for the scheduler: %s", base_id, error)
-        return False
-    return True
+    return doorbell.ring(fetch_base, base_id, what="base model")
 
 
 @worker_shutting_down.connect

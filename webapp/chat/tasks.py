@@ -1,17 +1,14 @@
 """Doors of the chat worker: answer a turn, and the bell that asks for it."""
 
-import logging
 import threading
 from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
 from celery.signals import worker_ready, worker_shutting_down
-from kombu.exceptions import OperationalError
 
 from webapp.chat import answering, engine_door, lifecycle, pulse
-
-logger = logging.getLogger(__name__)
+from webapp.common import doorbell
 
 
 @shared_task(name="chat.answer", bind=True)
@@ -20,13 +17,7 @@ def answer(self: "Task[Any, Any]", turn_id: str) -> None:
 
 
 def ring(turn_id: UUID) -> bool:
-    """The doorbell. False when the broker is away: the scheduler rings again, from the database."""
-    try:
-        answer.apply_async((str(turn_id),), retry=False)
-    except OperationalError as error:
-        logger.warning("turn %s waits for the scheduler: %s", turn_id, error)
-        return False
-    return True
+    return doorbell.ring(answer, turn_id, what="turn")
 
 
 @worker_ready.connect

@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 from celery import shared_task
 from django.db import DatabaseError
-from kombu.exceptions import OperationalError
 
+from webapp.common import doorbell
 from webapp.datasets import inspection, lifecycle
 
 logger = logging.getLogger(__name__)
@@ -32,10 +32,4 @@ def carry_through(version_id: UUID, number: int) -> None:
 
 
 def ring(version_id: UUID) -> bool:
-    """The doorbell. False when the broker is away: the scheduler rings again, from the database."""
-    try:
-        inspect.apply_async((str(version_id),), retry=False)
-    except OperationalError as error:
-        logger.warning("dataset version %s waits for the scheduler: %s", version_id, error)
-        return False
-    return True
+    return doorbell.ring(inspect, version_id, what="dataset version")
