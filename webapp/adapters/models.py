@@ -84,6 +84,10 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
             | Q(shares__isnull=False, shares__team__isnull=True)
         ).distinct()
 
+    def finals(self) -> AdapterQuerySet:
+        """What trainings came to, without the checkpoints on the way."""
+        return self.filter(of=None)
+
     def usable_in(self, team: Team) -> AdapterQuerySet:
         """The team's own, and those shared with it or with everyone on the server."""
         shared = Q(shares__team=team) | Q(shares__isnull=False, shares__team__isnull=True)
@@ -91,7 +95,10 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
 
 
 class Adapter(models.Model):
-    """Trained LoRA weights in PEFT's format, with all that is needed to use them."""
+    """Trained LoRA weights in PEFT's format, with all that is needed to use them.
+
+    What a training came to, or a checkpoint `of` that: the weights as they were after a step on the way.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="adapters")
@@ -100,6 +107,8 @@ class Adapter(models.Model):
     dataset_version = models.ForeignKey(
         DatasetVersion, null=True, blank=True, on_delete=models.SET_NULL, related_name="adapters"
     )
+    of = models.ForeignKey("self", null=True, blank=True, on_delete=models.CASCADE, related_name="checkpoints")
+    step = models.PositiveIntegerField(null=True, blank=True)  # of a checkpoint
     hue = models.PositiveSmallIntegerField(default=0)
     size = models.PositiveBigIntegerField(default=0)  # bytes of the folder
     weights_sha256 = models.CharField(max_length=64)  # of adapter_model.safetensors

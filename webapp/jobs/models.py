@@ -81,9 +81,19 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.exclude(status__in=ENDED)
 
     def claimable(self) -> JobQuerySet:
-        """Queued, not to be cancelled, and with its back-off behind it."""
+        """Queued, neither held nor to be cancelled, its files checked, and with its back-off behind it.
+
+        The files are asked for in subqueries: a join would move every condition of an UPDATE into one, where
+        PostgreSQL does not look at them again after waiting for another transaction's change of the row.
+        """
         due = Q(not_before=None) | Q(not_before__lte=timezone.now())
-        return self.filter(due, status=JobStatus.QUEUED, cancel_requested=False)
+        ready = DatasetVersion.objects.ready()
+        checked = Q(dataset_version__in=ready) & (Q(validation_version=None) | Q(validation_version__in=ready))
+        return self.filter(due, checked, status=JobStatus.QUEUED, cancel_requested=False, paused=False)
+
+    def paused(self) -> JobQuerySet:
+        """Held in the queue until somebody resumes them."""
+        return self.filter(status=JobStatus.QUEUED, paused=True)
 
     def in_fair_order(self) -> JobQuerySet:
         """Teams with the fewest running jobs first, then the oldest."""
@@ -101,11 +111,17 @@ class Job(models.Model):
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     base_model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="jobs")
     dataset_version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="jobs")
+    # Its rows are the held-out ones, in place of a share of the dataset's
+    validation_version = models.ForeignKey(
+        DatasetVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs_measured"
+    )
     spec = models.JSONField()  # TrainSpec.to_dict(); model.base and data.path are filled in when an attempt starts
     form_key = models.UUIDField(unique=True, default=uuid4, editable=False)  # one job per rendered form
+    metadata = models.JSONField(default=dict, blank=True)  # texts by name, for scripts to find their jobs by
 
     status = models.CharField(max_length=10, choices=JobStatus.choices, default=JobStatus.QUEUED, db_index=True)
     cancel_requested = models.BooleanField(default=False)
+    paused = models.BooleanField(default=False)  # held while queued; the wish for it while running
     reason = models.CharField(max_length=24, choices=FailureReason.choices, blank=True)
     reason_text = models.TextField(blank=True)
     reason_fix = models.TextField(blank=True)
@@ -151,8 +167,23 @@ class Job(models.Model):
 
     @property
     def shown_status(self) -> str:
-        """The status, or that it is about to be cancelled."""
-        return "cancelling" if self.status == JobStatus.RUNNING and self.cancel_requested else self.status
+        """The status, or that it is held, or about to be."""
+        if self.status == JobStatus.RUNNING and self.cancel_requested:
+            return "cancelling"
+        if self.paused and not self.has_ended:
+            return "pausing" if self.status == JobStatus.RUNNING else "paused"
+        return self.status
+
+    @property
+    def shown_phase(self) -> str:
+        """What a running attempt does, unless its end is on its way; else the status."""
+        return self.phase if self.phase and self.shown_status == JobStatus.RUNNING else self.shown_status
+
+    @property
+    def awaited_version(self) -> DatasetVersion | None:
+        """The file whose check it waits for."""
+        files = (self.dataset_version, self.validation_version)
+        return next((one for one in files if one is not None and one.is_pending), None)
 
     @property
     def seconds_taken(self) -> float | None:
@@ -173,7 +204,8 @@ class Attempt(models.Model):
     heartbeat = models.PositiveBigIntegerField(default=0)
     checkpoint_step = models.PositiveIntegerField(default=0)
     checkpoint_folder = models.CharField(max_length=200, blank=True)  # below `folder`
-    outcome = models.CharField(max_length=24, blank=True)  # succeeded, failed, cancelled, interrupted, preempted, lost
+    # succeeded, failed, cancelled, paused, interrupted, preempted, lost
+    outcome = models.CharField(max_length=24, blank=True)
     started_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True, blank=True)
 
