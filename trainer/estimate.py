@@ -12,7 +12,8 @@ Facts = Mapping[str, Any]
 # Bytes a value of a frozen linear layer takes. nf4: half a byte and a share of its block's scale (double quantised).
 STORED = {"nf4": 0.516, "int8": 1.004, "none": 2.0}
 FULL = 2.0  # bfloat16: embeddings, norms, head, activations
-MASTER_AND_ADAM = 4 + 4 + 4 + 4  # float32 master, gradient and AdamW's two averages
+MASTER = 4 + 4  # float32 master and its gradient
+ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 8, "paged_adamw_8bit": 2}  # two averages
 HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
 MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
 NORM_SCALES = 4  # of both norms, one float32 each
@@ -152,10 +153,11 @@ def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, place: Place) -> t
     most = spec.optim.micro_batch_tokens or max(spec.data.max_seq_length, MOST_TOKENS[device])
     at_once = min(most, spec.optim.batch_size * max(per_row, 1.0) * 1.5)
     activations = at_once * activation_bytes_per_token(spec, facts, device=device)
+    adam = ADAM_BYTES[spec.optim.optimizer]
     return (
         _weights(spec, in_layers, outside, place.memory_bytes),
         _item("LoRA weights", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
-        _item("the optimizer's state", lora * MASTER_AND_ADAM, (1.0, 1.05), "Lower lora.r or train fewer layers."),
+        _item("the optimizer's state", lora * (MASTER + adam), (1.0, 1.05), _optimizer_lever(spec)),
         _item("gradients", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
         _item("activations", activations, (0.6, 1.3), _activation_lever(spec)),
         _item("scores of the vocabulary", _score_bytes(facts, at_once), (0.5, 1.2), "It is cut small already."),
@@ -178,6 +180,11 @@ WEIGHTS_LEVER = {
     "int8": "Use nf4, which takes half as much, or a smaller base model.",
     "none": "Use nf4, which takes a quarter, or a smaller base model.",
 }
+
+
+def _optimizer_lever(spec: TrainSpec) -> str:
+    fewer = "Lower lora.r or train fewer layers."
+    return fewer if "8bit" in spec.optim.optimizer else f"{fewer} The 8-bit optimizer takes less than half as much."
 
 
 def _activation_lever(spec: TrainSpec) -> str:

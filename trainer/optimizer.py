@@ -1,13 +1,17 @@
 """AdamW over the LoRA weights: float32 masters beside the fast copies that compute, clipping, and the learning rate."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit, PagedAdamW32bit
+from bitsandbytes.optim.optimizer import Optimizer8bit
 from torch import Tensor
 
+from trainer.estimate import ADAM_BYTES
 from trainer.spec import OptimSpec
 
 # float16 has no room for small gradients: they are computed this much larger there.
@@ -47,7 +51,7 @@ class MasterAdamW:
             learns = torch.nn.Parameter(part)
             learns.grad = gradient
             groups.append({"params": [learns], "weight_decay": pace.decay, "ratio": pace.ratio})
-        self._adamw = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        self._adamw = _adamw(groups, spec)
         half = any(weight.dtype == torch.float16 for weight in self._weights.values())
         self.loss_scale = FLOAT16_SCALE if half else 1.0
 
@@ -97,12 +101,16 @@ class MasterAdamW:
         return {name: value.cpu().clone() for name, value in self.masters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """AdamW's memory, to be saved beside the masters: averages in the masters' order, and the number of steps."""
-        parts = [self._adamw.state.get(group["params"][0], {}) for group in self._adamw.param_groups]
+        """AdamW's memory, to be saved beside the masters: what it keeps for each part of them, by number and name."""
         return {
-            name: value.cpu() if value.dim() == 0 else torch.cat([part[name] for part in parts]).cpu()
-            for name, value in parts[0].items()
+            f"{number}.{name}": torch.as_tensor(value).cpu()
+            for number, part in enumerate(self._parts())
+            for name, value in self._adamw.state.get(part, {}).items()
         }
+
+    def _parts(self) -> list[torch.nn.Parameter]:
+        """What AdamW steps on: the masters that learn alike, end to end."""
+        return [group["params"][0] for group in self._adamw.param_groups]
 
     def is_finite(self) -> bool:
         """Whether every weight is a finite number: one that is not would show in the sum."""
@@ -111,7 +119,7 @@ class MasterAdamW:
     @property
     def bytes_on_disk(self) -> int:
         """What masters and state take in files: the weights and two averages of their gradients."""
-        return 3 * 4 * self._flat.numel()
+        return (4 + ADAM_BYTES[self._spec.optimizer]) * self._flat.numel()
 
     def load(self, masters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Go on from saved masters and state. Raises KeyError or RuntimeError when they are of other weights."""
@@ -120,18 +128,49 @@ class MasterAdamW:
         for name, value in self.masters.items():
             value.copy_(masters[name])
         if state:
-            parts = [group["params"][0] for group in self._adamw.param_groups]
-            sizes = [part.numel() for part in parts]
-            for name, value in state.items():
-                pieces = [value] * len(parts) if value.dim() == 0 else torch.split(value, sizes)
-                for part, piece in zip(parts, pieces, strict=True):
-                    self._adamw.state[part][name] = piece.clone().to(self._flat.device)
+            for number, part in enumerate(self._parts()):
+                prefix = f"{number}."
+                saved = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+                _restore(self._adamw, number, part, saved)
         self.publish()
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         sizes = [weight.numel() for weight in self._weights.values()]
         pieces = torch.split(flat, sizes)
         return {name: piece.view_as(self._weights[name]) for name, piece in zip(self._weights, pieces, strict=True)}
+
+
+def _adamw(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimizer:
+    """torch's AdamW, or that of bitsandbytes, whose state may take a byte a value (Dettmers et al. 2021,
+    arxiv.org/abs/2110.02861) and may move to main memory when the GPU is full (paged; on a CPU there is nowhere to go).
+    """
+    if spec.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, fused=True)
+    warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
+    kinds = {
+        "adamw_8bit": AdamW8bit,
+        "paged_adamw": PagedAdamW32bit,
+        "paged_adamw_8bit": PagedAdamW8bit,
+    }
+    found: torch.optim.Optimizer = kinds[spec.optimizer](groups, lr=0.0)
+    return found
+
+
+def _restore(adamw: Any, number: int, part: torch.nn.Parameter, saved: Mapping[str, Tensor]) -> None:
+    """Give one part its saved memory. Raises KeyError or RuntimeError when it is that of another optimizer."""
+    kept = adamw.state[part]
+    if isinstance(adamw, Optimizer8bit):
+        if not kept:
+            adamw.init_state(adamw.param_groups[number], part, number, 0)  # type: ignore[no-untyped-call]
+        if kept.keys() != saved.keys():
+            raise KeyError("the state of another optimizer")
+        for name, value in saved.items():  # in place: paged memory stays where it is
+            kept[name] = int(value) if name == "step" else kept[name].copy_(value)
+        return
+    if saved.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+        raise KeyError("the state of another optimizer")
+    # The number of steps lives where torch's fused kernel wants it, beside the weights.
+    adamw.state[part] = {name: value.clone().to(part.device) for name, value in saved.items()}
 
 
 def learning_rate_at(step: int, of: int, spec: OptimSpec) -> float:

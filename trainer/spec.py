@@ -34,6 +34,7 @@ Quantization = Literal["none", "int8", "nf4"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 TrainOn = Literal["answers", "everything"]
 Schedule = Literal["constant", "linear", "cosine"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,10 @@ class OptimSpec:
     )
     learning_rate: float = option(
         2e-4, "Size of one step; 1e-4 to 3e-4 suits LoRA, 1e-3 a short run.", low=1e-7, high=1.0, common=True
+    )
+    optimizer: Optimizer = option(
+        "adamw",
+        "adamw suits LoRA; the 8-bit and paged ones of bitsandbytes save memory where whole modules learn as well.",
     )
     schedule: Schedule = option("cosine", "How the learning rate falls after warm-up.")
     warmup_ratio: float = option(0.03, "Share of steps in which the learning rate rises from zero.", low=0, high=0.5)

@@ -1,0 +1,106 @@
+"""AdamW in torch's and in bitsandbytes' forms: the same steps as theirs alone, less memory, exact over a stop."""
+
+from pathlib import Path
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.trainer.training import Training, make_rows, make_spec
+from trainer.errors import Stopped
+from trainer.optimizer import MasterAdamW
+from trainer.spec import Optimizer, OptimSpec
+
+BITSANDBYTES: dict[Optimizer, type[torch.optim.Optimizer]] = {
+    "adamw_8bit": bnb.optim.AdamW8bit,
+    "paged_adamw": bnb.optim.PagedAdamW32bit,
+    "paged_adamw_8bit": bnb.optim.PagedAdamW8bit,
+}
+RATE = 1e-3
+
+
+def make_weights(*, values: int = 8192) -> dict[str, torch.nn.Parameter]:
+    random = torch.Generator().manual_seed(1)
+    return {"x.lora_A.weight": torch.nn.Parameter(torch.randn(values // 64, 64, generator=random))}
+
+
+def step(optimizer: MasterAdamW, weights: dict[str, torch.nn.Parameter], number: int) -> torch.Tensor:
+    (weight,) = weights.values()
+    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
+    gradient = weight.grad.clone()
+    optimizer.collect()
+    optimizer.step(learning_rate=RATE, norm=0.0)
+    return gradient
+
+
+@pytest.mark.parametrize("kind", BITSANDBYTES)
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_steps_are_those_of_bitsandbytes(kind: Optimizer) -> None:
+    weights = make_weights()
+    (weight,) = weights.values()
+    alone = torch.nn.Parameter(weight.detach().clone())
+    peer = BITSANDBYTES[kind]([alone], lr=RATE, weight_decay=0.1)  # type: ignore[call-arg]
+    optimizer = MasterAdamW(weights, OptimSpec(optimizer=kind, weight_decay=0.1))
+    for number in range(4):
+        alone.grad = step(optimizer, weights, number)
+        peer.step()
+    torch.testing.assert_close(weight, alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["adamw", *BITSANDBYTES])
+def test_saved_memory_goes_on_to_the_last_bit(kind: Optimizer) -> None:
+    weights, others = make_weights(), make_weights()
+    optimizer, second = (MasterAdamW(one, OptimSpec(optimizer=kind)) for one in (weights, others))
+    for number in range(3):
+        step(optimizer, weights, number)
+    second.load(optimizer.masters_on_cpu(), optimizer.state())
+    for number in range(3, 6):
+        step(optimizer, weights, number)
+        step(second, others, number)
+    for name, weight in weights.items():
+        assert torch.equal(weight, others[name])
+
+
+def test_eight_bits_take_a_byte_a_value() -> None:
+    sizes = {}
+    for kind in ("adamw", "adamw_8bit"):
+        weights = make_weights(values=1 << 16)
+        optimizer = MasterAdamW(weights, OptimSpec(optimizer=kind))
+        step(optimizer, weights, 0)
+        sizes[kind] = sum(value.numel() * value.element_size() for value in optimizer.state().values())
+    assert sizes["adamw"] == pytest.approx(8 << 16, rel=0.01)
+    assert sizes["adamw_8bit"] == pytest.approx(2 << 16, rel=0.05)
+
+
+def test_memory_of_another_optimizer_is_refused() -> None:
+    optimizer = MasterAdamW(make_weights(), OptimSpec())
+    step(optimizer, weights := make_weights(), 0)
+    other = MasterAdamW(weights, OptimSpec(optimizer="adamw_8bit"))
+    for giver, taker in ((optimizer, other), (other, optimizer)):
+        if giver is other:
+            step(other, weights, 0)
+        with pytest.raises(KeyError, match="another optimizer"):
+            taker.load(giver.masters_on_cpu(), giver.state())
+
+
+def test_a_run_resumes_exactly(base: Path, rows: Path, tmp_path: Path) -> None:
+    optim = {"max_steps": 6, "optimizer": "adamw_8bit"}
+    spec = make_spec(base, rows, lora={"r": 16}, optim=optim)
+    whole = Training(spec, tmp_path / "whole").run()
+    with pytest.raises(Stopped):
+        Training(spec, tmp_path / "first", stop_at=3).run()
+    second = Training(spec, tmp_path / "second").run(resume=tmp_path / "first" / "checkpoints")
+    assert second.losses == whole.losses[3:]
+    found, wanted = (load_file(one.out / "adapter" / "adapter_model.safetensors") for one in (second, whole))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_run_learns_as_with_torchs(base: Path, tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    losses = {}
+    for kind in ("adamw", "adamw_8bit", "paged_adamw_8bit"):
+        optim = {"max_steps": 8, "optimizer": kind}
+        losses[kind] = Training(make_spec(base, rows, optim=optim), tmp_path / kind).run().losses[-1]
+    assert losses["adamw_8bit"] == pytest.approx(losses["adamw"], rel=0.02)
+    assert losses["paged_adamw_8bit"] == losses["adamw_8bit"]
