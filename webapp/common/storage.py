@@ -16,6 +16,11 @@ def dataset_folder(version_id: UUID) -> Path:
     return Path(settings.FILES_DIR) / "datasets" / str(version_id)
 
 
+def upload_path(upload_id: UUID) -> Path:
+    """Of a file that arrives in parts; below FILES_DIR, which all web processes share."""
+    return Path(settings.FILES_DIR) / "uploads" / str(upload_id)
+
+
 def base_folder(base_id: UUID) -> Path:
     """Of a fetched base model: config, safetensors, tokenizer, chat template."""
     return Path(settings.FILES_DIR) / "bases" / str(base_id)

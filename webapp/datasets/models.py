@@ -7,9 +7,10 @@ from typing import ClassVar
 from uuid import uuid4
 
 from django.db import models
+from django.utils import timezone
 
 from webapp.accounts.models import Team, User
-from webapp.common.storage import dataset_folder
+from webapp.common.storage import dataset_folder, upload_path
 
 
 class DatasetQuerySet(models.QuerySet["Dataset"]):
@@ -71,6 +72,9 @@ class DatasetVersion(models.Model):
     original_sha256 = models.CharField(max_length=64)
     size = models.PositiveBigIntegerField()  # bytes of the upload
     skip_bad_rows = models.BooleanField(default=False)
+    mapping = models.JSONField(default=dict, blank=True)  # how a person said to read it: {"kind", "fields"}
+    # Where it came from when nobody uploaded it: {"hub", "revision", "only"}, or {"version"} of another dataset
+    source = models.JSONField(default=dict, blank=True)
     content_hash = models.CharField(max_length=64, blank=True)  # sha256 of the canonical rows
     row_count = models.PositiveIntegerField(default=0)
     # What `python -m trainer check` wrote: format, errors (the first 100), error_counts, statistics;
@@ -131,3 +135,32 @@ class DatasetVersion(models.Model):
         if self.status != VersionStatus.REJECTED or self.report.get("stopped_at"):
             return 0
         return int(self.report.get("rows", 0))
+
+
+class UploadQuerySet(models.QuerySet["Upload"]):
+    def visible_to(self, user: User) -> UploadQuerySet:
+        """Nobody sees what another person is sending, not even in one team."""
+        return self.filter(user=user)
+
+
+class Upload(models.Model):
+    """A file that arrives in parts. How much of it is here is the length of the file at `path`."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(max_length=255)
+    size = models.PositiveBigIntegerField()  # bytes, once it is whole
+    fingerprint = models.CharField(max_length=100, blank=True)  # by which the browser knows the file again
+    touched_at = models.DateTimeField(default=timezone.now)  # of the last part
+
+    objects = UploadQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-touched_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def path(self) -> Path:
+        return upload_path(self.pk)
