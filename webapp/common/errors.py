@@ -23,6 +23,15 @@ CATALOGUE: dict[str, Entry] = {
     # datasets
     "upload_empty": Entry("The file is empty.", "Choose a file with at least one row."),
     "upload_too_large": Entry("The file is larger than {limit}.", "Split it, or raise MAX_UPLOAD_MB.", 413),
+    "upload_gone": Entry("What was sent of this file is no longer here.", "Begin the upload anew.", 410),
+    "upload_busy": Entry("Another part of this file is being written.", "Wait a moment, then go on.", 423),
+    "upload_offset": Entry("The next byte of this file is number {offset}.", "Go on from there.", 409),
+    "upload_too_long": Entry("More was sent than the file was said to have.", "Begin the upload anew.", 413),
+    "upload_damaged": Entry("The part arrived damaged.", "Send it again.", 460),
+    "upload_no_room": Entry("The server's disk is too full for this file.", "Ask whoever runs it for room.", 507),
+    "too_many_uploads": Entry("{limit} uploads of yours are not finished.", "Finish or discard some.", 429),
+    "upload_unfinished": Entry("{name} is not here as a whole yet.", "Choose the file again to go on sending it.", 409),
+    "no_such_mapping": Entry("{text}", "Choose the columns again.", 422),
     "dataset_in_use": Entry("The job {job} was made from it.", "Delete that job first; its adapter stays.", 409),
     "dataset_not_ready": Entry("This dataset cannot be used yet: it is {status}.", "Wait for the inspection.", 409),
     "no_good_rows": Entry("There are no good rows to go on with.", "Correct the file and upload it again.", 409),
@@ -36,6 +45,7 @@ CATALOGUE: dict[str, Entry] = {
     "adapter_damaged": Entry("Files of this adapter are missing or changed.", "Restore or delete it.", 409),
     # jobs
     "job_finished": Entry("This job has ended already: it {status}.", "There is nothing left to do.", 409),
+    "job_cancelling": Entry("This job is being cancelled.", "Wait a moment; it can be started again then.", 409),
     "form_used": Entry("This form was sent before, by somebody else.", "Open the form anew.", 409),
     "job_running": Entry("This job has not ended yet: it is {status}.", "Wait for it, or cancel it.", 409),
     # chat

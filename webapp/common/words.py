@@ -82,6 +82,8 @@ STATES: dict[str, State] = {
     "queued": State("Queued", "clock", "idle"),
     "running": State("Running", "loader-circle", "busy"),
     "cancelling": State("Cancelling", "loader-circle", "warn"),
+    "pausing": State("Pausing", "pause", "warn"),
+    "paused": State("Paused", "pause", "warn"),
     "succeeded": State("Succeeded", "check", "good"),
     "failed": State("Failed", "x", "bad"),
     "cancelled": State("Cancelled", "ban", "idle"),

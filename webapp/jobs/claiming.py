@@ -13,6 +13,6 @@ def claim_next(worker: Worker) -> Attempt | None:
 
 
 def place_in_line(job: Job) -> int:
-    """1 for the queued job that starts next; jobs that wait out a back-off keep their place."""
-    waiting = Job.objects.filter(status=JobStatus.QUEUED).in_fair_order().values_list("pk", flat=True)
+    """1 for the queued job that starts next; jobs that wait out a back-off keep their place, held ones have none."""
+    waiting = Job.objects.filter(status=JobStatus.QUEUED, paused=False).in_fair_order().values_list("pk", flat=True)
     return next((place for place, job_id in enumerate(waiting, start=1) if job_id == job.pk), 1)

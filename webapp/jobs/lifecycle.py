@@ -3,7 +3,7 @@
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid5
 
 from django.db import transaction
@@ -27,6 +27,7 @@ def stream_of(job_id: UUID) -> str:
 
 
 EventRow = tuple[str, dict[str, Any]]
+Wish = Literal["cancel", "pause", ""]
 
 
 class LeaseLost(Exception):
@@ -78,12 +79,18 @@ def heartbeat(attempt: Attempt) -> None:
         raise LeaseLost
 
 
+def wish_of(attempt: Attempt) -> Wish:
+    """What somebody asked of the running job: its end counts more than a pause. Raises LeaseLost."""
+    wished = _held(attempt).values_list("cancel_requested", "paused").first()
+    if wished is None:
+        raise LeaseLost
+    cancel, pause = wished
+    return "cancel" if cancel else "pause" if pause else ""
+
+
 def is_cancel_wished(attempt: Attempt) -> bool:
     """Whether somebody asked for the job's end. Raises LeaseLost."""
-    wish = _held(attempt).values_list("cancel_requested", flat=True).first()
-    if wish is None:
-        raise LeaseLost
-    return wish
+    return wish_of(attempt) == "cancel"
 
 
 def adapter_id_of(job_id: UUID) -> UUID:
@@ -153,12 +160,51 @@ def wish_cancel(job_id: UUID, actor: str) -> bool:
         return _change(job_id, running, [row], cancel_requested=True) is not None
 
 
+def pause(job_id: UUID, actor: str) -> bool:
+    """Hold a queued job where it is; wish for a pause of a running one. False when it is neither, or held already."""
+    open_to_it = Job.objects.unfinished().filter(paused=False, cancel_requested=False)
+    row = ("wish", {"wish": "pause", "actor": actor})
+    with transaction.atomic():
+        return _change(job_id, open_to_it, [row], paused=True) is not None
+
+
+def resume(job_id: UUID, actor: str) -> bool:
+    """Let go of a held job, or take the wish for a pause back. False when there is nothing to take back.
+
+    A trainer that has stopped for the wish meanwhile is queued again, and may be claimed at once.
+    """
+    held = Job.objects.unfinished().filter(paused=True)
+    row = ("wish", {"wish": "resume", "actor": actor})
+    with transaction.atomic():
+        return _change(job_id, held, [row], paused=False) is not None
+
+
+def fail_waiting(job_id: UUID, text: str, fix: str) -> bool:
+    """queued -> failed, as a file it waited for cannot be used. False when it has left the queue meanwhile."""
+    reason = FailureReason.DATASET_INVALID
+    row = _status(JobStatus.QUEUED, JobStatus.FAILED, reason=reason, text=text, fix=fix)
+    said = {"reason": reason, "reason_text": text, "reason_fix": fix}
+    waiting = Job.objects.filter(status=JobStatus.QUEUED)
+    with transaction.atomic():
+        return _change(job_id, waiting, [row], **_ending(JobStatus.FAILED), **said) is not None
+
+
+def requeue_paused(attempt: Attempt) -> None:
+    """running -> queued because a pause was wished; held there unless the wish was taken back. Raises LeaseLost."""
+    _requeue_unharmed(attempt, "paused")
+
+
 def requeue_preempted(attempt: Attempt) -> None:
-    """running -> queued because the worker shuts down: no penalty, no waiting. Raises LeaseLost."""
+    """running -> queued because the worker shuts down. Raises LeaseLost."""
+    _requeue_unharmed(attempt, "preempted")
+
+
+def _requeue_unharmed(attempt: Attempt, why: str) -> None:
+    """Back into the queue without penalty or waiting."""
     if _wish_ends_it(attempt):
         return
-    row = _status(JobStatus.RUNNING, JobStatus.QUEUED, reason="preempted")
-    _leave(attempt, row, "preempted", status=JobStatus.QUEUED, phase="", not_before=None)
+    row = _status(JobStatus.RUNNING, JobStatus.QUEUED, reason=why)
+    _leave(attempt, row, why, status=JobStatus.QUEUED, phase="", not_before=None)
 
 
 def requeue_interrupted(attempt: Attempt, text: str, *, outcome: str = "interrupted") -> None:
@@ -236,7 +282,7 @@ def _change(job_id: UUID, rows: JobQuerySet, new: list[EventRow], **values: Any)
 
 
 def _ending(status: JobStatus) -> dict[str, Any]:
-    return {"status": status, "phase": "", "ended_at": timezone.now()}
+    return {"status": status, "phase": "", "paused": False, "ended_at": timezone.now()}
 
 
 def _status(before: JobStatus, after: JobStatus, **said: Any) -> EventRow:

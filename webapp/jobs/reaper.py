@@ -4,11 +4,13 @@ import logging
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F
+from django.db.models import F, Q
 
 from webapp.common.watch import Watch
+from webapp.datasets.models import DatasetVersion, VersionStatus
 from webapp.jobs import lifecycle
 from webapp.jobs.doorbell import ring
+from webapp.jobs.files import FILES, refusal
 from webapp.jobs.models import Attempt, Job, JobStatus, Worker
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ class Reaper:
         """One look at everything; `now` is this process's monotonic clock."""
         self._requeue_lost_attempts(now)
         self._mark_silent_workers(now)
+        self._fail_jobs_without_data()
         self._ring_for_waiting_jobs(now)
 
     def _requeue_lost_attempts(self, now: float) -> None:
@@ -45,6 +48,13 @@ class Reaper:
         beats = dict(Worker.objects.live().values_list("pk", "beat"))
         for key in self.workers.overdue(beats, now):
             Worker.objects.filter(pk=key, beat=beats[key]).update(stopped=True)
+
+    def _fail_jobs_without_data(self) -> None:
+        """Jobs that were submitted while their files were being checked, and the check refused one."""
+        refused = DatasetVersion.objects.filter(status=VersionStatus.REJECTED)
+        stuck = Job.objects.filter(Q(dataset_version__in=refused) | Q(validation_version__in=refused))
+        for job in stuck.filter(status=JobStatus.QUEUED).select_related(*FILES):
+            lifecycle.fail_waiting(job.pk, *refusal(job))
 
     def _ring_for_waiting_jobs(self, now: float) -> None:
         if not Job.objects.claimable().exists():

@@ -65,6 +65,36 @@ def request_cancel(*, user: User, job: Job) -> None:
         raise UserError("job_finished", status=job.status)
 
 
+def pause_job(*, user: User, job: Job) -> None:
+    """Hold a queued job; a running one checkpoints at its next step and is held then. Twice is once.
+
+    Raises UserError when it has ended or is about to.
+    """
+    with transaction.atomic():
+        if lifecycle.pause(job.pk, str(user)):
+            record(actor=user, action="job.pause", team=job.team, target=job.name)
+            return
+    _require_unfinished(job)
+
+
+def resume_job(*, user: User, job: Job) -> None:
+    """Let a held job go on, from where it was. Twice is once. Raises UserError when it has ended or is about to."""
+    with transaction.atomic():
+        if lifecycle.resume(job.pk, str(user)):
+            record(actor=user, action="job.resume", team=job.team, target=job.name)
+            transaction.on_commit(ring)
+            return
+    _require_unfinished(job)
+
+
+def _require_unfinished(job: Job) -> None:
+    job.refresh_from_db()
+    if job.has_ended:
+        raise UserError("job_finished", status=job.status)
+    if job.cancel_requested:
+        raise UserError("job_cancelling")
+
+
 def retry_job(*, user: User, job: Job, form_key: UUID) -> Job:
     """A new job that asks for the same, one for each `form_key`. Raises UserError unless the old one went wrong."""
     if job.status == JobStatus.SUCCEEDED:

@@ -48,6 +48,10 @@ def reason_words(job: Job) -> str:
 
 
 def _queued(job: Job) -> str:
+    if job.paused:
+        return f"Paused{_after(job)}."
+    if version := job.awaited_version:
+        return f"Waits for {version} to be checked."
     if job.not_before and job.not_before > timezone.now():
         left = duration_text(max(1, round((job.not_before - timezone.now()).total_seconds())))
         return f"Interrupted{_after(job)}; tries again in {left}."
@@ -69,6 +73,8 @@ def _why_waiting() -> str:
 def _running(job: Job) -> str:
     if job.cancel_requested:
         return f"Cancelling{_after(job)}: the trainer was asked to stop."
+    if job.paused:
+        return f"Pausing{_after(job)}: the trainer keeps a checkpoint at its next step."
     doing = PHASES.get(job.phase, PHASES[""])
     again = f", attempt {job.attempt_number}" if job.attempt_number > 1 else ""
     return f"{doing}{again}{f': step {job.step} of {job.steps}' if job.steps else ''}."

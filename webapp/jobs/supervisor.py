@@ -42,6 +42,7 @@ class Patience:
     flush: float = 1.0  # between two writes to the database, and two looks at the wish to cancel
     cancel: float = 20.0  # from SIGTERM to SIGKILL
     preempt: float = field(default_factory=_hand_back_seconds)  # the same while the worker itself is asked to go
+    pause: float = 1800.0  # the same for a pause: nobody is in a hurry, and a step may be long
     silence: dict[str, float] = field(default_factory=_half_an_hour)  # without an event, by phase
     silence_otherwise: float = 1800.0
 
@@ -50,7 +51,7 @@ class Patience:
 class Stop:
     """The child was asked to stop: why, and when patience ends."""
 
-    why: str  # cancel, preempt or stalled
+    why: str  # pause, cancel, preempt or stalled
     deadline: float
     forced: bool = False
 
@@ -147,17 +148,24 @@ class Supervision:
         if self.unwritten:
             lifecycle.record_events(self.attempt, self.unwritten)
             self.unwritten = []
-        if self.stop is None and lifecycle.is_cancel_wished(self.attempt):
+        wish = lifecycle.wish_of(self.attempt)
+        if wish == "cancel" and self._may_be_hurried():
             self._ask_to_stop("cancel", self.patience.cancel)
+        elif wish == "pause" and self.stop is None:
+            self._ask_to_stop("pause", self.patience.pause)
+
+    def _may_be_hurried(self) -> bool:
+        """Whether it was not asked to stop yet, or only for a pause."""
+        return self.stop is None or self.stop.why == "pause"
 
     def _see_to_the_end(self, now: float) -> None:
         phase = self.last.get(events.Phase)
         silence = self.patience.silence_otherwise
         if isinstance(phase, events.Phase):
             silence = self.patience.silence.get(phase.name, silence)
-        if self.stop is None and self.is_stopping():
+        if self._may_be_hurried() and self.is_stopping():
             self._ask_to_stop("preempt", self.patience.preempt)
-        elif self.stop is None and now - self._heard_at > silence:
+        elif self._may_be_hurried() and now - self._heard_at > silence:
             self._ask_to_stop("stalled", self.patience.cancel)
         elif self.stop and not self.stop.forced and now > self.stop.deadline:
             self.stop.forced = True
@@ -183,6 +191,8 @@ class Supervision:
             self._publish(finished)
         elif self.stop and self.stop.why == "stalled":
             lifecycle.fail(self.attempt, *self._stalled())
+        elif self.stop and self.stop.why == "pause":
+            lifecycle.requeue_paused(self.attempt)
         elif self.stop:
             lifecycle.requeue_preempted(self.attempt)
         elif status < 0 or status == EXIT_CODES["stopped"]:

@@ -19,12 +19,13 @@ from webapp.jobs import history, services
 from webapp.jobs.estimates import outlook
 from webapp.jobs.following import alook, follow_job
 from webapp.jobs.forms import JobForm, RetryForm, all_presets, initial_values, values_of
-from webapp.jobs.models import Job, JobStatus
+from webapp.jobs.models import Job, JobQuerySet, JobStatus
 from webapp.jobs.specs import portable_yaml
 from webapp.jobs.standing import reason_words, standing
 
 FRAGMENT = "HX-Request"
 LISTED = 200
+STATUSES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 PIECE = 1 << 16  # bytes of a download
 
 
@@ -33,25 +34,33 @@ PIECE = 1 << 16  # bytes of a download
 def jobs(request: TeamRequest) -> HttpResponse:
     rows = Job.objects.visible_to(request.user).filter(team=request.team)
     status = request.GET.get("status", "")
-    shown = rows.filter(status=status) if status in JobStatus.values else rows
-    listed = shown.select_related("base_model", "dataset_version__dataset", "adapter", "created_by")[:LISTED]
+    related = ("base_model", "dataset_version__dataset", "validation_version__dataset", "adapter", "created_by")
+    listed = _with_status(rows, status).select_related(*related)[:LISTED]
     ctx = {
         "groups": _grouped(list(listed)),
         "any": rows.exists(),
         "status": status,
-        "statuses": JobStatus.values,
+        "statuses": STATUSES,
         "moving": rows.unfinished().exists(),
         "can_change": _can_change(request, request.team),
     }
     return render(request, "jobs/_list.html" if FRAGMENT in request.headers else "jobs/list.html", ctx)
 
 
+def _with_status(rows: JobQuerySet, status: str) -> JobQuerySet:
+    if status == "paused":
+        return rows.paused()
+    shown = rows.filter(status=status) if status in JobStatus.values else rows
+    return shown.filter(paused=False) if status == JobStatus.QUEUED else shown
+
+
 def _grouped(listed: list[Job]) -> list[tuple[str, list[tuple[Job, str]]]]:
-    """Running, waiting, ended; each job with its sentence."""
-    order = {JobStatus.RUNNING: "Running", JobStatus.QUEUED: "Waiting"}
-    groups: dict[str, list[tuple[Job, str]]] = {"Running": [], "Waiting": [], "Ended": []}
+    """Running, waiting, paused, ended; each job with its sentence."""
+    order = {"running": "Running", "cancelling": "Running", "pausing": "Running", "queued": "Waiting"}
+    groups: dict[str, list[tuple[Job, str]]] = {"Running": [], "Waiting": [], "Paused": [], "Ended": []}
     for job in listed:
-        groups[order.get(JobStatus(job.status), "Ended")].append((job, standing(job)))
+        name = order.get(job.shown_status, "Paused" if job.shown_status == "paused" else "Ended")
+        groups[name].append((job, standing(job)))
     groups["Waiting"].reverse()
     return [(name, rows) for name, rows in groups.items() if rows]
 
@@ -148,6 +157,22 @@ def job_cancel(request: TeamRequest, pk: UUID) -> HttpResponse:
 
 @login_required
 @require_POST
+def job_pause(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_with_role(Job.objects.visible_to(request.user).select_related("team"), pk, request.user)
+    services.pause_job(user=request.user, job=found)
+    return redirect("job", found.pk)
+
+
+@login_required
+@require_POST
+def job_resume(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_with_role(Job.objects.visible_to(request.user).select_related("team"), pk, request.user)
+    services.resume_job(user=request.user, job=found)
+    return redirect("job", found.pk)
+
+
+@login_required
+@require_POST
 def job_retry(request: TeamRequest, pk: UUID) -> HttpResponse:
     found = get_with_role(_with_all(request), pk, request.user)
     form = RetryForm(request.POST)
@@ -192,8 +217,8 @@ def _pieces(file: Path) -> Iterator[bytes]:
 
 
 def _with_all(request: TeamRequest) -> Any:
-    related = ("team", "base_model", "dataset_version__dataset__team", "adapter", "created_by")
-    return Job.objects.visible_to(request.user).select_related(*related)
+    related = ("team", "base_model", "dataset_version__dataset__team", "validation_version__dataset__team", "adapter")
+    return Job.objects.visible_to(request.user).select_related(*related, "created_by")
 
 
 def _can_change(request: TeamRequest, team: Any) -> bool:
