@@ -18,7 +18,12 @@ from trainer.process import EventStream, StopWish, die_with_parent
 from trainer.spec import SpecError, TrainSpec
 
 # Loaded only when their command runs, by name: `check` runs often and must not wait a second for torch.
-HEAVY = {"train": "trainer.sft", "check": "trainer.formats.check", "fetch": "trainer.bases"}
+HEAVY = {
+    "train": "trainer.sft",
+    "check": "trainer.formats.check",
+    "mapping": "trainer.formats.mapping",
+    "fetch": "trainer.bases",
+}
 
 EXIT_TEXT = "exit codes: " + ", ".join(f"{number} {name}" for name, number in EXIT_CODES.items())
 EVENTS_TEXT = "Events are written to stdout, one JSON object a line; everything else goes to stderr."
@@ -62,7 +67,16 @@ def run_train(given: argparse.Namespace, emit: Emit) -> None:
 def run_check(given: argparse.Namespace, emit: Emit) -> None:
     _make_folder(given.out)
     check = importlib.import_module(HEAVY["check"])
-    check.check_file(given.file, given.out, skip_bad_rows=given.skip_bad_rows, emit=emit)
+    mapping = importlib.import_module(HEAVY["mapping"]).read_mapping(given.mapping) if given.mapping else None
+    check.check_file(
+        given.file, given.out, skip_bad_rows=given.skip_bad_rows, emit=emit, name=given.name, mapping=mapping
+    )
+
+
+def run_revise(given: argparse.Namespace, emit: Emit) -> None:
+    _make_folder(given.out)
+    revise = importlib.import_module(HEAVY["revise"])
+    revise.revise_file(given.rows, given.changes, given.out, test_file=given.test_file, emit=emit)
 
 
 def run_fetch(given: argparse.Namespace, emit: Emit) -> None:
@@ -130,16 +144,36 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="check a dataset file",
-        description="Write DIR/report.json and, when the file can be used, DIR/rows.parquet. " + EVENTS_TEXT,
+        description="Write DIR/report.json, every bad line to DIR/bad.jsonl and, when the file can be used, "
+        "DIR/rows.parquet. " + EVENTS_TEXT,
         epilog=EXIT_TEXT,
     )
-    check.add_argument("file", metavar="FILE", type=Path, help="a JSON or JSONL file")
+    check.add_argument("file", metavar="FILE", type=Path, help="a dataset file")
     check.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    check.add_argument("--name", default="", help="what the file is called, where its own name does not say")
+    check.add_argument("--mapping", metavar="FILE", type=Path, help="JSON that says what each column is")
     check.add_argument("--skip-bad-rows", action="store_true", help="use the good rows of a file that has bad ones")
     check.set_defaults(run=run_check)
 
+    _add_revise(commands)
     _add_fetch(commands)
     return parser
+
+
+def _add_revise(commands: Any) -> None:
+    revise = commands.add_parser(
+        "revise",
+        help="change rows that were checked",
+        description="Write DIR/rows.parquet and DIR/report.json: the rows of ROWS with the changes of CHANGES, a JSON "
+        'object of "remove" (a list of row ids), "edit" (row ids with their new rows), "add" (a list of rows) and '
+        '"splits" (such as {"method": "random", "shares": {"test": 0.1}, "seed": 42}). ' + EVENTS_TEXT,
+        epilog=EXIT_TEXT,
+    )
+    revise.add_argument("rows", metavar="ROWS", type=Path, help="a rows.parquet that check or revise wrote")
+    revise.add_argument("--changes", metavar="CHANGES", type=Path, required=True, help="a JSON file")
+    revise.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    revise.add_argument("--test-file", metavar="FILE", type=Path, help='rows of their own split, for the method "file"')
+    revise.set_defaults(run=run_revise)
 
 
 def _add_fetch(commands: Any) -> None:

@@ -31,7 +31,7 @@ def check(folder: Path, content: bytes | str, *, skip: bool = False) -> dict[str
         assert error.code == "dataset_invalid"
         assert error.fix
         failed = error.text
-    assert {path.name for path in out.iterdir()} == {"report.json"} | (set() if failed else {"rows.parquet"})
+    assert {path.name for path in out.iterdir()} == {"report.json", "bad.jsonl"} | (set() if failed else {"rows.parquet"})
     report: dict[str, Any] = json.loads((out / "report.json").read_text())
     assert report["rows"] == 0 or failed or report["rows"] == count_rows(out / "rows.parquet")
     return report | {"failed": failed, "events": events}

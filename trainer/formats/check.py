@@ -4,7 +4,8 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,50 +14,55 @@ from uuid import uuid4
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import RowWriter
-from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Family, best_family, other_family, unknown_fields
-from trainer.formats.findings import Findings, Statistics, most_common
-from trainer.formats.problems import BadFile, BadRow, Problem, kind_of
-from trainer.formats.reading import Record, has_bom, read_records
+from trainer.formats.columns import describe_columns
+from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Recognition, recognise, unknown_fields
+from trainer.formats.findings import BadLines, most_common
+from trainer.formats.mapping import MappedFamily
+from trainer.formats.problems import BadFile
+from trainer.formats.reading import Reading, Record, open_records
+from trainer.formats.sieve import Sieve
 
 LOOK_AT_BYTES = 8 * 1024 * 1024  # rows kept in memory to tell the format
+BAD_LINES = "bad.jsonl"
 
 
 @dataclass
 class Outcome:
     """What one pass over the file came to. `stopped_at` is the line where reading had to end, 0 when it did not."""
 
-    family: Family | None = None
-    bad_rows: int = 0
+    sieve: Sieve
+    reading: Reading
+    recognition: Recognition
+    columns: list[dict[str, Any]]
     stopped_at: int = 0
-    developer: int = 0
-    findings: Findings = field(default_factory=Findings)
-    statistics: Statistics = field(default_factory=Statistics)
 
 
-def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit) -> None:
-    """Write `out`/report.json, and `out`/rows.parquet when the file can be used; emit Finished then.
+def check_file(
+    file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, name: str = "", mapping: MappedFamily | None = None
+) -> None:
+    """Write `out`/report.json and bad.jsonl, and `out`/rows.parquet when the file can be used; emit Finished then.
 
-    A file with a bad row is used only with `skip_bad_rows`; a file that breaks off never. Raises
+    A file with a bad row is used only with `skip_bad_rows`; a file that breaks off never. `name`: what the file was
+    called where it came from. `mapping`: how its columns are to be read, where no format is to be looked for. Raises
     TrainerError(dataset_invalid) for a file that cannot be used, after the report is written.
     """
     if not file.is_file():
-        raise TrainerError("user_config", f"There is no file {file}.", "Give the path of a JSON or JSONL file.")
+        raise TrainerError("user_config", f"There is no file {file}.", "Give the path of a dataset file.")
     out.mkdir(parents=True, exist_ok=True)
-    aside = out / f".rows-{uuid4().hex}"
+    aside, bad_aside = (out / f".{what}-{uuid4().hex}" for what in ("rows", "bad"))
     try:
-        with RowWriter(aside) as writer:
-            outcome = _read_all(file, writer)
-        report = _report(outcome, writer, repairs=_repairs(file, outcome))
-        usable = writer.rows > 0 and not outcome.stopped_at and (skip_bad_rows or not outcome.bad_rows)
-        if usable:
-            _publish(aside, out / "rows.parquet")
-        _write_report(report, out / "report.json")
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TrainerError("disk_full", "The disk is full.", "Free some space and try again.") from error
-        raise
+        with _disk_full_named(), RowWriter(aside) as writer, bad_aside.open("w", encoding="utf-8") as bad:
+            outcome = _read_all(open_records(file, name or file.name), writer, Sieve(mapping, BadLines(bad)))
+        with _disk_full_named():
+            report = _report(outcome, writer)
+            usable = writer.rows > 0 and not outcome.stopped_at and (skip_bad_rows or not report["bad_rows"])
+            if usable:
+                _publish(aside, out / "rows.parquet")
+            _publish(bad_aside, out / BAD_LINES)
+            _write_report(report, out / "report.json")
     finally:
         aside.unlink(missing_ok=True)
+        bad_aside.unlink(missing_ok=True)
     if not usable:
         raise _rejection(report)
     emit(Log(text=f"{report['format']}: {report['rows']:,} good rows, {report['bad_rows']:,} bad rows"))
@@ -64,23 +70,38 @@ def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit) -> Non
     emit(Finished(folder=str(out), facts=facts))
 
 
-def _read_all(file: Path, writer: RowWriter) -> Outcome:
-    outcome = Outcome()
-    records = read_records(file)
+@contextmanager
+def _disk_full_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TrainerError("disk_full", "The disk is full.", "Free some space and try again.") from error
+        raise
+
+
+def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve) -> Outcome:
+    outcome = Outcome(sieve, reading, Recognition(sieve.family, 1.0), [])
     first: list[Record] = []
     try:
-        # The rows looked at stay at hand even when reading breaks off among them.
-        for record in _until_enough(records):
-            first.append(record)
-        outcome.family = _family_of(first)
-        for record in chain(first, records):
-            _take(record, outcome, writer)
+        try:
+            # The rows looked at stay at hand even when reading breaks off among them.
+            for record in _until_enough(reading.records):
+                first.append(record)
+        finally:
+            _look(first, outcome)
+        if sieve.family is None and (rows := _objects(first)):
+            seen = next(record for record in first if record.value is rows[0])
+            raise BadFile(
+                seen.line, "format not recognised", FIX_UNKNOWN, text=seen.text, field=unknown_fields(rows[0])
+            )
+        for record in chain(first, reading.records):
+            _keep(record, outcome, writer)
     except BadFile as stop:
-        if outcome.family is None and first and (family := best_family(_objects(first))):
-            outcome.family = family
+        if not writer.rows and not sieve.bad_rows and sieve.family:
             for record in first:
-                _take(record, outcome, writer)
-        outcome.findings.add(stop.line, stop.found, stop.text)
+                _keep(record, outcome, writer)
+        sieve.stop(stop)
         outcome.stopped_at = stop.line
     return outcome
 
@@ -95,74 +116,52 @@ def _until_enough(records: Iterator[Record]) -> Iterator[Record]:
             return
 
 
-def _objects(records: list[Record]) -> list[dict[str, Any]]:
-    return [record.value for record in records if isinstance(record.value, dict)]
-
-
-def _family_of(first: list[Record]) -> Family | None:
+def _look(first: list[Record], outcome: Outcome) -> None:
+    """Tell columns and format from the first records."""
     rows = _objects(first)
-    family = best_family(rows)
-    if rows and family is None:
-        seen = next(record for record in first if isinstance(record.value, dict))
-        raise BadFile(seen.line, "format not recognised", FIX_UNKNOWN, text=seen.text, field=unknown_fields(seen.value))
-    return family
+    outcome.columns = describe_columns(rows)
+    if outcome.sieve.family is None:
+        outcome.recognition = recognise(rows)
+        outcome.sieve.family = outcome.recognition.family
 
 
-def _take(record: Record, outcome: Outcome, writer: RowWriter) -> None:
-    try:
-        _add(record, outcome, writer)
-    except BadRow as bad:
-        outcome.bad_rows += 1
-        outcome.findings.add(record.line, bad.found, record.text)
+def _objects(records: list[Record]) -> list[dict[str, Any]]:
+    return [record.value for record in records if isinstance(record.value, dict) and not record.found]
 
 
-def _add(record: Record, outcome: Outcome, writer: RowWriter) -> None:
-    row, family = record.value, outcome.family
-    if record.found:
-        raise _bad(record.found)
-    if not isinstance(row, dict) or family is None:
-        raise BadRow("", f"a row must be an object, not {kind_of(row)}", "Write the row as { … } with named fields.")
-    if mixed := other_family(row, family):
-        raise _bad(mixed)
-    content = family.to_content(row)
-    writer.add(record.line, content)
-    outcome.statistics.add(content)
-    _note_ignored(row, family, outcome)
+def _keep(record: Record, outcome: Outcome, writer: RowWriter) -> None:
+    if content := outcome.sieve.take(record):
+        writer.add(record.line, content)
 
 
-def _bad(found: Problem) -> BadRow:
-    return BadRow(found.field, found.problem, found.fix)
-
-
-def _note_ignored(row: dict[str, Any], family: Family, outcome: Outcome) -> None:
-    outcome.findings.ignore(row.keys() - family.FIELDS)
-    for message in row.get("messages", ()) if "messages" in family.FIELDS else ():
-        outcome.findings.ignore(message.keys() - family.MESSAGE_FIELDS, "messages.")
-        outcome.developer += message["role"] == "developer"
-
-
-def _repairs(file: Path, outcome: Outcome) -> list[str]:
-    repairs = []
-    if has_bom(file):
-        repairs.append("The byte order mark at the start of the file was passed over.")
-    if outcome.developer:
-        repairs.append(f"{outcome.developer:,} developer messages are read as system messages.")
+def _repairs(outcome: Outcome) -> list[str]:
+    repairs = list(outcome.reading.repairs)
+    if outcome.sieve.developer:
+        repairs.append(f"{outcome.sieve.developer:,} developer messages are read as system messages.")
     return repairs
 
 
-def _report(outcome: Outcome, writer: RowWriter, *, repairs: list[str]) -> dict[str, Any]:
+def _report(outcome: Outcome, writer: RowWriter) -> dict[str, Any]:
+    sieve, family = outcome.sieve, outcome.sieve.family
     return {
-        "format": outcome.family.NAME if outcome.family else "",
-        "kind": outcome.family.KIND if outcome.family else "",
+        "container": outcome.reading.container,
+        "format": family.NAME if family else "",
+        "kind": family.KIND if family else "",
+        "sure": round(outcome.recognition.sure, 3),
+        "saw": outcome.recognition.saw,
+        "columns": outcome.columns,
+        "needs_mapping": family is None and bool(outcome.columns),
+        "mixed": sieve.findings.mixed,
         "rows": writer.rows,
-        "bad_rows": outcome.bad_rows,
+        "bad_rows": sieve.bad_rows,
+        "bad_lines_left_out": sieve.bad_lines.left_out,
         "stopped_at": outcome.stopped_at,
-        "errors": outcome.findings.errors,
-        "error_counts": most_common(outcome.findings.counts),
-        "repairs": repairs,
-        "ignored_fields": most_common(outcome.findings.ignored),
+        "errors": sieve.findings.errors,
+        "error_counts": most_common(sieve.findings.counts),
+        "repairs": _repairs(outcome),
+        "ignored_fields": most_common(sieve.findings.ignored),
         "content_hash": writer.content_hash,
-        "statistics": outcome.statistics.to_dict(duplicates=writer.duplicates),
+        "statistics": sieve.statistics.to_dict(duplicates=writer.duplicates),
     }
 
 

@@ -1,5 +1,6 @@
 """Which family the rows of a file belong to: decided by looking at rows, never at the file's name."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trainer.formats import alpaca, kto, messages, plain_text, preference, prompt_completion
@@ -29,20 +30,37 @@ FIX_UNKNOWN = (
 )
 
 
-def best_family(rows: list[dict[str, Any]]) -> Family | None:
-    """The family most of these rows look like; None when no row looks like any."""
+@dataclass(frozen=True)
+class Recognition:
+    """What the first rows of a file were taken for: `sure` from 0 to 1, `saw` in one sentence."""
+
+    family: Family | None
+    sure: float = 0.0
+    saw: str = ""
+
+
+def recognise(rows: list[dict[str, Any]]) -> Recognition:
+    """The family most of these rows look like; none when no row looks like any."""
     totals = [sum(family.matches(row) for row in rows) for family in FAMILIES]
-    return FAMILIES[totals.index(max(totals))] if max(totals, default=0) > 0 else None
+    most = max(totals, default=0)
+    if not most:
+        return Recognition(None)
+    family = FAMILIES[totals.index(most)]
+    return Recognition(family, most / len(rows), f"{len(rows):,} rows looked at, read as {family.NAME}.")
 
 
-def other_family(row: dict[str, Any], family: Family) -> Problem | None:
-    """The problem of a row that clearly belongs to another family than its file."""
+def other_family(row: dict[str, Any], family: Family) -> Family | None:
+    """The family of a row that clearly belongs to another than its file."""
     own = family.matches(row)
-    for other in FAMILIES:
-        if other is not family and other.matches(row) > max(own, 0.9):
-            fix = f"Put {other.NAME} rows into a file of their own."
-            return Problem("", f"mixed formats: {other.NAME} row in a file of {family.NAME} rows", fix)
-    return None
+    if own >= 1.0:
+        return None
+    return next((other for other in FAMILIES if other is not family and other.matches(row) > max(own, 0.9)), None)
+
+
+def mixed(other: Family, family: Family) -> Problem:
+    """What to say of a row of another family than its file."""
+    fix = f"Put {other.NAME} rows into a file of their own."
+    return Problem("", f"mixed formats: {other.NAME} row in a file of {family.NAME} rows", fix)
 
 
 def unknown_fields(row: dict[str, Any]) -> str:

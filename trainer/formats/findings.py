@@ -1,9 +1,10 @@
 """What a check found: errors by line and by kind, statistics, and the report made of them."""
 
+import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from trainer.formats.canonical import Content
 from trainer.formats.problems import Problem
@@ -11,6 +12,8 @@ from trainer.formats.problems import Problem
 MAX_ERRORS = 100  # listed one by one; all are counted
 MAX_TEXT = 500  # characters of a line that are shown
 MAX_KINDS = 50
+MAX_MIXED_LINES = 10  # of each other format, named
+MAX_BAD_CHARACTERS = 64 * 1024 * 1024  # of all bad lines in their own file
 
 
 def printable(text: str, limit: int = MAX_TEXT) -> str:
@@ -25,6 +28,8 @@ class Findings:
         self.errors: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
+        self._mixed: dict[str, list[int]] = {}
+        self._mixed_rows: Counter[str] = Counter()
 
     def add(self, line: int, found: Problem, text: str) -> None:
         problem = printable(found.problem, 200)
@@ -39,6 +44,36 @@ class Findings:
             shown = prefix + printable(name, 60)
             if shown in self.ignored or len(self.ignored) < MAX_KINDS:
                 self.ignored[shown] += 1
+
+    def mix(self, line: int, name: str) -> None:
+        """Note a row of another format than the file's."""
+        self._mixed_rows[name] += 1
+        lines = self._mixed.setdefault(name, [])
+        if len(lines) < MAX_MIXED_LINES:
+            lines.append(line)
+
+    @property
+    def mixed(self) -> list[dict[str, Any]]:
+        """The other formats, most frequent first: how many rows of each, and where the first are."""
+        return [{"format": n, "rows": rows, "lines": self._mixed[n]} for n, rows in self._mixed_rows.most_common()]
+
+
+class BadLines:
+    """Every bad line with what is wrong with it, one JSON object a line, up to MAX_BAD_CHARACTERS."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._left = MAX_BAD_CHARACTERS
+        self.left_out = 0
+
+    def add(self, line: int, found: Problem, text: str) -> None:
+        record = {"line": line, "field": found.field, "problem": found.problem, "fix": found.fix, "text": text}
+        written = json.dumps({n: printable(v, len(v)) if isinstance(v, str) else v for n, v in record.items()})
+        self._left -= len(written)
+        if self._left < 0:
+            self.left_out += 1
+            return
+        self._out.write(f"{written}\n")
 
 
 class Statistics:

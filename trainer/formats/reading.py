@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -37,6 +37,24 @@ class Record:
     found: Problem | None = None
 
 
+@dataclass
+class Reading:
+    """A file being read: what holds its rows, the rows, and what had to be repaired once they are read."""
+
+    container: str
+    records: Iterator[Record]
+    repairs: list[str] = field(default_factory=list)
+
+
+def open_records(path: Path, name: str = "") -> Reading:
+    """Begin to read a file; `name` is what it was called where it came from. Its records raise BadFile."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    container = "json" if head.removeprefix(BOM).lstrip().startswith(b"[") else "jsonl"
+    repairs = ["The byte order mark at the start of the file was passed over."] if head.startswith(BOM) else []
+    return Reading(container, read_records(path), repairs)
+
+
 def read_records(path: Path) -> Iterator[Record]:
     """Every record of the file in order. Raises BadFile where reading must end."""
     with path.open("rb") as file:
@@ -47,12 +65,6 @@ def read_records(path: Path) -> Iterator[Record]:
             yield from ListReader(file).records()
         else:
             yield from _read_lines(file)
-
-
-def has_bom(path: Path) -> bool:
-    """Whether the file begins with a byte order mark, which reading passes over."""
-    with path.open("rb") as file:
-        return file.read(len(BOM)) == BOM
 
 
 def refuse_other_files(head: bytes) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,15 @@ class Ending:
     out_of_time: bool = False
 
 
-def run_check(original: Path, out: Path, *, skip_bad_rows: bool, still_ours: Callable[[], bool]) -> Ending | None:
-    """Inspect `original` into the folder `out`. None when `still_ours`, asked all the time, said no."""
+def run_check(
+    original: Path, out: Path, *, skip_bad_rows: bool, still_ours: Callable[[], bool], told: Sequence[str] = ()
+) -> Ending | None:
+    """Inspect `original` into the folder `out`. None when `still_ours`, asked all the time, said no.
+
+    `told`: further arguments, of what is known about the file.
+    """
     seconds = LEAST_SECONDS + original.stat().st_size // BYTES_PER_SECOND
-    command = [sys.executable, "-m", "trainer", "check", str(original), "--out", str(out)]
+    command = [sys.executable, "-m", "trainer", "check", str(original), "--out", str(out), *told]
     events, stderr = out / "events.jsonl", out / "stderr.txt"
     with events.open("wb") as said, stderr.open("wb") as complained:
         child = subprocess.Popen(

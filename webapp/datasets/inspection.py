@@ -34,11 +34,22 @@ def inspect_version(version_id: UUID, inspection: int) -> None:
     out.mkdir()
     try:
         pulse = Pulse(version_id, inspection)
-        ending = run_check(version.original_path, out, skip_bad_rows=version.skip_bad_rows, still_ours=pulse)
+        ending = run_check(
+            version.original_path, out, skip_bad_rows=version.skip_bad_rows, still_ours=pulse, told=_told(version, out)
+        )
         if ending is not None:
             _conclude(version, inspection, ending=ending, out=out)
     finally:
         shutil.rmtree(out, ignore_errors=True)
+
+
+def _told(version: DatasetVersion, out: Path) -> list[str]:
+    """What the child is told of the file: its name, and what a person said of its columns."""
+    told = [f"--name={version.original_name}"]
+    if version.mapping:
+        (out / "mapping.json").write_text(json.dumps(version.mapping), encoding="utf-8")
+        told.append(f"--mapping={out / 'mapping.json'}")
+    return told
 
 
 class Pulse:
@@ -65,7 +76,9 @@ def broken(mark: str) -> dict[str, Any]:
 
 def _conclude(version: DatasetVersion, inspection: int, *, ending: Ending, out: Path) -> None:
     report = _report_in(out)
-    rows = out / "rows.parquet"
+    rows, bad_lines = out / "rows.parquet", out / "bad.jsonl"
+    if report and bad_lines.is_file() and bad_lines.stat().st_size:
+        bad_lines.replace(version.folder / bad_lines.name)
     if ending.status == EXIT_CODES["finished"] and report and rows.is_file() and count_rows(rows) == report["rows"]:
         # Whichever inspection moves its files here, they are the same; only the row makes them visible.
         for file in (rows, out / "report.json"):
