@@ -50,6 +50,15 @@ class VersionStatus(models.TextChoices):
 PENDING = (VersionStatus.UPLOADED, VersionStatus.INSPECTING)
 
 
+class SurveyStatus(models.TextChoices):
+    """Where the survey of a version is, which begins when the version is ready and keeps nobody from using it."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
 class DatasetVersionQuerySet(models.QuerySet["DatasetVersion"]):
     def visible_to(self, user: User) -> DatasetVersionQuerySet:
         return self.filter(dataset__team__memberships__user=user)
@@ -82,6 +91,11 @@ class DatasetVersion(models.Model):
     report = models.JSONField(default=dict)
     inspection = models.PositiveIntegerField(default=0)  # number of the newest inspection; the fencing token
     heartbeat = models.PositiveBigIntegerField(default=0)  # counts up while that inspection's supervisor lives
+    survey_status = models.CharField(max_length=10, choices=SurveyStatus.choices, default=SurveyStatus.WAITING)
+    survey = models.PositiveIntegerField(default=0)  # number of the newest survey; its fencing token
+    survey_heartbeat = models.PositiveBigIntegerField(default=0)  # counts up while that survey's supervisor lives
+    # What `python -m trainer survey` wrote: rows, searchable, findings by kind, splits, roles; `failure` in its place
+    survey_report = models.JSONField(default=dict, blank=True)
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -105,6 +119,15 @@ class DatasetVersion(models.Model):
     @property
     def rows_path(self) -> Path:
         return self.folder / "rows.parquet"
+
+    @property
+    def survey_path(self) -> Path:
+        return self.folder / "survey.sqlite"
+
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether its rows can be searched and filtered."""
+        return self.survey_status == SurveyStatus.DONE
 
     @property
     def original_path(self) -> Path:
@@ -164,3 +187,41 @@ class Upload(models.Model):
     @property
     def path(self) -> Path:
         return upload_path(self.pk)
+
+
+class RowMark(models.Model):
+    """What a team thinks of a row. Rows keep their ids, so that marks follow them from version to version."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="row_marks")
+    row_id = models.CharField(max_length=64)
+    starred = models.BooleanField(default=False)
+    rating = models.PositiveSmallIntegerField(null=True, blank=True)  # 1 to 5
+    changed_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["dataset", "row_id"], name="one_mark_per_row"),
+            models.CheckConstraint(condition=models.Q(rating=None) | models.Q(rating__range=(1, 5)), name="rating_1_5"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.row_id} of {self.dataset_id}"
+
+
+class RowTag(models.Model):
+    """A word that a team put on a row."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="row_tags")
+    row_id = models.CharField(max_length=64)
+    name = models.CharField(max_length=40)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["dataset", "name", "row_id"], name="one_tag_of_a_name_per_row")
+        ]
+        indexes: ClassVar = [models.Index(fields=["dataset", "row_id"], name="tags_of_a_row")]
+
+    def __str__(self) -> str:
+        return self.name
