@@ -50,6 +50,18 @@ class VersionStatus(models.TextChoices):
 PENDING = (VersionStatus.UPLOADED, VersionStatus.INSPECTING)
 
 
+class Origin(models.TextChoices):
+    """How a version came to be."""
+
+    UPLOAD = "upload"
+    EDIT = "edit"  # rows of its parent removed, edited or added
+    SPLIT = "split"  # its parent's rows divided into named parts
+    RESTORE = "restore"  # its parent once more
+
+
+REVISED = (Origin.EDIT, Origin.SPLIT)
+
+
 class SurveyStatus(models.TextChoices):
     """Where the survey of a version is, which begins when the version is ready and keeps nobody from using it."""
 
@@ -96,6 +108,11 @@ class DatasetVersion(models.Model):
     survey_heartbeat = models.PositiveBigIntegerField(default=0)  # counts up while that survey's supervisor lives
     # What `python -m trainer survey` wrote: rows, searchable, findings by kind, splits, roles; `failure` in its place
     survey_report = models.JSONField(default=dict, blank=True)
+    origin = models.CharField(max_length=10, choices=Origin.choices, default=Origin.UPLOAD)
+    # What it was made from; for an upload the version before it, known once it is ready
+    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children")
+    note = models.CharField(max_length=500, blank=True)
+    changes = models.JSONField(default=dict, blank=True)  # rows added, removed, edited, moved against the parent
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -132,6 +149,22 @@ class DatasetVersion(models.Model):
     @property
     def original_path(self) -> Path:
         return self.folder / "original"
+
+    @property
+    def changes_path(self) -> Path:
+        """What becomes of the parent's rows, of a version that was made by changing them."""
+        return self.folder / "changes.json"
+
+    @property
+    def test_file(self) -> Path | None:
+        """The file that came with the wish to split, when one did."""
+        return self.original_path if self.origin == Origin.SPLIT and self.original_path.is_file() else None
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Rows of each named part; empty when there are none."""
+        found: dict[str, int] = self.report.get("splits") or {}
+        return found
 
     @property
     def download_name(self) -> str:
@@ -225,3 +258,49 @@ class RowTag(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class DraftChangeQuerySet(models.QuerySet["DraftChange"]):
+    def visible_to(self, user: User) -> DraftChangeQuerySet:
+        """One's own, as long as one is in the team."""
+        return self.filter(user=user, version__dataset__team__memberships__user=user)
+
+
+class DraftChange(models.Model):
+    """One change that a person means to make to a version, until all of theirs are saved as the next one.
+
+    A draft is one person's, so that nobody's edits overwrite another's unseen; saving brings them together.
+    """
+
+    class Action(models.TextChoices):
+        EDIT = "edit"
+        REMOVE = "remove"
+        ADD = "add"
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    version = models.ForeignKey(DatasetVersion, on_delete=models.CASCADE, related_name="draft_changes")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    action = models.CharField(max_length=6, choices=Action.choices)
+    row_id = models.CharField(max_length=40, blank=True)  # empty for an added row, and for many removed at once
+    row_ids = models.JSONField(default=list, blank=True)  # of many removed at once
+    shape = models.JSONField(null=True, blank=True)  # the row from now on
+    count = models.PositiveIntegerField(default=1)  # rows it concerns
+    label = models.CharField(max_length=200, blank=True)  # what a person knows it by
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = DraftChangeQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["created_at", "pk"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["version", "user", "row_id"], condition=~models.Q(row_id=""), name="one_change_per_row"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.row_id or self.count}"
+
+    @property
+    def team(self) -> Team:
+        return self.version.team
