@@ -37,6 +37,7 @@ CATCH_ALL = {
     "webapp/datasets/tasks.py": "the task border",
     "webapp/adapters/tasks.py": "the task border",
     "webapp/system/scheduler.py": "the task border of what the scheduler does by itself",
+    "webapp/api/border.py": "the border of the API: any failure becomes an answer in the wire's shape",
     "webapp/chat/answering.py": "the stream: readers of an answer must hear that it broke off",
 }
 REDIS = {

@@ -52,12 +52,14 @@ INSTALLED_APPS = [
     "webapp.adapters",
     "webapp.jobs",
     "webapp.chat",
+    "webapp.api",
     "webapp.system",
 ]
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
+    "webapp.api.border.ApiMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -15,4 +15,5 @@ urlpatterns = [
     path("", include("webapp.adapters.urls")),
     path("jobs/", include("webapp.jobs.urls")),
     path("chat/", include("webapp.chat.urls")),
+    path("v1/", include("webapp.api.urls")),
 ]

@@ -36,6 +36,12 @@ def revoke(key: ApiKey, *, actor: User, request: HttpRequest | None = None) -> N
 
 def user_of(key: str) -> User | None:
     """Whose key this is; None for a wrong or revoked key and for a person who may not log in any more."""
+    row = row_of(key)
+    return row.user if row else None
+
+
+def row_of(key: str) -> ApiKey | None:
+    """The key's row with its user; None where `user_of` says so."""
     shape = SHAPE.fullmatch(key)
     if shape is None:
         return None
@@ -43,7 +49,7 @@ def user_of(key: str) -> User | None:
     if not matches(key, row.key_hash if row else NOBODY) or row is None:
         return None
     note_use(row)
-    return row.user
+    return row
 
 
 def note_use(key: ApiKey) -> None:

@@ -1,0 +1,92 @@
+"""Who may do what over the API: every address and method, for every person's key and without a good one."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.test import Client
+from django.urls import URLPattern
+
+from tests.test_permission_matrix import World, fresh_world
+from webapp.accounts import keys
+from webapp.api import urls
+
+# Answers are for: charlie (a stranger), vera (viewer), bob (member), alice (owner). One word stands for all.
+PEOPLE = ("charlie", "vera", "bob", "alice")
+
+ALL = "200"
+SEEN = "404 200 200 200"  # an object of the team
+MEMBERS = "404 403 200 200"
+
+Path = Callable[[World], str]
+Row = tuple[str, Path, dict[str, Any] | None]  # the answers, the path, the JSON body
+
+
+def at(path: str) -> Path:
+    return lambda world: path
+
+
+def model(world: World) -> str:
+    return f"models/ft:any:any:any:{world.adapter.pk.hex[:12]}"
+
+
+# By the address's name and method
+TABLE: dict[tuple[str, str], Row] = {
+    ("api_models", "GET"): (ALL, at("models"), None),
+    ("api_model", "GET"): (SEEN, model, None),
+    ("api_model", "DELETE"): (MEMBERS, model, None),
+}
+
+
+def addresses() -> Iterator[tuple[str, str]]:
+    """The name and method of everything below /v1."""
+    for one in urls.urlpatterns:
+        assert isinstance(one, URLPattern), "Name each address in webapp/api/urls.py itself."
+        for method in one.callback.methods:
+            yield str(one.name), method
+
+
+def test_every_address_is_in_the_table() -> None:
+    found = set(addresses())
+    assert not found - set(TABLE), f"Add to TABLE who may use them: {sorted(found - set(TABLE))}"
+    assert not set(TABLE) - found, f"In TABLE but nowhere else: {sorted(set(TABLE) - found)}"
+
+
+def ask(world: World, name: str, method: str, key: str, client: Client | None = None) -> int:
+    _, path, body = TABLE[name, method]
+    headers = {"Authorization": f"Bearer {key}"}
+    sent = {"data": body, "content_type": "application/json"} if body is not None else {}
+    client = client or Client()
+    answer = getattr(client, method.lower())(f"/v1/{path(world)}", headers=headers, **sent)
+    assert answer.status_code < 400 or set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert answer["x-request-id"].startswith("req_")
+    return int(answer.status_code)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("name", "method"), TABLE)
+def test_who_may(name: str, method: str) -> None:
+    words = TABLE[name, method][0].split()
+    answers = dict(zip(PEOPLE, words * 4 if len(words) == 1 else words, strict=True))
+    with fresh_world() as world:
+        for who, expected in answers.items():
+            user = getattr(world.cast, who)
+            user.last_team = user.personal_team if who == "charlie" else world.cast.team
+            user.save()
+            key = keys.create(user=user, name="script")
+            with transaction.atomic():
+                got = ask(world, name, method, key)
+                transaction.set_rollback(True)
+            assert str(got) == expected, f"{method} {name} as {who}: {got}"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("name", "method"), TABLE)
+def test_nobody_without_a_key(name: str, method: str) -> None:
+    """A login of the pages is none, and neither is a revoked key."""
+    with fresh_world() as world:
+        revoked = keys.create(user=world.cast.alice, name="old")
+        keys.revoke(world.cast.alice.api_keys.get(name="old"), actor=world.cast.alice)
+        for key in ("", "sk-1", "lr_000000000000_" + "x" * 43, revoked):
+            assert ask(world, name, method, key, world.cast.client("alice")) == 401
