@@ -21,6 +21,7 @@ from trainer.spec import SpecError, TrainSpec
 HEAVY = {
     "train": "trainer.sft",
     "check": "trainer.formats.check",
+    "survey": "trainer.formats.survey",
     "mapping": "trainer.formats.mapping",
     "fetch": "trainer.bases",
 }
@@ -77,6 +78,11 @@ def run_revise(given: argparse.Namespace, emit: Emit) -> None:
     _make_folder(given.out)
     revise = importlib.import_module(HEAVY["revise"])
     revise.revise_file(given.rows, given.changes, given.out, test_file=given.test_file, emit=emit)
+
+
+def run_survey(given: argparse.Namespace, emit: Emit) -> None:
+    _make_folder(given.out)
+    importlib.import_module(HEAVY["survey"]).survey_rows(given.rows, given.out, emit)
 
 
 def run_fetch(given: argparse.Namespace, emit: Emit) -> None:
@@ -156,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=run_check)
 
     _add_revise(commands)
+    _add_survey(commands)
     _add_fetch(commands)
     return parser
 
@@ -174,6 +181,19 @@ def _add_revise(commands: Any) -> None:
     revise.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
     revise.add_argument("--test-file", metavar="FILE", type=Path, help='rows of their own split, for the method "file"')
     revise.set_defaults(run=run_revise)
+
+
+def _add_survey(commands: Any) -> None:
+    survey = commands.add_parser(
+        "survey",
+        help="make checked rows searchable",
+        description="Write DIR/survey.sqlite, by which the rows of ROWS can be searched and filtered, and "
+        "DIR/survey.json with what was counted. " + EVENTS_TEXT,
+        epilog=EXIT_TEXT,
+    )
+    survey.add_argument("rows", metavar="ROWS", type=Path, help="a rows.parquet that check or revise wrote")
+    survey.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    survey.set_defaults(run=run_survey)
 
 
 def _add_fetch(commands: Any) -> None:

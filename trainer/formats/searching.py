@@ -1,0 +1,61 @@
+"""What a row says as text that can be searched, and how what a person types becomes a query that cannot fail."""
+
+import re
+from collections.abc import Iterator
+
+from trainer.formats.canonical import Message, Row, canonical_json
+
+# Scripts that put no spaces between words: each of their letters is a word of its own, so that any part of a sentence
+# is found. Thai to Myanmar, Khmer, kana to CJK, Hangul, compatibility forms, and the supplementary ideographs.
+_UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
+)
+_TERMS = re.compile(r'"([^"]*)"?|(\S+)')
+
+TOKENIZER = "unicode61 remove_diacritics 2 categories 'L* N* Co M*'"  # marks are parts of words: हिन्दी is one word
+MOST_TERMS = 12
+LEAST_PREFIX = 4  # letters; what a shorter beginning stands for is too many words to look through unasked
+
+
+def texts_of(row: Row) -> Iterator[tuple[str, str]]:
+    """All that a row says, with who says it."""
+    if row.text is not None:
+        yield "text", row.text
+    for messages in (row.messages, row.prompt, row.chosen, row.rejected, row.completion):
+        for message in messages:
+            yield from _said(message)
+
+
+def _said(message: Message) -> Iterator[tuple[str, str]]:
+    if message["content"]:
+        yield message["role"], message["content"]
+    for call in message.get("tool_calls", ()):
+        yield message["role"], f"{call['function']['name']} {canonical_json(call['function']['arguments'])}"
+
+
+def segmented(text: str) -> str:
+    """The text with spaces between what counts as words."""
+    return text if text.isascii() else _UNSPACED.sub(lambda run: f" {' '.join(run[1])} ", text)
+
+
+def terms_of(typed: str) -> list[tuple[str, bool]]:
+    """What a person looks for: phrases in quotes and words, each with whether longer words count as well.
+
+    They do for words of LEAST_PREFIX letters, and for those that end in a star.
+    """
+    found = [_term(phrase, word) for phrase, word in _TERMS.findall(typed)]
+    return [(text, longer) for text, longer in found if any(one.isalnum() for one in text)][:MOST_TERMS]
+
+
+def _term(phrase: str, word: str) -> tuple[str, bool]:
+    bare = word.rstrip("*")
+    return phrase or bare, len(bare) >= LEAST_PREFIX or (bare != word and len(bare) > 1)
+
+
+def as_query(typed: str) -> str:
+    """The query in the language of FTS5, every word quoted; empty when nothing can be looked for."""
+    parts = []
+    for text, longer in terms_of(typed.replace("\0", " ")):
+        quoted = segmented(text).strip().replace('"', '""')
+        parts.append(f'"{quoted}"' + ("*" if longer else ""))
+    return " AND ".join(parts)

@@ -1,0 +1,180 @@
+"""Surveys canonical rows: a SQLite file by which they can be searched and filtered, written whole or not at all."""
+
+import errno
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainer.errors import TrainerError
+from trainer.events import Emit, Finished, Log
+from trainer.formats.canonical import Row, iter_rows
+from trainer.formats.searching import TOKENIZER, segmented, texts_of
+from trainer.formats.survey_findings import FINDERS
+
+ROWS_AT_ONCE = 500
+MOST_SEARCHED_BYTES = 8_000_000_000  # of rows; beyond that an index for searching would take too long and too much disk
+HASH_BYTES = 64 * 1024 * 1024  # words gathered in memory before they are written: fewer pieces to merge later
+FAST = (  # the file is thrown away when this breaks off, so nothing of it needs to be safe
+    "PRAGMA page_size = 8192",
+    "PRAGMA journal_mode = OFF",
+    "PRAGMA synchronous = OFF",
+    "PRAGMA locking_mode = EXCLUSIVE",
+    "PRAGMA cache_size = -64000",
+)
+TABLES = (
+    "CREATE TABLE rows (number INTEGER PRIMARY KEY, id TEXT, line INT, turns INT, characters INT, "
+    "answer_characters INT, roles TEXT, split TEXT)",
+    "CREATE TABLE findings (number INT, kind TEXT, detail TEXT)",
+)
+INDEXES = (
+    "CREATE INDEX rows_by_id ON rows (id)",
+    "CREATE INDEX findings_by_kind ON findings (kind, number)",
+)
+# The text is not kept a second time, only where each word stands.
+SEARCH = f'CREATE VIRTUAL TABLE texts USING fts5 (text, content="", columnsize=0, tokenize="{TOKENIZER}")'
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How long a row is, and who speaks in it. Turns are answers; characters are those of all messages."""
+
+    turns: int
+    characters: int
+    answer_characters: int
+    roles: tuple[str, ...]
+
+
+def measure(row: Row) -> Measures:
+    """The numbers of one row, the same as in the report of a check."""
+    said = [*row.messages, *row.prompt, *row.chosen, *row.rejected, *row.completion]
+    answers = [message for message in said if message["role"] == "assistant"]
+    text = len(row.text or "")
+    return Measures(
+        turns=len(answers),
+        characters=text + sum(len(message["content"] or "") for message in said),
+        answer_characters=text + sum(len(message["content"] or "") for message in answers),
+        roles=tuple(dict.fromkeys(message["role"] for message in said)),
+    )
+
+
+class Survey:
+    """What one pass over the rows writes and counts."""
+
+    def __init__(self, database: sqlite3.Connection, *, searchable: bool) -> None:
+        self._database = database
+        self._searchable = searchable
+        self._findings: Counter[str] = Counter()
+        self._splits: Counter[str] = Counter()
+        self._roles: Counter[str] = Counter()
+        self._longest = 0
+        self.rows = 0
+        for statement in (*FAST, *TABLES, *([SEARCH] if searchable else [])):
+            database.execute(statement)
+        if searchable:
+            database.execute("INSERT INTO texts (texts, rank) VALUES ('hashsize', ?)", (HASH_BYTES,))
+
+    def add(self, some: list[Row]) -> None:
+        numbered = list(enumerate(some, self.rows + 1))
+        self.rows += len(some)
+        self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(self._record, numbered))
+        found = [(number, kind, detail) for number, row in numbered for kind, detail in self._found(row)]
+        self._database.executemany("INSERT INTO findings VALUES (?, ?, ?)", found)
+        if self._searchable:
+            self._database.executemany("INSERT INTO texts (rowid, text) VALUES (?, ?)", map(_searched, numbered))
+
+    def _record(self, numbered: tuple[int, Row]) -> tuple[Any, ...]:
+        number, row = numbered
+        of = measure(row)
+        self._roles.update(of.roles)
+        self._longest = max(self._longest, of.characters)
+        if row.split:
+            self._splits[row.split] += 1
+        lengths = (of.turns, of.characters, of.answer_characters)
+        return (number, row.id, row.line, *lengths, f" {' '.join(of.roles)} ", row.split)
+
+    def _found(self, row: Row) -> Iterator[tuple[str, str]]:
+        for kind, finder in FINDERS.items():
+            if detail := finder(row):
+                self._findings[kind] += 1
+                yield kind, detail
+
+    def finish(self) -> dict[str, Any]:
+        """Make what was written quick to read, and say what was counted."""
+        for statement in (*INDEXES, *(["INSERT INTO texts (texts) VALUES ('optimize')"] if self._searchable else [])):
+            self._database.execute(statement)
+        return {
+            "rows": self.rows,
+            "searchable": self._searchable,
+            "longest": self._longest,
+            "roles": dict(self._roles.most_common()),
+            "splits": dict(self._splits.most_common()),
+            "findings": dict(self._findings.most_common()),
+        }
+
+
+def survey_rows(rows: Path, out: Path, emit: Emit) -> None:
+    """Write `out`/survey.sqlite and `out`/survey.json for a rows.parquet; emit Finished then.
+
+    Raises TrainerError(dataset_invalid) for a file that holds no canonical rows.
+    """
+    aside = out / f".survey-{uuid4().hex}"
+    try:
+        searchable = _bytes_of(rows) <= MOST_SEARCHED_BYTES
+        with closing(sqlite3.connect(aside, isolation_level=None)) as database:
+            report = _read_all(rows, database, searchable=searchable)
+        _publish(aside, out / "survey.sqlite")
+        aside.write_text(json.dumps(report, ensure_ascii=False))
+        _publish(aside, out / "survey.json")
+    except (OSError, sqlite3.OperationalError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
+            raise TrainerError("disk_full", "The disk is full.", "Free some space and try again.") from error
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+    emit(Log(text=f"{report['rows']:,} rows" + ("" if searchable else ", too many bytes to be searched")))
+    emit(Finished(folder=str(out), facts=report))
+
+
+def _read_all(rows: Path, database: sqlite3.Connection, *, searchable: bool) -> dict[str, Any]:
+    survey = Survey(database, searchable=searchable)
+    database.execute("BEGIN")
+    reader = iter_rows(rows)
+    while some := list(islice(reader, ROWS_AT_ONCE)):
+        survey.add(some)
+    report = survey.finish()
+    database.execute("COMMIT")
+    return report
+
+
+def _searched(numbered: tuple[int, Row]) -> tuple[int, str]:
+    number, row = numbered
+    return number, segmented("\n".join(text for _, text in texts_of(row)))
+
+
+def _bytes_of(rows: Path) -> int:
+    """How much the rows are when they are unpacked."""
+    try:
+        with pq.ParquetFile(rows) as file:
+            meta = file.metadata
+            return sum(meta.row_group(number).total_byte_size for number in range(meta.num_row_groups))
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        fix = "Give the rows.parquet that a check wrote."
+        raise TrainerError("dataset_invalid", f"There are no canonical rows at {rows}.", fix) from error
+
+
+def _publish(aside: Path, final: Path) -> None:
+    """Rename a finished file to its name, once its bytes are on disk."""
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    aside.replace(final)
