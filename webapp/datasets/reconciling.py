@@ -1,12 +1,12 @@
-"""The scheduler's look at inspections: what a lost worker held is given back, and what waits is rung for again."""
+"""The scheduler's look at inspections and surveys: what a lost worker held is given back, and what waits is rung for again."""
 
 from uuid import UUID
 
 from django.conf import settings
 
 from webapp.common.watch import Bell, Watch
-from webapp.datasets import lifecycle, tasks
-from webapp.datasets.models import DatasetVersion, VersionStatus
+from webapp.datasets import lifecycle, survey_lifecycle, tasks
+from webapp.datasets.models import DatasetVersion, SurveyStatus, VersionStatus
 
 
 class Inspections:
@@ -24,3 +24,20 @@ class Inspections:
             lifecycle.interrupt(pk, number, seen_beat=beats[pk, number])
         waiting = DatasetVersion.objects.filter(status=VersionStatus.UPLOADED).values_list("pk", flat=True)
         self._bell.ring_for(list(waiting), now)
+
+
+class Surveys:
+    """One process's watch over all surveys."""
+
+    def __init__(self) -> None:
+        self._beats: Watch[tuple[UUID, int]] = Watch(settings.LEASE_SECONDS)
+        self._bell: Bell[UUID] = Bell(tasks.ring_for_survey)
+
+    def reconcile(self, now: float) -> None:
+        """One look; `now` is this process's monotonic clock."""
+        running = DatasetVersion.objects.filter(survey_status=SurveyStatus.RUNNING)
+        beats = {(pk, number): beat for pk, number, beat in running.values_list("pk", "survey", "survey_heartbeat")}
+        for pk, number in self._beats.overdue(beats, now):
+            survey_lifecycle.interrupt(pk, number, seen_beat=beats[pk, number])
+        ready = DatasetVersion.objects.ready().filter(survey_status=SurveyStatus.WAITING)
+        self._bell.ring_for(list(ready.values_list("pk", flat=True)), now)

@@ -1,4 +1,4 @@
-"""Doors of the default worker: inspect an upload, and the bell that asks for it."""
+"""Doors of the default worker: inspect an upload, survey what is ready, and the bells that ask for it."""
 
 import logging
 from uuid import UUID, uuid4
@@ -7,7 +7,7 @@ from celery import shared_task
 from django.db import DatabaseError
 
 from webapp.common import doorbell
-from webapp.datasets import inspection, lifecycle
+from webapp.datasets import inspection, lifecycle, survey_lifecycle, surveying
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +17,7 @@ def inspect(version_id: str) -> None:
     number = lifecycle.begin(UUID(version_id))
     if number is not None:
         carry_through(UUID(version_id), number)
+        ring_for_survey(UUID(version_id))
 
 
 def carry_through(version_id: UUID, number: int) -> None:
@@ -33,3 +34,23 @@ def carry_through(version_id: UUID, number: int) -> None:
 
 def ring(version_id: UUID) -> bool:
     return doorbell.ring(inspect, version_id, what="dataset version")
+
+
+@shared_task(name="datasets.survey")
+def survey(version_id: str) -> None:
+    pk = UUID(version_id)
+    number = survey_lifecycle.begin(pk)
+    if number is None:
+        return
+    try:
+        surveying.survey_version(pk, number)
+    except DatabaseError:  # as above
+        raise
+    except Exception:
+        mark = uuid4().hex[:8]
+        logger.exception("dataset version %s: the survey failed (error %s)", pk, mark)
+        survey_lifecycle.fail(pk, number, surveying.broken(mark))
+
+
+def ring_for_survey(version_id: UUID) -> bool:
+    return doorbell.ring(survey, version_id, what="survey of dataset version")

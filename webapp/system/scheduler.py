@@ -10,7 +10,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from webapp.adapters.reconciling import Fetches
 from webapp.chat.reconciling import Answers
-from webapp.datasets.reconciling import Inspections
+from webapp.datasets.reconciling import Inspections, Surveys
 from webapp.jobs.reaper import Reaper
 from webapp.system import tasks
 
@@ -36,7 +36,7 @@ class CleanUp:
 
 def run(stopping: threading.Event) -> None:
     """Look at everything again and again until asked to stop. Several may run: conditional updates decide."""
-    watchers: list[Watcher] = [Reaper(), Answers(), Inspections(), Fetches(), CleanUp()]
+    watchers: list[Watcher] = [Reaper(), Answers(), Inspections(), Surveys(), Fetches(), CleanUp()]
     while not stopping.is_set():
         for watcher in watchers:
             look(watcher)

@@ -1,0 +1,70 @@
+"""One survey of a version that is ready, from taking it to rows that can be searched."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from trainer.errors import EXIT_CODES
+from webapp.common.storage import sync_path
+from webapp.datasets import survey_lifecycle
+from webapp.datasets.child import Ending, run_survey
+from webapp.datasets.inspection import Pulse
+from webapp.datasets.models import DatasetVersion
+
+logger = logging.getLogger(__name__)
+
+MOST_SURVEYS = 3  # rows whose survey was cut short this often are the cause themselves
+
+
+def survey_version(version_id: UUID, survey: int) -> None:
+    """Carry through the survey that was begun, and say what came of it."""
+    version = DatasetVersion.objects.get(pk=version_id)
+    if survey > MOST_SURVEYS:
+        survey_lifecycle.fail(version_id, survey, "The survey was interrupted too often.")
+        return
+    out = version.folder / f"survey-{survey}"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    try:
+        pulse = Pulse(lambda: survey_lifecycle.beat(version_id, survey))
+        ending = run_survey(version.rows_path, out, still_ours=pulse)
+        if ending is not None:
+            _conclude(version, survey, ending=ending, out=out)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def broken(mark: str) -> str:
+    """The failure when our own code failed."""
+    return f"The survey failed on our side (error {mark}); the server's log has the cause."
+
+
+def _conclude(version: DatasetVersion, survey: int, *, ending: Ending, out: Path) -> None:
+    report = _report_in(out)
+    if ending.status == EXIT_CODES["finished"] and report:
+        # Whichever survey moves its file here, it is the same; only the row makes it visible.
+        (out / "survey.sqlite").replace(version.survey_path)
+        sync_path(version.folder)
+        survey_lifecycle.finish(version.pk, survey, report)
+    else:
+        logger.error("survey of %s ended with %s: %s", version.pk, ending.status, ending.stderr)
+        survey_lifecycle.fail(version.pk, survey, _unexpected(ending))
+
+
+def _report_in(out: Path) -> dict[str, Any] | None:
+    try:
+        report: dict[str, Any] = json.loads((out / "survey.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return report
+
+
+def _unexpected(ending: Ending) -> str:
+    if ending.out_of_time:
+        return "Going through all rows took too long."
+    if ending.failed and ending.failed.code != "internal":
+        return ending.failed.text
+    return f"The survey ended unexpectedly (status {ending.status})."
