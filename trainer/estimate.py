@@ -22,6 +22,8 @@ UNPACKED_SHARE = 0.5  # of the free memory that unpacked weights may take
 FORWARD_SHARE = 1 / 3  # of a training step's time goes into its forward pass
 GENERAL_TOKENS = 1500  # of the text that forgetting is measured on, about the same for every tokenizer
 ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
+RECOMPUTE = (0, 4, 3, 2)  # no layer is computed again, a quarter, a third, half of them; else all
+UNBOUNDED = 1 << 62
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -100,7 +102,7 @@ def estimate(
     `rows` and `tokens` are the dataset's; `tokens_per_second` is what the machine reached on this base before.
     """
     place = on or Place()
-    learnt = max(1, rows - held_out_rows(rows, spec.data.holdout))
+    learnt = max(1, rows - held_out_rows(rows, _share(spec)))
     steps = optimizer_steps(spec, rows=learnt)
     per_row = min(tokens / max(1, rows), spec.data.max_seq_length * (2 if spec.data.method == "dpo" else 1))
     seen = round(steps * min(spec.optim.batch_size, learnt) * per_row)
@@ -111,7 +113,7 @@ def estimate(
 
 def _measured_tokens(spec: TrainSpec, *, rows: int, steps: int, per_row: float) -> float:
     """Tokens read to measure, before the first step, at each interval and at the end: held-out rows, general text."""
-    held_out = held_out_rows(rows, spec.data.holdout)
+    held_out = held_out_rows(rows, _share(spec))
     if not held_out:
         return 0.0
     per_epoch = math.ceil((rows - held_out) / spec.optim.batch_size)
@@ -122,6 +124,11 @@ def _measured_tokens(spec: TrainSpec, *, rows: int, steps: int, per_row: float) 
 def evaluations_after(step: int, *, every: int, steps: int) -> int:
     """How many evaluations come after that of this step: one an interval, and one at the end."""
     return math.ceil(steps / every) - step // every if step < steps else 0
+
+
+def _share(spec: TrainSpec) -> float:
+    """Of the rows that are kept aside: none where another file is measured on."""
+    return 0.0 if spec.data.holdout_path else spec.data.holdout
 
 
 def held_out_rows(rows: int, share: float) -> int:
@@ -140,8 +147,23 @@ def micro_batch_tokens(spec: TrainSpec, facts: Facts, *, free_bytes: int, device
     """How many tokens go through the model at once: what the spec says, or what fits in the free memory."""
     if spec.optim.micro_batch_tokens:
         return spec.optim.micro_batch_tokens
-    fitting = int(free_bytes * ACTIVATIONS_SHARE / activation_bytes_per_token(spec, facts, device=device))
+    every = int(spec.optim.gradient_checkpointing)
+    fitting = int(free_bytes * ACTIVATIONS_SHARE / activation_bytes_per_token(spec, facts, device=device, every=every))
     return max(spec.data.max_seq_length, min(MOST_TOKENS[device], fitting))
+
+
+def recompute_every(spec: TrainSpec, facts: Facts, *, tokens: int, free_bytes: int, device: str = "cuda") -> int:
+    """How many layers are computed again on the way back, so that a pass of so many tokens fits: every so manieth one.
+
+    0: none, as long as memory holds what they keep, for computing again costs a quarter of the speed; 1: all.
+    """
+    if spec.optim.gradient_checkpointing:
+        return 1
+    room = free_bytes * ACTIVATIONS_SHARE
+    for every in RECOMPUTE:
+        if tokens * activation_bytes_per_token(spec, facts, device=device, every=every) <= room:
+            return every
+    return 1
 
 
 def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, place: Place) -> tuple[MemoryItem, ...]:
@@ -149,19 +171,23 @@ def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, place: Place) -> t
     layers = int(facts["layers"])
     in_layers = sum(shape.size for shape in shapes.values()) * layers
     outside = max(0, int(facts["parameters"]) - in_layers)
-    lora = lora_parameters(spec, facts)
-    most = spec.optim.micro_batch_tokens or max(spec.data.max_seq_length, MOST_TOKENS[device])
+    lora, adam = lora_parameters(spec, facts), ADAM_BYTES[spec.optim.optimizer]
+    weights, workspace = _weights(spec, in_layers, outside, place.memory_bytes), _workspace(spec, facts, device)
+    # Nothing but the activations gives way where memory is short: first smaller passes, then layers computed again.
+    left = place.memory_bytes - weights.expected - workspace - lora * (2 * FULL + MASTER + adam)
+    free = max(0, int(left)) if place.memory_bytes else UNBOUNDED
+    most = micro_batch_tokens(spec, facts, free_bytes=free, device=device)
     at_once = min(most, spec.optim.batch_size * max(per_row, 1.0) * 1.5)
-    activations = at_once * activation_bytes_per_token(spec, facts, device=device)
-    adam = ADAM_BYTES[spec.optim.optimizer]
+    every = recompute_every(spec, facts, tokens=math.ceil(at_once), free_bytes=free, device=device)
+    activations = at_once * activation_bytes_per_token(spec, facts, device=device, every=every)
     return (
-        _weights(spec, in_layers, outside, place.memory_bytes),
+        weights,
         _item("LoRA weights", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
         _item("the optimizer's state", lora * (MASTER + adam), (1.0, 1.05), _optimizer_lever(spec)),
         _item("gradients", lora * FULL, (1.0, 1.0), "Lower lora.r or train fewer layers."),
-        _item("activations", activations, (0.6, 1.3), _activation_lever(spec)),
+        _item("activations", activations, (0.6, 1.3), _activation_lever(spec, every)),
         _item("scores of the vocabulary", _score_bytes(facts, at_once), (0.5, 1.2), "It is cut small already."),
-        _item("workspace", _workspace(spec, facts, device), (0.8, 1.5), "No value of the spec lowers it."),
+        _item("workspace", workspace, (0.8, 1.5), "No value of the spec lowers it."),
     )
 
 
@@ -187,8 +213,8 @@ def _optimizer_lever(spec: TrainSpec) -> str:
     return fewer if "8bit" in spec.optim.optimizer else f"{fewer} The 8-bit optimizer takes less than half as much."
 
 
-def _activation_lever(spec: TrainSpec) -> str:
-    if spec.optim.gradient_checkpointing:
+def _activation_lever(spec: TrainSpec, every: int) -> str:
+    if every == 1:
         return "Lower data.max_seq_length, or optim.micro_batch_tokens as far as that allows."
     return "Lower optim.micro_batch_tokens or data.max_seq_length, or turn on optim.gradient_checkpointing."
 
@@ -266,12 +292,12 @@ def _trained_shapes(spec: TrainSpec, facts: Facts) -> list[Shape]:
     return [shape for name, shape in layer_shapes(facts).items() if _is_target(spec, name)]
 
 
-def activation_bytes_per_token(spec: TrainSpec, facts: Facts, *, device: str = "cuda") -> float:
+def activation_bytes_per_token(spec: TrainSpec, facts: Facts, *, device: str = "cuda", every: int = 0) -> float:
     """What one token leaves behind for the backward pass.
 
     The count per layer is exact for the Llama family (compared with what autograd saves, see trainer.lean_layers):
-    norms and products keep their inputs. With checkpointing every layer keeps its input alone, and one layer at a time
-    the rest.
+    norms and products keep their inputs. A layer that is computed again, one of `every`, keeps its input alone, and
+    one of them at a time the rest.
     """
     sizes = _Sizes.of(facts)
     trained = _trained_shapes(spec, facts)
@@ -283,9 +309,8 @@ def activation_bytes_per_token(spec: TrainSpec, facts: Facts, *, device: str = "
         kept += 4 * sizes.heads * spec.data.max_seq_length
     elif device == "cpu":  # probabilities of short rows, see trainer.short_attention
         kept += sizes.heads * min(spec.data.max_seq_length, LONGEST_KEPT)
-    if spec.optim.gradient_checkpointing:
-        return FULL * (sizes.hidden * sizes.layers + kept)
-    return FULL * kept * sizes.layers
+    again = math.ceil(sizes.layers / every) if every else 0
+    return FULL * (sizes.hidden * again + kept * (sizes.layers - again + bool(every)))
 
 
 def _score_bytes(facts: Facts, at_once: float) -> float:

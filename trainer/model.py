@@ -60,6 +60,11 @@ class AdaptedModel:
         states: Tensor = self.body(input_ids=ids, attention_mask=None, use_cache=False).last_hidden_state
         return states
 
+    def recompute(self, every: int) -> None:
+        """From now on keep only the input of one layer in `every` and compute the rest of it again on the way back."""
+        causal: Any = self.peft.get_base_model()
+        causal.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=every)
+
     @contextmanager
     def as_base(self) -> Iterator[None]:
         """Compute as the base model does, whatever was learnt so far."""
@@ -187,8 +192,6 @@ def adapt(
     whole: Mapping[str, Tensor] | None = None,
 ) -> AdaptedModel:
     """Put what learns on a loaded base, so that it computes as the base does. `whole`: see `lora_start.start`."""
-    if spec.optim.gradient_checkpointing:
-        causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     torch.manual_seed(spec.optim.seed)
     peft, lora = put_lora(causal, spec.lora)
     for weight in lora.values():

@@ -20,7 +20,7 @@ from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, l
 from trainer.data import Dataset, Plan, load_dataset
 from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
-from trainer.estimate import evaluations_after, micro_batch_tokens
+from trainer.estimate import evaluations_after, micro_batch_tokens, recompute_every
 from trainer.eva import start_from_data
 from trainer.evaluation import answer
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
@@ -55,6 +55,7 @@ class Run:
     checkpoints: Checkpoints
     position: Position
     general: GeneralText | None = None  # what forgetting is measured on
+    resumed_from: Path | None = None  # the checkpoint
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of position.best_step, where they are to be kept
     spoke_at: float = field(default_factory=time.monotonic)
     measuring_seconds: float = 0.0  # of the newest evaluation of this attempt
@@ -73,13 +74,20 @@ class Run:
         return "" if newest is None else f"; the last sound checkpoint is that of step {newest:,}"
 
     def halve_passes(self) -> None:
-        """Go on with half as many tokens at a time: the gradient of a window is the same."""
+        """Go on with half as many tokens at a time; where one row may fill a pass, with less kept of each layer too.
+
+        The gradient of a window is the same.
+        """
         self.optimizer.discard()
         give_back_memory()
         before, self.position.budget = self.position.budget, max(1, self.position.budget // 2)
         self.position.halvings += 1
         what = f"Out of memory at step {self.position.step + 1:,}: going on in passes of up to"
-        self.emit(Log(level="warning", text=f"{what} {self.position.budget:,} tokens, instead of {before:,}"))
+        what = f"{what} {self.position.budget:,} tokens, instead of {before:,}"
+        if self.position.budget < self.spec.data.max_seq_length:
+            self.model.recompute(1)
+            what += ", and computing every layer again instead of keeping it"
+        self.emit(Log(level="warning", text=what))
 
     def stop(self) -> None:
         """Leave a checkpoint of the last whole step and end."""
@@ -88,17 +96,17 @@ class Run:
 
     def evaluation_due(self) -> bool:
         """Before the first step, at each interval and at the end, once each, over all attempts."""
-        if not self._evaluates:
+        if not self.evaluates:
             return False
-        due = self.position.step % self._evaluation_interval == 0 or self.position.step == self.plan.steps
+        due = self.position.step % self.evaluation_interval == 0 or self.position.step == self.plan.steps
         return due and self.position.measured < self.position.step
 
     @property
-    def _evaluates(self) -> bool:
+    def evaluates(self) -> bool:
         return bool(self.dataset.holdout or self.spec.evaluation.probes)
 
     @property
-    def _evaluation_interval(self) -> int:
+    def evaluation_interval(self) -> int:
         return self.spec.evaluation.every_steps or self.plan.steps_per_epoch
 
     def evaluate(self) -> None:
@@ -184,8 +192,8 @@ class Run:
         tokens, seconds = (sum(column) for column in zip(*self.recent, strict=True))
         step, left = self.position.step, self.plan.steps - self.position.step
         # That of this step, where it is due, is still to come.
-        evaluations = evaluations_after(step - 1, every=self._evaluation_interval, steps=self.plan.steps)
-        measuring = evaluations * self.measuring_seconds * self._evaluates
+        evaluations = evaluations_after(step - 1, every=self.evaluation_interval, steps=self.plan.steps)
+        measuring = evaluations * self.measuring_seconds * self.evaluates
         return Progress(
             step=step,
             of=self.plan.steps,
@@ -225,8 +233,12 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
     facts, device = inspect_folder(base), model.device
-    budget = micro_batch_tokens(spec, facts, free_bytes=device.free_bytes(), device=device.place.type)
+    free = device.free_bytes()
+    budget = micro_batch_tokens(spec, facts, free_bytes=free, device=device.place.type)
     budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or budget
+    every = recompute_every(spec, facts, tokens=budget, free_bytes=free, device=device.place.type)
+    # An earlier attempt that ran out of memory may have got to passes of less than one row.
+    _recompute(model, 1 if budget < spec.data.max_seq_length else every, emit)
     objective = objective_of(spec, model)
     objective.prepare(dataset, budget=budget, before_pass=_not_in_silence(should_stop, emit))
     if checkpoint:
@@ -248,10 +260,18 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
         checkpoints=Checkpoints(out / "checkpoints", inputs, emit, resumed=position.step, size=optimizer.bytes_on_disk),
         position=position,
         general=general,
+        resumed_from=checkpoint,
         best=load_best(checkpoint, position) if checkpoint and spec.evaluation.keep_best else {},
     )
     _say_what_learns(run, of=int(facts["parameters"]))
     return run
+
+
+def _recompute(model: AdaptedModel, every: int, emit: Emit) -> None:
+    if every:
+        model.recompute(every)
+        which = {1: "Every layer is", 2: "Half of the layers are"}.get(every, f"One layer in {every} is")
+        emit(Log(text=f"{which} computed again on the way back, to fit the memory"))
 
 
 def _say_what_learns(run: Run, *, of: int) -> None:

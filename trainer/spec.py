@@ -62,6 +62,7 @@ class DataSpec:
     holdout: float = option(
         0.05, "Share of rows kept aside to measure what was learnt; 0 for none.", low=0, high=0.5, common=True
     )
+    holdout_path: str = option("", "File of rows to measure on, in place of such a share; empty for none.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,9 @@ class OptimSpec:
     neftune_noise_alpha: float = option(
         0.0, "Noise on the embeddings while training (NEFTune), such as 5; 0 for none.", low=0, high=100
     )
-    gradient_checkpointing: bool = option(False, "Recompute activations instead of keeping them: slower, less memory.")
+    gradient_checkpointing: bool = option(
+        False, "Compute every layer again instead of keeping it; otherwise only as many as memory asks for."
+    )
     seed: int = option(42, "Fixes initial weights and the order of rows.", low=0, high=2**31 - 1)
 
 
@@ -207,7 +210,7 @@ class TrainSpec:
                     f"Use 0, or at least {self.data.max_seq_length}.",
                 )
             )
-        if self.evaluation.patience and not self.data.holdout:
+        if self.evaluation.patience and not (self.data.holdout or self.data.holdout_path):
             found.append(
                 Issue(
                     "evaluation.patience",

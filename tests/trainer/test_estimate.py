@@ -14,12 +14,14 @@ from tests.trainer.training import make_rows, make_spec
 from trainer.base_facts import inspect_folder
 from trainer.device import Device
 from trainer.estimate import (
+    Place,
     activation_bytes_per_token,
     estimate,
     evaluations_after,
     layer_shapes,
     lora_parameters,
     micro_batch_tokens,
+    recompute_every,
 )
 from trainer.model import AdaptedModel, adapt, load_adapted
 from trainer.spec import TrainSpec
@@ -102,11 +104,11 @@ def test_the_advice_is_about_the_largest_item() -> None:
     assert long.largest.name == "activations" and "gradient_checkpointing" in long.advice
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_activations_are_what_autograd_keeps(tmp_path: Path, checkpointing: bool) -> None:
-    """Per layer and token, on torch's own attention: the difference between models of four and of two layers."""
+@pytest.mark.parametrize("every", [0, 1, 2, 3])
+def test_activations_are_what_autograd_keeps(tmp_path: Path, every: int) -> None:
+    """Per layer and token, on torch's own attention: the difference between models of eight and of two layers."""
     found = []
-    for layers in (2, 4):
+    for layers in (2, 8):
         config = LlamaConfig(
             hidden_size=64,
             intermediate_size=192,
@@ -118,14 +120,14 @@ def test_activations_are_what_autograd_keeps(tmp_path: Path, checkpointing: bool
         )
         causal = LlamaForCausalLM(config).to(torch.bfloat16).requires_grad_(requires_grad=False)
         device = Device(torch.device("cpu"), torch.bfloat16)
-        spec = make(optim={"gradient_checkpointing": checkpointing})
+        spec = make()
         model = adapt(causal, spec, device)
+        if every:
+            model.recompute(every)
         found.append(kept_bytes(model, torch.arange(32).repeat(1, 8)))
-    facts = {**inspect_facts(64, 192, 4, 2), "layers": 2}
-    expected = activation_bytes_per_token(spec, facts)
-    if checkpointing:
-        expected -= activation_bytes_per_token(spec, {**facts, "layers": 0})  # what is kept once, not per layer
-    assert (found[1] - found[0]) / 256 == pytest.approx(expected, rel=0.02)
+    facts = inspect_facts(64, 192, 4, 2)
+    two, eight = (activation_bytes_per_token(spec, {**facts, "layers": layers}, every=every) for layers in (2, 8))
+    assert (found[1] - found[0]) / 256 == pytest.approx(eight - two, rel=0.02)
 
 
 def inspect_facts(hidden: int, middle: int, heads: int, kv_heads: int) -> dict[str, int]:
@@ -174,6 +176,28 @@ def test_the_pass_fits_the_memory_and_holds_the_longest_row() -> None:
     assert micro_batch_tokens(spec, LLAMA_8B, free_bytes=1 << 30) == 2048
     assert micro_batch_tokens(spec, LLAMA_8B, free_bytes=400 << 30) == 16384
     assert micro_batch_tokens(make(optim={"micro_batch_tokens": 777}), LLAMA_8B, free_bytes=0) == 777
+
+
+def test_layers_are_computed_again_only_as_memory_asks_for_it() -> None:
+    spec = make(data={"max_seq_length": 8192})
+    a_token = activation_bytes_per_token(spec, LLAMA_8B)
+
+    def every(share: float, **optim: Any) -> int:
+        asked = make(data={"max_seq_length": 8192}, optim=optim)
+        return recompute_every(asked, LLAMA_8B, tokens=8192, free_bytes=int(share * 8192 * a_token / 0.6))
+
+    assert [every(share) for share in (1.01, 0.9, 0.75, 0.6, 0.1)] == [0, 4, 3, 2, 1]
+    assert every(1.01, gradient_checkpointing=True) == 1
+
+
+def test_a_machine_with_less_memory_needs_less() -> None:
+    """Before a spec is told not to fit, its passes are cut and its layers computed again, as training does."""
+    spec = make(data={"max_seq_length": 4096}, optim={"batch_size": 64})
+    needs = [
+        estimate(spec, LLAMA_8B, rows=1000, tokens=3_000_000, on=Place("cuda", memory << 30)).expected
+        for memory in (140, 40, 24, 16)
+    ]
+    assert needs == sorted(needs, reverse=True) and needs[-1] < 16 << 30 < needs[0]
 
 
 def test_it_needs_no_torch() -> None:

@@ -248,14 +248,16 @@ def test_unpacked_weights_are_the_quantised_ones(base: Path, quantization: str) 
 
 def test_gradient_checkpointing_changes_no_gradient(base: Path, rows: Path) -> None:
     found = []
-    for checkpointing in (False, True):
-        spec = make_spec(base, rows, optim={"gradient_checkpointing": checkpointing})
+    for every in (0, 2, 1):
+        spec = make_spec(base, rows)
         model, items = make_model(spec, base), make_items(spec, base)[:4]
+        if every:
+            model.recompute(every)
         batch = micro_batches(items, 100_000)[0]
         summed_loss(model.hidden(batch.ids), batch, model.head).backward()
         found.append(gradients(model))
     for name, gradient in found[0].items():
-        torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-5)
+        assert torch.equal(gradient, found[1][name]) and torch.equal(gradient, found[2][name])
 
 
 def test_fast_weights_follow_float32_masters(base: Path, rows: Path) -> None:
@@ -290,8 +292,7 @@ def test_gradients_are_clipped(base: Path, rows: Path) -> None:
     optimizer.collect()
     assert optimizer.norm() == pytest.approx(10.0)
     optimizer.step(learning_rate=0.0, norm=10.0)
-    state = optimizer.state()
-    torch.testing.assert_close(state["exp_avg"], torch.full((4,), 0.1 * 0.5))
+    torch.testing.assert_close(optimizer.state()["0.exp_avg"], torch.full((4,), 0.1 * 0.5))
 
 
 @pytest.mark.parametrize(
