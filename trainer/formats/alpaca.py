@@ -2,58 +2,44 @@
 
 from typing import Any
 
-from trainer.formats.canonical import Content, Kind, Message
+from trainer.formats.canonical import Content, Message
+from trainer.formats.family import Family
+from trainer.formats.fields import maybe_text, read_text, unpacked
 from trainer.formats.problems import BadRow, kind_of
 
-NAME = "alpaca"
-KIND: Kind = "chat"
 FIELDS = frozenset({"instruction", "input", "output", "system", "history"})
-MESSAGE_FIELDS: frozenset[str] = frozenset()
 
 
 def matches(row: dict[str, Any]) -> float:
     """How much a row looks like this family, 0 to 1."""
     if "instruction" in row and "output" in row:
-        return 1.0
+        return 1.0 if "kto_tag" not in row else 0.5
     return 0.5 * (("instruction" in row) + 0.5 * ("output" in row))
 
 
-def to_content(row: dict[str, Any]) -> Content:
+def read(row: dict[str, Any]) -> Content:
     """The row as chat."""
-    asked, output = read_question(row), _text(row, "output")
+    asked, output = read_question(row), read_text(row, "output")
     return Content(messages=[*asked, {"role": "assistant", "content": output}])
 
 
 def read_question(row: dict[str, Any]) -> list[Message]:
     """All but the answer. The last question is the instruction, a line end, and the input when there is one."""
-    system = _text(row, "system", optional=True)
-    instruction = _text(row, "instruction")
-    extra = _text(row, "input", optional=True)
     messages: list[Message] = []
-    if system:
+    if system := maybe_text(row, "system"):
         messages.append({"role": "system", "content": system})
-    for question, answer in _history(row):
+    instruction = read_text(row, "instruction")
+    extra = maybe_text(row, "input")
+    for question, answer in read_history(row):
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return [*messages, {"role": "user", "content": f"{instruction}\n{extra}" if extra.strip() else instruction}]
+    return [*messages, {"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}]
 
 
-def _text(row: dict[str, Any], field: str, *, optional: bool = False) -> str:
-    value = row.get(field)
-    if value is None and optional:
-        return ""
-    if field not in row:
-        raise BadRow(field, "field is missing", f'Add "{field}" with a text to this row.')
-    if not isinstance(value, str):
-        raise BadRow(field, f"must be text, not {kind_of(value)}", f'Put the value of "{field}" in quotes.')
-    if not optional and not value.strip():
-        raise BadRow(field, "field is empty", f'Write a text in "{field}", or remove this row.')
-    return value
-
-
-def _history(row: dict[str, Any]) -> list[tuple[str, str]]:
-    history = row.get("history")
-    if history is None:
+def read_history(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Earlier questions with their answers."""
+    if not row.get("history"):
         return []
+    history = unpacked(row["history"], "history")
     if not isinstance(history, list):
         raise BadRow("history", f"must be a list, not {kind_of(history)}", "Use a list of [question, answer] pairs.")
     pairs = []
@@ -66,3 +52,13 @@ def _history(row: dict[str, Any]) -> list[tuple[str, str]]:
             raise BadRow(f"history[{number}]", "is not a pair of texts", fix)
         pairs.append((pair[0], pair[1]))
     return pairs
+
+
+FAMILY = Family(
+    name="alpaca",
+    kind="chat",
+    saw='"instruction" and "output" (alpaca)',
+    fields=FIELDS,
+    matches=matches,
+    read=read,
+)

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,8 +16,8 @@ from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import RowWriter
 from trainer.formats.columns import describe_columns
 from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Recognition, recognise, unknown_fields
+from trainer.formats.family import Family
 from trainer.formats.findings import BadLines, most_common
-from trainer.formats.mapping import MappedFamily
 from trainer.formats.problems import BadFile
 from trainer.formats.reading import Reading, Record, open_records
 from trainer.formats.sieve import Sieve
@@ -38,7 +38,7 @@ class Outcome:
 
 
 def check_file(
-    file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, name: str = "", mapping: MappedFamily | None = None
+    file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, name: str = "", mapping: Family | None = None
 ) -> None:
     """Write `out`/report.json and bad.jsonl, and `out`/rows.parquet when the file can be used; emit Finished then.
 
@@ -52,7 +52,9 @@ def check_file(
     aside, bad_aside = (out / f".{what}-{uuid4().hex}" for what in ("rows", "bad"))
     try:
         with _disk_full_named(), RowWriter(aside) as writer, bad_aside.open("w", encoding="utf-8") as bad:
-            outcome = _read_all(open_records(file, name or file.name), writer, Sieve(mapping, BadLines(bad)))
+            sieve = Sieve(mapping, BadLines(bad), folder=out)
+            with closing(sieve):
+                outcome = _read_all(open_records(file, name or file.name), writer, sieve)
         with _disk_full_named():
             report = _report(outcome, writer)
             usable = writer.rows > 0 and not outcome.stopped_at and (skip_bad_rows or not report["bad_rows"])
@@ -97,6 +99,8 @@ def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve) -> Outcome:
             )
         for record in chain(first, reading.records):
             _keep(record, outcome, writer)
+        for line, content in sieve.gathered():
+            writer.add(line, content)
     except BadFile as stop:
         if not writer.rows and not sieve.bad_rows and sieve.family:
             for record in first:
@@ -122,7 +126,7 @@ def _look(first: list[Record], outcome: Outcome) -> None:
     outcome.columns = describe_columns(rows)
     if outcome.sieve.family is None:
         outcome.recognition = recognise(rows)
-        outcome.sieve.family = outcome.recognition.family
+        outcome.sieve.take_for(outcome.recognition.family)
 
 
 def _objects(records: list[Record]) -> list[dict[str, Any]]:
@@ -136,17 +140,16 @@ def _keep(record: Record, outcome: Outcome, writer: RowWriter) -> None:
 
 def _repairs(outcome: Outcome) -> list[str]:
     repairs = list(outcome.reading.repairs)
-    if outcome.sieve.developer:
-        repairs.append(f"{outcome.sieve.developer:,} developer messages are read as system messages.")
-    return repairs
+    repairs += outcome.recognition.repairs
+    return repairs + [f"{said} ({count:,} row{'s' * (count > 1)})." for said, count in outcome.sieve.repairs.items()]
 
 
 def _report(outcome: Outcome, writer: RowWriter) -> dict[str, Any]:
     sieve, family = outcome.sieve, outcome.sieve.family
     return {
         "container": outcome.reading.container,
-        "format": family.NAME if family else "",
-        "kind": family.KIND if family else "",
+        "format": family.name if family else "",
+        "kind": family.kind if family else "",
         "sure": round(outcome.recognition.sure, 3),
         "saw": outcome.recognition.saw,
         "columns": outcome.columns,

@@ -1,29 +1,43 @@
 """Which family the rows of a file belong to: decided by looking at rows, never at the file's name."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from trainer.formats import alpaca, kto, messages, plain_text, preference, prompt_completion
-from trainer.formats.canonical import Content, Kind
-from trainer.formats.problems import Problem
-
-
-class Family(Protocol):
-    """What a format module offers. A new format is one such module in FAMILIES."""
-
-    NAME: str
-    KIND: Kind
-    FIELDS: frozenset[str]  # of a row; others are passed over and counted
-    MESSAGE_FIELDS: frozenset[str]  # of a message inside it
-
-    def matches(self, row: dict[str, Any]) -> float: ...
-    def to_content(self, row: dict[str, Any]) -> Content: ...
-
+from trainer.formats import (
+    alpaca,
+    chains,
+    kto,
+    messages,
+    pairs,
+    plain_text,
+    preference,
+    preferred_output,
+    prompt_completion,
+    ranked,
+    sharegpt,
+)
+from trainer.formats.canonical import Content
+from trainer.formats.family import Family
+from trainer.formats.problems import BadRow, Problem
 
 # Where a row looks like two, the first counts: preference data often repeats the chosen conversation in "messages".
-FAMILIES: tuple[Family, ...] = (preference, kto, alpaca, messages, prompt_completion, plain_text)
+FAMILIES: tuple[Family, ...] = (
+    chains.FAMILY,
+    preferred_output.FAMILY,
+    ranked.FAMILY,
+    preference.FAMILY,
+    kto.FAMILY,
+    alpaca.FAMILY,
+    messages.FAMILY,
+    sharegpt.FAMILY,
+    prompt_completion.FAMILY,
+    *pairs.FAMILIES,
+    plain_text.FAMILY,
+)
 LOOK_AT = 100  # rows
-
+ENOUGH = 0.5  # less than half of what a family needs is no sign of it
+AMBIGUOUS = 0.8  # how sure one can be at most where the rows hold a second format
 FIX_UNKNOWN = (
     'Each row needs "messages" with role and content, "instruction" and "output" (alpaca), "prompt" and "completion", '
     '"text", "chosen" and "rejected", or "prompt", "completion" and "label". Rename or convert the fields.'
@@ -32,38 +46,106 @@ FIX_UNKNOWN = (
 
 @dataclass(frozen=True)
 class Recognition:
-    """What the first rows of a file were taken for: `sure` from 0 to 1, `saw` in one sentence."""
+    """What some rows of a file were taken for. family: None where they are of no known format.
+
+    sure: 0 to 1. saw: one or two sentences on what was seen. repairs: sentences on what is put right in every row.
+    """
 
     family: Family | None
     sure: float = 0.0
     saw: str = ""
+    repairs: tuple[str, ...] = ()
 
 
-def recognise(rows: list[dict[str, Any]]) -> Recognition:
-    """The family most of these rows look like; none when no row looks like any."""
-    totals = [sum(family.matches(row) for row in rows) for family in FAMILIES]
-    most = max(totals, default=0)
-    if not most:
-        return Recognition(None)
-    family = FAMILIES[totals.index(most)]
-    return Recognition(family, most / len(rows), f"{len(rows):,} rows looked at, read as {family.NAME}.")
+def recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
+    """What these rows, the first of a file, are. Names in capitals or with spaces count too, as a repair."""
+    found = _recognise(rows)
+    if found.sure >= AMBIGUOUS or not (names := _usual_names(rows)):
+        return found
+    other = _recognise([_renamed(row, names) for row in rows])
+    if other.family is None or other.sure <= found.sure:
+        return found
+    read = {as_is: usual for as_is, usual in names.items() if usual in other.family.fields}
+    said = (f'The column "{as_is[:40]}" is read as "{usual}".' for as_is, usual in read.items())
+    return replace(other, family=_in_other_names(other.family, read), repairs=tuple(said))
 
 
 def other_family(row: dict[str, Any], family: Family) -> Family | None:
     """The family of a row that clearly belongs to another than its file."""
     own = family.matches(row)
-    if own >= 1.0:
+    if own >= 1:
         return None
-    return next((other for other in FAMILIES if other is not family and other.matches(row) > max(own, 0.9)), None)
+    return next((other for other in FAMILIES if other.name != family.name and other.matches(row) > max(own, 0.9)), None)
 
 
 def mixed(other: Family, family: Family) -> Problem:
     """What to say of a row of another family than its file."""
-    fix = f"Put {other.NAME} rows into a file of their own."
-    return Problem("", f"mixed formats: {other.NAME} row in a file of {family.NAME} rows", fix)
+    fix = f"Put {other.name} rows into a file of their own."
+    return Problem("", f"mixed formats: {other.name} row in a file of {family.name} rows", fix)
 
 
 def unknown_fields(row: dict[str, Any]) -> str:
     """The fields of a row that no family reads, for a sentence."""
     names = ", ".join(f'"{name[:40]}"' for name in list(row)[:8])
     return f"fields {names}" if names else "no fields"
+
+
+def _recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
+    totals = [sum(family.matches(row) for row in rows) for family in FAMILIES]
+    best = max(totals, default=0.0)
+    if not rows or best < ENOUGH * len(rows):
+        return Recognition(None, 0.0, f"No known format: {unknown_fields(rows[0]) if rows else 'no rows'}.")
+    family = FAMILIES[totals.index(best)]
+    whole = sum(family.matches(row) >= 1 for row in rows)
+    counted = f"All {len(rows):,}" if whole == len(rows) else f"{whole:,} of the {len(rows):,}"
+    saw = f"{counted} rows looked at hold {family.saw}."
+    sure = best / len(rows)
+    others = list(_beside(rows, family, totals))
+    if others:
+        names = " and ".join(f'"{name}"' for name in others)
+        saw += f" They hold {names} too, which could be read by itself and is passed over."
+        sure = min(sure, AMBIGUOUS)
+    return Recognition(family, round(sure, 2), saw)
+
+
+def _beside(rows: Sequence[dict[str, Any]], family: Family, totals: list[float]) -> Iterator[str]:
+    """The columns that make rows look like one more family."""
+    there = frozenset(rows[0])
+    said: set[str] = set()
+    for other, total in zip(FAMILIES, totals, strict=True):
+        extra = (other.fields & there) - family.fields - {"input", "system", "tools"}
+        if other is not family and total >= AMBIGUOUS * len(rows) and extra - said:
+            said |= extra
+            yield sorted(extra)[0]
+
+
+def _usual_names(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The names that become others in small letters with underscores, where no other column has those already."""
+    there = {name for row in rows for name in row}
+    usual = {name: name.strip().lower().replace(" ", "_").replace("-", "_") for name in there}
+    changed = {name: new for name, new in usual.items() if name != new and new not in there}
+    return {name: new for name, new in sorted(changed.items()) if list(changed.values()).count(new) == 1}
+
+
+def _renamed(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in row.items()}
+
+
+def _in_other_names(family: Family, names: dict[str, str]) -> Family:
+    """The family for rows whose columns go by these names."""
+    written = {usual: as_is for as_is, usual in names.items()}
+
+    def read(row: dict[str, Any]) -> Content:
+        try:
+            return family.to_content(_renamed(row, names))
+        except BadRow as bad:
+            raise bad.called(written) from None
+
+    return replace(
+        family,
+        fields=(family.fields - names.keys()) | names.keys(),
+        matches=lambda row: family.matches(_renamed(row, names)),
+        read=read,
+        ignored=lambda row: family.ignored(_renamed(row, names)),
+        repaired=lambda row: family.repaired(_renamed(row, names)),
+    )

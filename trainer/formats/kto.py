@@ -1,29 +1,76 @@
 """The KTO family: a prompt, one completion, and a label that tells whether it is a good one."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from trainer.formats.canonical import Content, Kind
-from trainer.formats.messages import read_tools
+from trainer.formats.canonical import Content, Message
+from trainer.formats.conversations import COLUMNS, column_with, read_conversation
+from trainer.formats.family import Family
 from trainer.formats.problems import BadRow, kind_of
-from trainer.formats.question import read_answer, read_prompt
+from trainer.formats.question import PROMPT_FIELDS, read_answer, read_prompt
+from trainer.formats.tools import tools_of
 
-NAME = "kto"
-KIND: Kind = "labelled"
-FIELDS = frozenset({"prompt", "completion", "label", "system", "tools"})
-MESSAGE_FIELDS: frozenset[str] = frozenset()
+TAG = "kto_tag"  # LLaMA-Factory's name for the label
+WRITTEN = {"true": True, "false": False, "1": True, "0": False}
+REPAIR = "Labels written as text or as 1 and 0 are read as true and false"
 
 
 def matches(row: dict[str, Any]) -> float:
     """How much a row looks like this family, 0 to 1."""
-    return 1.0 if row.keys() >= {"prompt", "completion", "label"} else 0.0
+    return 1.0 if TAG in row or row.keys() >= {"prompt", "completion", "label"} else 0.0
 
 
-def to_content(row: dict[str, Any]) -> Content:
+def read(row: dict[str, Any]) -> Content:
     """The row with its prompt and completion as messages."""
-    label = row.get("label")
-    if "label" not in row:
-        raise BadRow("label", "field is missing", "Add true for a good completion, false for a bad one.")
-    if not isinstance(label, bool):
-        raise BadRow("label", f"must be true or false, not {kind_of(label)}", "Write true or false, without quotes.")
-    prompt, completion = read_prompt(row), read_answer(row, "completion")
-    return Content(prompt=prompt, completion=completion, label=label, tools=read_tools(row.get("tools")))
+    label = read_label(row, TAG if TAG in row else "label")
+    if column := _column(row):
+        prompt, completion = _parted(read_conversation(row, column), column)
+    else:
+        answer = "output" if "output" in row and "completion" not in row else "completion"
+        prompt, completion = read_prompt(row), read_answer(row, answer)
+    return Content(prompt=prompt, completion=completion, label=label, tools=tools_of(row))
+
+
+def read_label(row: dict[str, Any], field: str) -> bool:
+    """True or false; tables and Argilla's exports write them as text or as 1 and 0."""
+    label = row.get(field)
+    if isinstance(label, bool):
+        return label
+    if field not in row:
+        raise BadRow(field, "field is missing", "Add true for a good completion, false for a bad one.")
+    known = WRITTEN.get(str(label).lower()) if isinstance(label, (str, int)) else None
+    if known is None:
+        raise BadRow(field, f"must be true or false, not {kind_of(label)}", "Write true or false, without quotes.")
+    return known
+
+
+def repaired(row: dict[str, Any]) -> Iterable[str]:
+    if not isinstance(row.get(TAG, row.get("label")), bool):
+        yield REPAIR
+
+
+def _column(row: dict[str, Any]) -> str | None:
+    if COLUMNS_SET.isdisjoint(row):
+        return None
+    return column_with(row, "from") or column_with(row, "role")
+
+
+def _parted(messages: list[Message], column: str) -> tuple[list[Message], list[Message]]:
+    """The last answer, with the calls that led to it, is what the label judges."""
+    asked = max((at for at, one in enumerate(messages) if one["role"] == "user"), default=-1)
+    if asked < 0:
+        raise BadRow(column, "no question", "Begin with a message of the user.")
+    answer = [{name: one for name, one in message.items() if name != "weight"} for message in messages[asked + 1 :]]
+    return messages[: asked + 1], answer
+
+
+COLUMNS_SET = frozenset(COLUMNS)
+FAMILY = Family(
+    name="kto",
+    kind="labelled",
+    saw='a "prompt", a "completion" and a "label" that judges it (KTO)',
+    fields=PROMPT_FIELDS | COLUMNS_SET | {"completion", "output", "label", TAG},
+    matches=matches,
+    read=read,
+    repaired=repaired,
+)

@@ -1,51 +1,171 @@
-"""Columns with names of their own, read as a person has said what each one is."""
+"""Column mappings: a person says which column holds what; checked, guessed for a page, and read as a family."""
 
 import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from trainer.errors import TrainerError
-from trainer.formats import kto, messages, plain_text, preference, prompt_completion
+from trainer.formats import kto, messages, plain_text, preference, prompt_completion, sharegpt
 from trainer.formats.canonical import Content, Kind
+from trainer.formats.conversations import column_with
+from trainer.formats.family import Family
+from trainer.formats.problems import BadRow, Problem
 
-# What a mapping of each kind is read as, and what its fields are called there.
-READ_AS: dict[str, tuple[Any, dict[str, str]]] = {
-    "chat": (messages, {"messages": "messages"}),
-    "prompt_completion": (prompt_completion, {"answer": "completion"}),
-    "preference": (preference, {}),
-    "labelled": (kto, {"answer": "completion"}),
-    "text": (plain_text, {}),
+Mapping = dict[str, Any]  # {"kind": …, "fields": {target: column}}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What rows of one mapping kind are made of, in the words of the mapping."""
+
+    kind: Kind
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    read: Callable[[dict[str, Any]], Content]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (*self.required, *self.optional)
+
+
+def _read_chat(row: dict[str, Any]) -> Content:
+    return sharegpt.read(row) if column_with(row, "from") else messages.read(row)
+
+
+SHAPES: dict[str, Shape] = {
+    "chat": Shape("chat", ("messages",), ("system", "tools"), _read_chat),
+    "prompt_completion": Shape(
+        "chat", ("prompt", "answer"), ("context", "system", "history", "tools"), prompt_completion.read
+    ),
+    "preference": Shape(
+        "preference", ("chosen", "rejected"), ("prompt", "context", "system", "history", "tools"), preference.read
+    ),
+    "labelled": Shape("labelled", ("prompt", "answer", "label"), ("context", "system", "history", "tools"), kto.read),
+    "text": Shape("text", ("text",), (), plain_text.read),
 }
+# What the columns of people are called, the likeliest first.
+USUAL: dict[str, tuple[str, ...]] = {
+    "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns"),
+    "prompt": ("prompt", "instruction", "question", "query", "input", "ask", "user", "problem", "request", "source"),
+    "answer": ("answer", "response", "output", "completion", "reply", "assistant", "solution", "summary", "target"),
+    "system": ("system", "system_prompt", "system_message"),
+    "context": ("context", "passage", "article", "document"),
+    "history": ("history",),
+    "tools": ("tools", "functions"),
+    "chosen": ("chosen", "preferred", "better", "accepted", "winner", "good", "chosen_response"),
+    "rejected": ("rejected", "dispreferred", "worse", "loser", "bad", "rejected_response"),
+    "label": ("label", "kto_tag", "feedback", "rating", "thumbs_up", "is_good"),
+    "text": ("text", "content", "body", "document", "article", "sentence"),
+}
+GUESSED = ("chat", "preference", "labelled", "prompt_completion", "text")  # in this order
 
 
-class MappedFamily:
-    """A family whose fields have other names in the file."""
-
-    def __init__(self, kind: str, fields: dict[str, str]) -> None:
-        self._family, renamed = READ_AS[kind]
-        self._columns = {renamed.get(field, field): column for field, column in fields.items()}
-        self.NAME = f"mapped {self._family.NAME}"
-        self.KIND: Kind = self._family.KIND
-        self.FIELDS = frozenset(fields.values())
-        self.MESSAGE_FIELDS: frozenset[str] = self._family.MESSAGE_FIELDS
-
-    def matches(self, row: dict[str, Any]) -> float:
-        """1: a person has said what this file is."""
-        return 1.0
-
-    def to_content(self, row: dict[str, Any]) -> Content:
-        """The row as its family reads it, once its columns have the family's names."""
-        content: Content = self._family.to_content(
-            {field: row[column] for field, column in self._columns.items() if column in row}
-        )
-        return content
+def problems(mapping: object, columns: Sequence[str] | None = None) -> list[Problem]:
+    """Everything wrong with a mapping, by its place in it; `columns` are those of the file, where they are known."""
+    if not isinstance(mapping, dict):
+        return [Problem("", "the mapping must be an object", 'Use {"kind": …, "fields": { … }}.')]
+    shape = SHAPES.get(mapping["kind"]) if isinstance(mapping.get("kind"), str) else None
+    if shape is None:
+        return [Problem("kind", "unknown kind", f"Use one of {', '.join(SHAPES)}.")]
+    fields = mapping.get("fields")
+    if not isinstance(fields, dict):
+        return [Problem("fields", "must be an object", "Name the column of each field.")]
+    missing = [
+        Problem(f"fields.{name}", "no column chosen", f"Choose the column that holds the {name}.")
+        for name in shape.required
+        if not fields.get(name)
+    ]
+    return missing + [
+        found for name, column in fields.items() if column and (found := _field_problem(name, column, shape, columns))
+    ]
 
 
-def read_mapping(path: Path) -> MappedFamily:
-    """The mapping in a file. Raises TrainerError(user_config) when it is none."""
+def _field_problem(name: str, column: object, shape: Shape, columns: Sequence[str] | None) -> Problem | None:
+    if name not in shape.targets:
+        return Problem(f"fields.{name}", "unknown field", f"Use {', '.join(shape.targets)}.")
+    if not isinstance(column, str):
+        return Problem(f"fields.{name}", "must be the name of a column", "Write the name as text.")
+    if columns is not None and column not in columns:
+        return Problem(f"fields.{name}", "no such column", f"Choose one of {', '.join(columns[:20])}.")
+    return None
+
+
+def read_mapping(path: Path) -> Family:
+    """The family of the mapping in a file; TrainerError(user_config) when it is none."""
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
-        return MappedFamily(given["kind"], dict(given["fields"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         fix = 'Write {"kind": "prompt_completion", "fields": {"prompt": column, "answer": column}}.'
-        raise TrainerError("user_config", f"The mapping {path.name} cannot be used.", fix) from error
+        raise TrainerError("user_config", f"The mapping {path.name} cannot be read.", fix) from error
+    return mapped_family(given)
+
+
+def mapped_family(mapping: object) -> Family:
+    """The family of files whose columns are as the mapping says; TrainerError(user_config) for a wrong mapping."""
+    if wrong := problems(mapping):
+        raise TrainerError("user_config", f"The mapping is wrong: {wrong[0].field}: {wrong[0].problem}.", wrong[0].fix)
+    given = cast(Mapping, mapping)
+    shape = SHAPES[given["kind"]]
+    fields = {name: column for name, column in given["fields"].items() if column}
+    inner = _inner_names(given["kind"], fields)
+    seen = ", ".join(f'"{column}" as {name}' for name, column in fields.items())
+    return Family(
+        name="mapping",
+        kind=shape.kind,
+        saw=f"columns that you chose: {seen}",
+        fields=frozenset(fields.values()),
+        matches=lambda row: 1.0,
+        read=_reader(shape, inner),
+    )
+
+
+def _inner_names(kind: str, fields: dict[str, str]) -> dict[str, str]:
+    """The columns by the names that the families give them."""
+    names = {"answer": "completion"}
+    if "context" in fields or "history" in fields:
+        names |= {"prompt": "instruction", "context": "input"}
+    return {names.get(name, name): column for name, column in fields.items()}
+
+
+def _reader(shape: Shape, inner: dict[str, str]) -> Callable[[dict[str, Any]], Content]:
+    def read(row: dict[str, Any]) -> Content:
+        try:
+            return shape.read({name: _plain(row[column]) for name, column in inner.items() if column in row})
+        except BadRow as bad:
+            raise bad.called(inner) from None
+
+    return read
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as text: who chose the column knows that it holds some."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def suggest(columns: Iterable[str]) -> Mapping:
+    """A mapping to begin with, from the names of the columns alone; fields that cannot be guessed are missing."""
+    by_words = {re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_"): column for column in columns}
+    guesses = {kind: _guess(shape, by_words) for kind, shape in SHAPES.items()}
+    whole = [kind for kind in GUESSED if all(name in guesses[kind] for name in SHAPES[kind].required)]
+    kind = whole[0] if whole else "prompt_completion"
+    return {"kind": kind, "fields": guesses[kind]}
+
+
+def _guess(shape: Shape, by_words: dict[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in shape.targets:
+        free = {words: column for words, column in by_words.items() if column not in found.values()}
+        if column := _likeliest(USUAL[name], free):
+            found[name] = column
+    return found
+
+
+def _likeliest(usual: tuple[str, ...], by_words: dict[str, str]) -> str | None:
+    """The column of one of these names, else one with such a word in its name."""
+    for name in usual:
+        if name in by_words:
+            return by_words[name]
+    return next((column for name in usual for words, column in by_words.items() if name in words.split("_")), None)

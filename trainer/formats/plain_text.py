@@ -2,19 +2,18 @@
 
 from typing import Any
 
-from trainer.formats.canonical import Content, Kind
-from trainer.formats.messages import read_text
-
-NAME = "text"
-KIND: Kind = "text"
-FIELDS = frozenset({"text"})
-MESSAGE_FIELDS: frozenset[str] = frozenset()
+from trainer.formats.canonical import Content
+from trainer.formats.family import Family
+from trainer.formats.fields import read_text
 
 
 def matches(row: dict[str, Any]) -> float:
     """How much a row looks like this family, 0 to 1."""
-    return 0.8 if isinstance(row.get("text"), str) else 0.0
+    return 1.0 if isinstance(row.get("text"), str) and "rejected_text" not in row else 0.0
 
 
-def to_content(row: dict[str, Any]) -> Content:
+def read(row: dict[str, Any]) -> Content:
     return Content(text=read_text(row, "text"))
+
+
+FAMILY = Family(name="text", kind="text", saw='plain "text"', fields=frozenset({"text"}), matches=matches, read=read)

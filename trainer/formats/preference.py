@@ -2,57 +2,87 @@
 
 from typing import Any
 
-from trainer.formats.canonical import Content, Kind, Message
-from trainer.formats.messages import check_answer, check_prompt, read_messages, read_text, read_tools
+from trainer.formats.canonical import Content, Message
+from trainer.formats.conversations import check_answer, check_prompt, column_with, read_messages, with_system
+from trainer.formats.family import Family
+from trainer.formats.fields import read_text
 from trainer.formats.problems import BadRow
-from trainer.formats.question import PROMPT_FIELDS, differ, read_answer, read_prompt
+from trainer.formats.question import PROMPT_FIELDS, differ, is_messages, read_answer, read_prompt
+from trainer.formats.tools import tools_of
+from trainer.formats.transcripts import is_transcript, read_transcript
 
-NAME = "preference"
-KIND: Kind = "preference"
-FIELDS = PROMPT_FIELDS | {"chosen", "rejected"}
-MESSAGE_FIELDS: frozenset[str] = frozenset()
+# What the two answers may be called: TRL and LLaMA-Factory, Argilla, AutoTrain.
+NAMES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("text", "rejected_text"))
+COLUMNS = ("conversations", "conversation")  # of a prompt; whole conversations in "messages" repeat the chosen answer
+
+Parted = tuple[list[Message], list[Message], list[Message]]
 
 
 def matches(row: dict[str, Any]) -> float:
     """How much a row looks like this family, 0 to 1."""
-    return 0.5 * (("chosen" in row) + ("rejected" in row))
+    chosen, rejected = _names(row)
+    return 0.5 * ((chosen in row and (chosen != "text" or rejected in row)) + (rejected in row))
 
 
-def to_content(row: dict[str, Any]) -> Content:
-    """The row as TRL describes it (huggingface.co/docs/trl/dataset_formats): explicit or implicit prompt."""
-    if _is_whole(row.get("chosen")) and _is_whole(row.get("rejected")):
-        prompt, chosen, rejected = _parted(row)
-    elif not PROMPT_FIELDS & row.keys() and isinstance(row.get("chosen"), str):
-        prompt, chosen, rejected = _parted_text(row)
+def read(row: dict[str, Any]) -> Content:
+    """The row as TRL describes it (huggingface.co/docs/trl/dataset_formats), with an explicit or implicit prompt."""
+    names = _names(row)
+    if _is_whole(row.get(names[0])) and _is_whole(row.get(names[1])):
+        prompt, chosen, rejected = _parted(read_messages(row, names[0]), read_messages(row, names[1]), row, names)
+    elif column := _prompt_column(row):
+        prompt = with_system(read_messages(row, column), row)
+        check_prompt(prompt, column)
+        chosen, rejected = read_answer(row, names[0]), read_answer(row, names[1])
+    elif not PROMPT_FIELDS & row.keys() - {"tools", "system"} and isinstance(row.get(names[0]), str):
+        prompt, chosen, rejected = _parted_text(row, names)
     else:
-        prompt, chosen, rejected = read_prompt(row), read_answer(row, "chosen"), read_answer(row, "rejected")
-    differ(chosen, rejected, "rejected")
-    return Content(prompt=prompt, chosen=chosen, rejected=rejected, tools=read_tools(row.get("tools")))
+        prompt, chosen, rejected = read_prompt(row), read_answer(row, names[0]), read_answer(row, names[1])
+    differ(chosen, rejected, names[1])
+    return Content(prompt=prompt, chosen=chosen, rejected=rejected, tools=tools_of(row))
+
+
+def _names(row: dict[str, Any]) -> tuple[str, str]:
+    return next((pair for pair in NAMES if pair[1] in row), NAMES[0])
+
+
+def _prompt_column(row: dict[str, Any]) -> str | None:
+    """LLaMA-Factory's ShareGPT layout: the conversation up to the answer, which stands apart twice."""
+    if not any(name in row for name in COLUMNS):
+        return None
+    column = column_with(row, "from") or column_with(row, "role")
+    return column if column in COLUMNS else None
 
 
 def _is_whole(value: object) -> bool:
     """Whether a list of messages begins with the question, and so is a conversation and not an answer."""
+    if isinstance(value, str):
+        return is_messages(value) and any(f'": "{role}"' in value[:60] for role in ("system", "developer", "user"))
     first = value[0] if isinstance(value, list) and value else None
-    return isinstance(first, dict) and first.get("role") in ("system", "developer", "user")
+    role = first.get("role", first.get("from")) if isinstance(first, dict) else None
+    return isinstance(role, str) and role in ("system", "developer", "user", "human")
 
 
-def _parted(row: dict[str, Any]) -> tuple[list[Message], list[Message], list[Message]]:
+def _parted(chosen: list[Message], rejected: list[Message], row: dict[str, Any], names: tuple[str, str]) -> Parted:
     """Two conversations parted where they begin to differ."""
-    chosen, rejected = read_messages(row, "chosen"), read_messages(row, "rejected")
-    differ(chosen, rejected, "rejected")
+    differ(chosen, rejected, names[1])
     same = next((at for at, pair in enumerate(zip(chosen, rejected, strict=False)) if pair[0] != pair[1]), None)
     if not same:
-        raise BadRow("rejected", "no prompt in common", "Begin chosen and rejected with the same question.")
-    prompt = chosen[:same]
-    check_prompt(prompt, "chosen")
-    for field, answer in (("chosen", chosen[same:]), ("rejected", rejected[same:])):
+        raise BadRow(names[1], "no prompt in common", "Begin chosen and rejected with the same question.")
+    check_prompt(chosen[:same], names[0])
+    for field, answer in zip(names, (chosen[same:], rejected[same:]), strict=True):
         check_answer(answer, field)
-    return prompt, chosen[same:], rejected[same:]
+    return with_system(chosen[:same], row), _unweighted(chosen[same:]), _unweighted(rejected[same:])
 
 
-def _parted_text(row: dict[str, Any]) -> tuple[list[Message], list[Message], list[Message]]:
-    """Two texts with a common beginning, which is the prompt up to its last whole word."""
-    chosen, rejected = read_text(row, "chosen"), read_text(row, "rejected")
+def _unweighted(answer: list[Message]) -> list[Message]:
+    return [{name: one for name, one in message.items() if name != "weight"} for message in answer]
+
+
+def _parted_text(row: dict[str, Any], names: tuple[str, str]) -> Parted:
+    """Two texts with a common beginning, which is the prompt up to its last whole word; or two transcripts."""
+    chosen, rejected = read_text(row, names[0]), read_text(row, names[1])
+    if is_transcript(chosen) and is_transcript(rejected):
+        return _parted(read_transcript(chosen, names[0]), read_transcript(rejected, names[1]), row, names)
     same = next((at for at, pair in enumerate(zip(chosen, rejected, strict=False)) if pair[0] != pair[1]), None)
     same = min(len(chosen), len(rejected)) if same is None else same
     while same and not chosen[same - 1].isspace():
@@ -61,4 +91,14 @@ def _parted_text(row: dict[str, Any]) -> tuple[list[Message], list[Message], lis
     if not asked or not all(answers):
         raise BadRow("prompt", "field is missing", 'Add "prompt" with the question to this row.')
     first, second = ([{"role": "assistant", "content": answer}] for answer in answers)
-    return [{"role": "user", "content": asked}], first, second
+    return with_system([{"role": "user", "content": asked}], row), first, second
+
+
+FAMILY = Family(
+    name="preference",
+    kind="preference",
+    saw='"chosen" and "rejected" answers',
+    fields=PROMPT_FIELDS | {name for pair in NAMES for name in pair} - {"text"} | set(COLUMNS),
+    matches=matches,
+    read=read,
+)

@@ -1,6 +1,10 @@
 """What can be wrong with a row or a file, said so that a person can put it right."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+_COLUMN = re.compile(r"([^.\[]*)(.*)", re.DOTALL)  # of a path such as messages[2].content
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,18 @@ class BadRow(Exception):
     def __init__(self, field: str, problem: str, fix: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.found = Problem(field, problem, fix)
+
+    def under(self, place: str) -> "BadRow":
+        """The same, where the field is one inside `place`. So that no path is built for a row that is good."""
+        field = self.found.field
+        joined = f"{place}.{field}" if field and not field.startswith("[") else place + field
+        return BadRow(joined, self.found.problem, self.found.fix)
+
+    def called(self, names: Mapping[str, str]) -> "BadRow":
+        """The same, where the columns of the file have other names than those that were read."""
+        column, rest = _COLUMN.match(self.found.field).group(1, 2)  # type: ignore[union-attr] # matches any text
+        fix = self.found.fix.replace(f'"{column}"', f'"{names.get(column, column)}"')
+        return BadRow(names.get(column, column) + rest, self.found.problem, fix)
 
 
 class BadFile(Exception):

@@ -4,10 +4,13 @@ from typing import Any
 
 from trainer.formats.alpaca import read_question
 from trainer.formats.canonical import Message
-from trainer.formats.messages import check_answer, check_prompt, read_messages, read_text
+from trainer.formats.conversations import check_answer, check_prompt, read_messages, with_system
+from trainer.formats.fields import maybe_text, read_text
 from trainer.formats.problems import BadRow
+from trainer.formats.transcripts import is_transcript, read_transcript
 
-PROMPT_FIELDS = frozenset({"prompt", "instruction", "input", "system", "history", "question", "tools"})
+_KEYS = (('"role"', '"content"'), ('"from"', '"value"'))
+PROMPT_FIELDS = frozenset({"prompt", "instruction", "input", "system", "history", "question", "tools", "functions"})
 
 
 def read_prompt(row: dict[str, Any]) -> list[Message]:
@@ -15,22 +18,35 @@ def read_prompt(row: dict[str, Any]) -> list[Message]:
     if "instruction" in row:
         return read_question(row)
     field = "question" if "question" in row and "prompt" not in row else "prompt"
-    if isinstance(row.get(field), list):
-        prompt = read_messages(row, field)
+    value = row.get(field)
+    if is_messages(value):
+        prompt = with_system(read_messages(row, field), row)
         check_prompt(prompt, field)
         return prompt
-    asked: Message = {"role": "user", "content": read_text(row, field)}
-    return [{"role": "system", "content": read_text(row, "system")}, asked] if row.get("system") else [asked]
+    text = read_text(row, field)
+    if is_transcript(text):
+        prompt = with_system(read_transcript(text, field), row)
+        check_prompt(prompt, field)
+        return prompt
+    system, asked = maybe_text(row, "system"), {"role": "user", "content": text}
+    return [{"role": "system", "content": system}, asked] if system else [asked]
 
 
 def read_answer(row: dict[str, Any], field: str) -> list[Message]:
     """An answer: text, one message, or the messages that end a conversation."""
     value = row.get(field)
-    if not isinstance(value, (list, dict)):
+    if not isinstance(value, dict) and not is_messages(value):
         return [{"role": "assistant", "content": read_text(row, field)}]
-    answer = read_messages({field: [value] if isinstance(value, dict) else value}, field)
+    answer = read_messages({field: [value]} if isinstance(value, dict) else row, field)
     check_answer(answer, field)
     return [{name: value for name, value in message.items() if name != "weight"} for message in answer]
+
+
+def is_messages(value: object) -> bool:
+    """Whether a value is a list of messages, or such a list as JSON in a text."""
+    if isinstance(value, str):
+        return value.startswith('[{"') and any(all(key in value for key in keys) for keys in _KEYS)
+    return isinstance(value, list)
 
 
 def differ(first: list[Message], second: list[Message], field: str) -> None:

@@ -1,0 +1,166 @@
+"""H2O's rows that hang together by `id` and `parent_id`: each row without a successor ends one conversation."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from trainer.formats.canonical import Content, Message
+from trainer.formats.family import Family, Gathered
+from trainer.formats.fields import maybe_text, read_text
+from trainer.formats.problems import BadRow, Problem, kind_of
+
+LONGEST = 1000  # rows of one conversation
+QUESTIONS = ("instruction", "prompt", "question")
+ANSWERS = ("output", "response", "answer", "completion")
+FIELDS = frozenset({*QUESTIONS, *ANSWERS, "input", "system", "id", "parent_id"})
+TABLE = """
+CREATE TABLE rows(
+    line INTEGER, id TEXT UNIQUE, parent TEXT, good INTEGER, turn TEXT, depth INTEGER, told INTEGER DEFAULT 0
+);
+"""
+NEXT_DEPTH = """
+UPDATE rows SET depth = ? WHERE depth IS NULL AND good AND parent IN (SELECT id FROM rows WHERE depth = ?)
+"""
+LEFT_OUT = "SELECT line, id, parent, turn FROM rows WHERE good AND depth IS NULL ORDER BY line"
+ENDS = """
+SELECT line, id FROM rows WHERE depth IS NOT NULL AND NOT EXISTS
+    (SELECT 1 FROM rows AS next WHERE next.parent = rows.id AND next.depth IS NOT NULL)
+ORDER BY line
+"""
+
+
+def matches(row: dict[str, Any]) -> float:
+    """How much a row looks like this family, 0 to 1."""
+    if "parent_id" not in row or "id" not in row:
+        return 0.0
+    return 1.0 if _first(row, QUESTIONS) in row and _first(row, ANSWERS) in row else 0.0
+
+
+def read(row: dict[str, Any]) -> Content:
+    """The row as a conversation of its own, whatever it hangs on."""
+    return _content([_turn(row)], told=0)
+
+
+class Chains:
+    """Collects rows in a file, so that a file of any size takes little memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f".chains-{uuid4().hex}"
+        self._rows = sqlite3.connect(self._path, isolation_level=None)
+        self._rows.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLE} BEGIN;")
+
+    def add(self, line: int, row: dict[str, Any]) -> None:
+        """Takes a row in. A bad one is kept by its id alone, for the rows that hang on it."""
+        own = _identity(row, "id")
+        if own is None:
+            raise BadRow("id", "field is empty", "Give each row an id of its own.")
+        if before := self._rows.execute("SELECT line FROM rows WHERE id = ?", (own,)).fetchone():
+            raise BadRow("id", "the same id twice", f"Line {before[0]} has this id too: give each row its own.")
+        try:
+            parent, turn = _identity(row, "parent_id"), json.dumps(_turn(row), ensure_ascii=False)
+        except BadRow:
+            self._rows.execute("INSERT INTO rows(line, id, good) VALUES (?, ?, 0)", (line, own))
+            raise
+        found = (line, own, parent, turn)
+        self._rows.execute("INSERT INTO rows(line, id, parent, turn, good) VALUES (?, ?, ?, ?, 1)", found)
+
+    def results(self) -> Iterator[Gathered]:
+        """The rows that hang on nothing that can be used, then one conversation for each row without a successor."""
+        self._rows.execute("CREATE INDEX of_parent ON rows(parent)")
+        self._rows.execute("UPDATE rows SET depth = 1 WHERE good AND parent IS NULL")
+        depth = 1
+        while depth < LONGEST and self._rows.execute(NEXT_DEPTH, (depth + 1, depth)).rowcount:
+            depth += 1
+        for line, own, parent, turn in self._rows.execute(LEFT_OUT):
+            yield Gathered(line, turn, found=self._why_left_out(own, parent))
+        for line, own in self._rows.execute(ENDS).fetchall():
+            yield self._conversation(line, own)
+
+    def close(self) -> None:
+        self._rows.close()
+        self._path.unlink(missing_ok=True)
+
+    def _conversation(self, line: int, own: str | None) -> Gathered:
+        """Answers that an earlier conversation holds too are only read in this one: each is learnt once."""
+        turns: list[Any] = []
+        known = 0
+        while own is not None:
+            number, parent, turn, told = self._rows.execute(
+                "SELECT rowid, parent, turn, told FROM rows WHERE id = ?", (own,)
+            ).fetchone()
+            self._rows.execute("UPDATE rows SET told = 1 WHERE rowid = ?", (number,))
+            turns.append(json.loads(turn))
+            known += told
+            own = parent
+        turns.reverse()
+        try:
+            return Gathered(line, "", content=_content(turns, told=known))
+        except BadRow as bad:
+            return Gathered(line, json.dumps(turns[-1], ensure_ascii=False), found=bad.found)
+
+    def _why_left_out(self, own: str, parent: str) -> Problem:
+        seen, at = {own}, parent
+        while len(seen) <= LONGEST:
+            found = self._rows.execute("SELECT line, parent, good FROM rows WHERE id = ?", (at,)).fetchone()
+            if found is None:
+                fix = f'Add the row with the id "{at[:80]}", or leave parent_id empty.'
+                return Problem("parent_id", "no row has this id" if at == parent else "hangs on a lost row", fix)
+            line, above, good = found
+            if not good:
+                return Problem("parent_id", "hangs on a row that cannot be used", f"Put line {line} right.")
+            if at in seen:
+                return Problem("parent_id", "the rows hang on each other in a circle", "Leave one parent_id empty.")
+            seen.add(at)
+            at = above
+            if at is None:
+                break
+        return Problem("parent_id", f"more than {LONGEST:,} rows hang together", "Part the conversation.")
+
+
+def _identity(row: dict[str, Any], field: str) -> str | None:
+    """An id as text; tables with gaps make 7 into 7.0."""
+    value = row.get(field)
+    if value is None or value == "":
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise BadRow(field, f"must be text or a number, not {kind_of(value)}", "Write the id as text.")
+    return str(value)
+
+
+def _first(row: dict[str, Any], names: tuple[str, ...]) -> str:
+    return next((name for name in names if name in row), names[0])
+
+
+def _turn(row: dict[str, Any]) -> list[str]:
+    """System, question and answer."""
+    asked, extra = read_text(row, _first(row, QUESTIONS)), maybe_text(row, "input")
+    answer = read_text(row, _first(row, ANSWERS))
+    return [maybe_text(row, "system"), f"{asked}\n{extra}" if extra else asked, answer]
+
+
+def _content(turns: list[list[str]], *, told: int) -> Content:
+    """A conversation, of which the first `told` answers are not learnt. All turns share one system message."""
+    system = turns[0][0]
+    if any(own and own != system for own, _, _ in turns):
+        raise BadRow("system", "the system message changes within a conversation", "Write it in the first row alone.")
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    for number, (_, asked, answer) in enumerate(turns):
+        said: Message = {"role": "assistant", "content": answer}
+        messages += [{"role": "user", "content": asked}, said | {"weight": 0} if number < told else said]
+    return Content(messages=messages)
+
+
+FAMILY = Family(
+    name="chains",
+    kind="chat",
+    saw='questions and answers that hang together by "id" and "parent_id" (H2O)',
+    fields=FIELDS,
+    matches=matches,
+    read=read,
+    gather=Chains,
+)

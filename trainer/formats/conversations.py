@@ -1,0 +1,108 @@
+"""Conversations in a row: which column holds one, its messages, and the order they must come in."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.formats.canonical import Message
+from trainer.formats.fields import maybe_text, unpacked
+from trainer.formats.problems import BadRow, kind_of
+from trainer.formats.turns import read_turn
+
+COLUMNS = ("messages", "conversations", "conversation", "texts", "dialogue", "dialog", "chat")
+FIELDS = frozenset({*COLUMNS, "system", "tools", "functions", "parallel_tool_calls"})
+TRACE = "_trace"  # how Unsloth's column of a conversation may end
+
+
+def columns_of(row: dict[str, Any]) -> Iterator[str]:
+    """The columns that may hold a conversation, the likeliest first."""
+    for name in COLUMNS:
+        if name in row:
+            yield name
+    if isinstance(row.get("text"), list):
+        yield "text"
+    traces = [name for name in row if name.endswith(TRACE)]
+    if len(traces) == 1:
+        yield traces[0]
+
+
+def column_with(row: dict[str, Any], key: str) -> str | None:
+    """The column whose first message has this key, as a list or as JSON in a text."""
+    for name in columns_of(row):
+        found = row[name]
+        if isinstance(found, list):
+            if found and isinstance(found[0], dict) and key in found[0]:
+                return name
+        elif isinstance(found, str) and found.startswith("[") and f'"{key}"' in found[:2000]:
+            return name
+    return None
+
+
+def read_messages(row: dict[str, Any], field: str) -> list[Message]:
+    """The messages in a field of a row, each checked by itself."""
+    found = row.get(field)
+    if not isinstance(found, list):
+        if field not in row:
+            raise BadRow(field, "field is missing", f'Add "{field}", a list of messages with role and content.')
+        found = unpacked(found, field)
+        if not isinstance(found, list):
+            raise BadRow(field, f"must be a list, not {kind_of(found)}", "Use a list of messages.")
+    if not found:
+        raise BadRow(field, "field is empty", "Add at least one question and one answer, or remove this row.")
+    messages: list[Message] = []
+    try:
+        for turn in found:
+            messages.append(read_turn(turn))
+    except BadRow as bad:
+        raise bad.under(f"{field}[{len(messages)}]") from None
+    return messages
+
+
+def read_conversation(row: dict[str, Any], field: str, *, key: str = "role") -> list[Message]:
+    """A whole conversation that ends with an answer, behind the row's own system message. `key` names roles."""
+    messages = read_messages(row, field)
+    check_order(messages, field, key)
+    return with_system(messages, row)
+
+
+def with_system(messages: list[Message], row: dict[str, Any]) -> list[Message]:
+    """The messages behind the system message that stands in a field of its own."""
+    system = maybe_text(row, "system") if row.get("system") else ""
+    if not system:
+        return messages
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": system}, *messages]
+    if messages[0]["content"] != system:
+        raise BadRow("system", "two system messages", "Keep one: in this field, or as the first message.")
+    return messages
+
+
+def check_order(messages: list[Message], field: str, key: str) -> None:
+    """A conversation begins with system or user, and ends with an answer to learn."""
+    first = messages[0]["role"]
+    if messages[-1]["role"] != "assistant":
+        if not any(message["role"] == "assistant" for message in messages):
+            raise BadRow(field, "no message of the assistant", "Add the answer the model should learn.")
+        where = f"{field}[{len(messages) - 1}].{key}"
+        raise BadRow(where, "the last message is not the assistant's", "End the row with the answer to learn.")
+    if first not in ("user", "system"):
+        raise BadRow(f"{field}[0].{key}", "the first message is not the user's", "Begin with system or user.")
+    if messages[-1].get("weight") == 0 and not any(
+        message["role"] == "assistant" and message.get("weight") != 0 for message in messages
+    ):
+        raise BadRow(field, "every answer has weight 0", "Give at least one answer weight 1.")
+
+
+def check_prompt(prompt: list[Message], field: str) -> None:
+    """A prompt ends where an answer is due."""
+    if prompt[-1]["role"] not in ("user", "tool"):
+        raise BadRow(field, "the prompt does not end with a question", "Let its last message be the user's.")
+    if prompt[0]["role"] not in ("system", "user"):
+        raise BadRow(field, "the first message is not the user's", "Begin with system or user.")
+
+
+def check_answer(answer: list[Message], field: str) -> None:
+    """An answer is the assistant's, with what its tools return in between."""
+    if any(message["role"] not in ("assistant", "tool") for message in answer):
+        raise BadRow(field, "holds more than the answer", "Put every message before the answer into the prompt.")
+    if answer[-1]["role"] != "assistant":
+        raise BadRow(field, "the last message is not the assistant's", "End the answer with what the assistant says.")

@@ -1,0 +1,82 @@
+"""What a format module offers: a Family tells its rows from others and turns each into canonical content."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from trainer.formats.canonical import Content, Kind
+from trainer.formats.problems import BadRow, Problem
+
+Record = dict[str, Any]  # one row as it was parsed; never changed by who reads it
+
+MEDIA = frozenset({"image", "images", "video", "videos", "audio", "audios"})
+
+
+def nothing(row: Record) -> Iterable[str]:
+    """What there is to say of a row when there is nothing to say."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A row that came of several records, or what is wrong with one: `line` and `text` are the record's."""
+
+    line: int
+    text: str
+    content: Content | None = None
+    found: Problem | None = None
+
+
+class Gathering(Protocol):
+    """Collects the records of a family whose rows hang together over the whole file, in bounded memory."""
+
+    def add(self, line: int, row: Record) -> None:
+        """Takes a record in; BadRow when it is wrong by itself."""
+
+    def results(self) -> Iterator[Gathered]:
+        """After the last record: what came of them, in the order of the file."""
+
+    def close(self) -> None:
+        """Removes what lies on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A format. `read` raises BadRow and nothing else, whatever the row holds.
+
+    saw: what its rows hold, ending the sentence "The rows hold …". fields: of a row; others are passed over, counted.
+    ignored: names passed over inside a row. repaired: sentences, without a full stop, on what was put right in a row.
+    gather: for a family whose rows hang together: takes a folder for what does not fit into memory; `read` is not used.
+    """
+
+    name: str
+    kind: Kind
+    saw: str
+    fields: frozenset[str]
+    matches: Callable[[Record], float]  # how much a row looks like this family; 1: all it needs is there
+    read: Callable[[Record], Content]
+    ignored: Callable[[Record], Iterable[str]] = nothing
+    repaired: Callable[[Record], Iterable[str]] = nothing
+    gather: Callable[[Path], Gathering] | None = None
+
+    def to_content(self, row: Record) -> Content:
+        """What the row says. Raises BadRow."""
+        if not MEDIA.isdisjoint(row):
+            refuse_media(row)
+        return self.read(row)
+
+    def passed_over(self, row: Record) -> Iterable[str]:
+        """The names of what a good row holds and nothing reads."""
+        yield from row.keys() - self.fields
+        yield from self.ignored(row)
+
+
+def refuse_media(row: Record) -> None:
+    """A row that speaks of a picture means nothing without it."""
+    for name in MEDIA & row.keys():
+        if row[name]:
+            what = "images" if name.startswith("image") else "video" if name.startswith("video") else "sound"
+            raise BadRow(
+                name, f"the row holds {what}", "Only text can be trained on: remove such rows, or this column."
+            )

@@ -1,0 +1,72 @@
+"""Two columns that are a question and its answer under other names than alpaca's; some have a context or a system."""
+
+from collections.abc import Callable
+from typing import Any
+
+from trainer.formats.canonical import Content, Message
+from trainer.formats.family import Family
+from trainer.formats.fields import maybe_text, read_text
+
+CONTEXTS = ("context", "article", "passage")
+SYSTEMS = ("system", "system_prompt")
+OF_OTHERS = frozenset({"kto_tag", "rejected", "parent_id"})
+
+# Question, answer, and whose format it is. Where a row has several, the first counts.
+PAIRS = (
+    ("instruction", "response", "gpteacher, OASST and Dolly"),
+    ("instruction", "answer", ""),
+    ("instruction", "completion", ""),
+    ("question", "response", "OpenOrca"),
+    ("question", "answer", ""),
+    ("question", "output", ""),
+    ("query", "response", ""),
+    ("query", "answer", ""),
+    ("prompt", "response", ""),
+    ("prompt", "generation", "Metharme"),
+    ("prompt", "answer", ""),
+    ("prompt", "output", ""),
+    ("problem", "solution", ""),
+    ("problem", "answer", ""),
+    ("input", "output", ""),
+    ("input", "response", ""),
+    ("user", "assistant", ""),
+    ("human", "assistant", ""),
+    ("context", "response", ""),
+    ("article", "summary", ""),
+    ("document", "summary", ""),
+    ("dialogue", "summary", ""),
+)
+
+
+def _family(question: str, answer: str, whose: str) -> Family:
+    contexts = tuple(name for name in ("input", *CONTEXTS) if name != question)
+    if question != "instruction":
+        contexts = tuple(name for name in contexts if name != "input")
+    return Family(
+        name=f"{question}/{answer}",
+        kind="chat",
+        saw=f'"{question}" and "{answer}"' + (f" ({whose})" if whose else ""),
+        fields=frozenset({question, answer, *contexts, *SYSTEMS}),
+        matches=lambda row: 1.0 if question in row and answer in row and OF_OTHERS.isdisjoint(row) else 0.0,
+        read=_reader(question, answer, contexts),
+    )
+
+
+def _reader(question: str, answer: str, contexts: tuple[str, ...]) -> Callable[[dict[str, Any]], Content]:
+    leading = question == "question"  # a text that is asked about comes first, what an instruction works on last
+
+    def read(row: dict[str, Any]) -> Content:
+        messages: list[Message] = []
+        if system := next((text for name in SYSTEMS if (text := maybe_text(row, name))), ""):
+            messages.append({"role": "system", "content": system})
+        asked = read_text(row, question)
+        if context := next((text for name in contexts if (text := maybe_text(row, name))), ""):
+            asked = f"{context}\n\n{asked}" if leading else f"{asked}\n{context}"
+        messages.append({"role": "user", "content": asked})
+        messages.append({"role": "assistant", "content": read_text(row, answer)})
+        return Content(messages=messages)
+
+    return read
+
+
+FAMILIES = tuple(_family(*pair) for pair in PAIRS)

@@ -1,0 +1,40 @@
+"""The ShareGPT family: `conversations` of turns with `from` and `value`, calls and observations among them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from trainer.formats import turns
+from trainer.formats.canonical import Content
+from trainer.formats.conversations import FIELDS, column_with, read_conversation
+from trainer.formats.family import Family
+from trainer.formats.fields import unpacked
+from trainer.formats.messages import OF_OTHERS, column_of
+from trainer.formats.tools import tools_of
+
+
+def matches(row: dict[str, Any]) -> float:
+    """How much a row looks like this family, 0 to 1."""
+    if column_with(row, "from"):
+        return 1.0 if OF_OTHERS.isdisjoint(row) else 0.5
+    return 0.5 if "conversations" in row and not column_with(row, "role") else 0.0
+
+
+def read(row: dict[str, Any]) -> Content:
+    """The row as chat; `system` and `tools` stand beside the conversation, tools often as JSON in a text."""
+    return Content(messages=read_conversation(row, column_of(row, "from"), key="from"), tools=tools_of(row))
+
+
+def ignored(row: dict[str, Any]) -> Iterable[str]:
+    column = column_of(row, "from")
+    return turns.passed_over(unpacked(row[column], column), f"{column}.")
+
+
+FAMILY = Family(
+    name="sharegpt",
+    kind="chat",
+    saw='"conversations" with from and value (ShareGPT)',
+    fields=FIELDS,
+    matches=matches,
+    read=read,
+    ignored=ignored,
+)

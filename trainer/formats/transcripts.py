@@ -1,0 +1,25 @@
+"""Conversations written as one text, turn after turn behind `Human:` and `Assistant:` (Anthropic's hh-rlhf, Nectar)."""
+
+import re
+
+from trainer.formats.canonical import Message
+from trainer.formats.problems import BadRow
+
+_MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \n]?")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def is_transcript(text: str) -> bool:
+    """Whether a text is such a conversation; decided by how it begins."""
+    return text.startswith(("\n\nHuman:", "Human:")) and "\n\nAssistant:" in text
+
+
+def read_transcript(text: str, field: str) -> list[Message]:
+    """Its messages. An open `Assistant:` at the end, where the answer goes, is none."""
+    pieces = _MARK.split(text)
+    turns = [(_ROLES[name], said.strip()) for name, said in zip(pieces[1::2], pieces[2::2], strict=True)]
+    if turns[-1] == ("assistant", ""):
+        turns.pop()
+    if not all(said for _, said in turns):
+        raise BadRow(field, "holds an empty turn", "Write a text behind each Human: and Assistant:.")
+    return [{"role": role, "content": said} for role, said in turns]
