@@ -31,8 +31,11 @@ TOKENIZER_FILES = (
 
 def save_adapter(run: Run) -> dict[str, Any]:
     """Write and verify `run.out`/adapter, replacing one of an earlier attempt. Returns what to remember of it."""
-    facts = adapter_facts(run)
-    target = run.out / "adapter"
+    return write_adapter(run, run.out / "adapter", adapter_facts(run, run.published_step))
+
+
+def write_adapter(run: Run, target: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The weights as they are now, as an adapter that is there whole or not at all. Returns its facts."""
     spec = portable(run)
     made_from = {
         "base": spec.model.base,
@@ -64,10 +67,9 @@ def adapter_weights(run: Run) -> dict[str, Tensor]:
     return published(masters, run.model.first) if run.spec.lora.starts_elsewhere else masters
 
 
-def adapter_facts(run: Run) -> dict[str, Any]:
-    """What a run came to, in numbers."""
+def adapter_facts(run: Run, published: int) -> dict[str, Any]:
+    """What a run came to, in numbers, when the weights of step `published` are shown."""
     steps, measured = run.metrics("progress"), run.metrics("evaluated")
-    published = run.published_step
     facts: dict[str, Any] = {
         "steps": run.position.step,
         "planned_steps": run.plan.steps,
@@ -97,7 +99,9 @@ def portable(run: Run) -> TrainSpec:
     return dataclasses.replace(
         spec,
         model=dataclasses.replace(spec.model, base=name, revision=revision),
-        data=dataclasses.replace(spec.data, path=Path(spec.data.path).name),
+        data=dataclasses.replace(
+            spec.data, path=Path(spec.data.path).name, holdout_path=Path(spec.data.holdout_path).name
+        ),
     )
 
 

@@ -31,7 +31,7 @@ NAME = re.compile(r"step-\d{6,}")
 # What may differ between attempts: where things lie on a machine, and how the work is cut to fit its memory.
 FREE_TO_DIFFER = {
     "model": ("base", "revision"),
-    "data": ("path",),
+    "data": ("path", "holdout_path"),
     "optim": ("micro_batch_tokens", "gradient_checkpointing"),
 }
 
@@ -58,6 +58,7 @@ class Position:
     trained_tokens: int = 0
     seconds: float = 0.0
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    snapshots: list[int] = field(default_factory=list)  # steps whose weights were kept as adapters
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import random
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,16 +149,35 @@ class MicroBatch:
 
 def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
     """Read, render and split the rows of a spec. Raises TrainerError(dataset_invalid) when nothing could be learnt."""
-    path = Path(spec.data.path)
+    with _checked(spec.data.path, "data.path") as path:
+        dataset = _render_rows(_canonical_rows(path), spec, renderer)
+    if spec.data.holdout_path:
+        with _checked(spec.data.holdout_path, "data.holdout_path") as path:
+            dataset = _with_holdout(dataset, _render_rows(_canonical_rows(path), spec, renderer))
+    _report(dataset, spec, emit)
+    return dataset
+
+
+@contextmanager
+def _checked(name: str, field: str) -> Iterator[Path]:
+    """The canonical rows of a file, which are made first when it holds others."""
+    path = Path(name)
     if not path.is_file():
-        raise TrainerError("user_config", f"There is no file {path.name}.", "Check data.path.")
+        raise TrainerError("user_config", f"There is no file {path.name}.", f"Check {field}.")
     with tempfile.TemporaryDirectory() as folder:
         if path.suffix != ".parquet":
             check_file(path, Path(folder), skip_bad_rows=False, emit=lambda event: None)
             path = Path(folder) / "rows.parquet"
-        dataset = _render_rows(_canonical_rows(path), spec, renderer)
-    _report(dataset, spec, emit)
-    return dataset
+        yield path
+
+
+def _with_holdout(dataset: Dataset, aside: Dataset) -> Dataset:
+    """The rows of one file to learn from, those of another to measure on; the hash stands for both."""
+    if not aside.train:
+        text = "None of the rows to measure on has a token to foretell."
+        raise TrainerError("dataset_invalid", text, "Check the file of data.holdout_path.")
+    both = hashlib.sha256(f"{dataset.content_hash} {aside.content_hash}".encode()).hexdigest()
+    return replace(dataset, holdout=aside.train, content_hash=both)
 
 
 def _canonical_rows(path: Path) -> Iterator[Row]:
@@ -187,7 +207,8 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> Da
             untrained += 1
         else:
             found.append((row.id, sample))
-    train, holdout = _split(found, share=spec.data.holdout, seed=spec.optim.seed)
+    share = 0 if spec.data.holdout_path else spec.data.holdout
+    train, holdout = _split(found, share=share, seed=spec.optim.seed)
     longest = spec.data.max_seq_length
     train, holdout = _with_mismatches(train, longest), _with_mismatches(holdout, longest)
     return Dataset(train, holdout, content.hexdigest(), total, cuts, untrained)

@@ -74,6 +74,8 @@ def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
 
 def _ended(spec: TrainSpec, facts: dict[str, Any]) -> str:
     """Which step's weights these are and why training ended early, where it is not all as planned."""
+    if facts.get("is_snapshot"):
+        return f" This is a checkpoint on the way to {facts['planned_steps']:,} steps."
     said = ""
     if facts["published_step"] < facts["steps"]:
         said += f" The weights are those of step {facts['published_step']:,}, the best on the held-out rows."

@@ -11,6 +11,7 @@ from trainer.events import Emit, Finished, Phase
 from trainer.failures import is_memory, out_of_memory
 from trainer.optimizer import learning_rate_at
 from trainer.run import Run, prepare, seed_step
+from trainer.snapshots import keep_snapshot, kept_snapshots, snapshot_due, take_over
 from trainer.spec import TrainSpec
 
 
@@ -23,12 +24,15 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
     after a checkpoint when `should_stop()` is true.
     """
     run = prepare(spec, out=out, resume=resume, emit=emit, should_stop=should_stop)
+    take_over(run)
     emit(Phase(name="training"))
 
     while True:
         # -- measure, before the first step (the base model), at intervals and at the end
         if run.evaluation_due():
             run.evaluate()
+        if snapshot_due(run):
+            keep_snapshot(run)
         if run.position.step == run.plan.steps or run.patience_is_spent():
             break
         if should_stop():
@@ -64,7 +68,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
 
     emit(Phase(name="saving"))
     run.finish()
-    emit(Finished(folder="adapter", facts=save_adapter(run)))
+    emit(Finished(folder="adapter", facts=save_adapter(run) | {"checkpoints": kept_snapshots(run)}))
 
 
 def gradient_of(run: Run, window: Sequence[Trainable]) -> float:

@@ -55,7 +55,7 @@ def base_add(request: TeamRequest) -> HttpResponse:
 @require_safe
 def base_model(request: TeamRequest, pk: UUID) -> HttpResponse:
     base = get_object_or_404(BaseModel, pk=pk)
-    adapters = Adapter.objects.visible_to(request.user).usable_in(request.team).filter(base_model=base)
+    adapters = Adapter.objects.visible_to(request.user).listed_in(request.team).filter(base_model=base)
     ctx: dict[str, Any] = {"base": base, "facts": base_facts(base), "adapters": adapters}
     return render(request, "adapters/base.html", ctx)
 

@@ -88,6 +88,10 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
         """What trainings came to, without the checkpoints on the way."""
         return self.filter(of=None)
 
+    def listed_in(self, team: Team) -> AdapterQuerySet:
+        """What a library shows: of another team's checkpoints those that were shared, for their adapter may not be."""
+        return self.usable_in(team).filter(Q(of=None) | ~Q(team=team))
+
     def usable_in(self, team: Team) -> AdapterQuerySet:
         """The team's own, and those shared with it or with everyone on the server."""
         shared = Q(shares__team=team) | Q(shares__isnull=False, shares__team__isnull=True)

@@ -12,6 +12,7 @@ from webapp.accounts.models import Team, User
 from webapp.adapters import lifecycle
 from webapp.adapters.allowed import allowed_folder
 from webapp.adapters.models import Adapter, BaseModel, BaseSource, Share
+from webapp.adapters.publishing import checkpoint_name
 from webapp.adapters.tasks import ring
 from webapp.common.errors import UserError
 from webapp.common.storage import base_folder
@@ -72,17 +73,19 @@ def delete_base(*, base: BaseModel, actor: User, request: HttpRequest | None = N
 def rename_adapter(*, adapter: Adapter, name: str, actor: User, request: HttpRequest | None = None) -> None:
     with transaction.atomic():
         Adapter.objects.filter(pk=adapter.pk).update(name=name)
+        for one in adapter.checkpoints.all():
+            Adapter.objects.filter(pk=one.pk).update(name=checkpoint_name(name, one.step or 0))
         target = f"{adapter.name} to {name}"
         record(actor=actor, action="adapter.rename", team=adapter.team, target=target, request=request)
 
 
 def delete_adapter(*, adapter: Adapter, actor: User, request: HttpRequest | None = None) -> None:
-    """Remove the adapter with its shares; its files go once that is certain. Answers it gave stay."""
-    folder = adapter.folder
+    """Remove the adapter with its checkpoints and shares; files go once that is certain. Answers it gave stay."""
+    folders = [adapter.folder, *(one.folder for one in adapter.checkpoints.all())]
     with transaction.atomic():
         record(actor=actor, action="adapter.delete", team=adapter.team, target=adapter.name, request=request)
         adapter.delete()
-        transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
+        transaction.on_commit(lambda: [shutil.rmtree(folder, ignore_errors=True) for folder in folders])
 
 
 def share_adapter(*, adapter: Adapter, team: Team | None, actor: User, request: HttpRequest | None = None) -> Share:

@@ -24,7 +24,7 @@ TABS = {"overview": "Overview", "use": "Use it", "spec": "Spec", "files": "Files
 @login_required
 @require_safe
 def adapters(request: TeamRequest) -> HttpResponse:
-    rows = Adapter.objects.visible_to(request.user).usable_in(request.team).order_by("-created_at")
+    rows = Adapter.objects.visible_to(request.user).listed_in(request.team).order_by("-created_at")
     listed = rows.select_related("team", "base_model", "dataset_version__dataset", "created_by")
     ctx = {"adapters": listed.prefetch_related("shares__team")}
     return render(request, "adapters/list.html", ctx)
@@ -39,7 +39,7 @@ def adapter(request: TeamRequest, pk: UUID) -> HttpResponse:
 
 def _rows(request: TeamRequest) -> Any:
     rows = Adapter.objects.visible_to(request.user)
-    return rows.select_related("team", "base_model", "dataset_version__dataset", "created_by")
+    return rows.select_related("team", "base_model", "dataset_version__dataset", "created_by", "of")
 
 
 def _detail_ctx(request: TeamRequest, found: Adapter, *, tab: str = "", **forms: Any) -> dict[str, Any]:
@@ -54,6 +54,7 @@ def _detail_ctx(request: TeamRequest, found: Adapter, *, tab: str = "", **forms:
         "is_own": role is not None,
         "can_change": role is not None and role.includes(Role.MEMBER),
         "job": getattr(found, "job", None) if role else None,
+        "checkpoints": _rows(request).filter(of=found).order_by("step"),
         "shares": found.shares.select_related("team", "created_by") if role else [],
         "rename_form": AdapterNameForm(initial={"name": found.name}),
         "share_form": ShareForm(),

@@ -106,11 +106,16 @@ class SettingsForm(forms.Form):
         """The keys of the models that are ticked on the page."""
         return set(self["target"].value() or [])
 
+    def _offered(self) -> list[tuple[str, Adapter]]:
+        """Adapters to tick; checkpoints of them only where a link or the conversation names them."""
+        chosen, shown = self.selected, {one.pk for one in self.adapters.values()}
+        return [(name, one) for name, one in self.adapters.items() if name in chosen or one.of_id not in shown]
+
     @property
     def groups(self) -> list[tuple[BaseModel, str, list[tuple[str, Adapter]]]]:
         """Every ready base model with its key and the adapters on it, as the picker lists them."""
         return [
-            (base, key, [(name, one) for name, one in self.adapters.items() if one.base_model_id == base.pk])
+            (base, key, [(name, one) for name, one in self._offered() if one.base_model_id == base.pk])
             for key, base in self.bases.items()
         ]
 
@@ -132,7 +137,7 @@ def linked_keys(adapter_ids: Iterable[str], base_ids: Iterable[str], form: Setti
     known = [key for key in named if key in form.bases or key in form.adapters]
     if known:
         return known[:MAX_TARGETS]
-    newest = next(iter(form.adapters.items()), None)
+    newest = next(((key, one) for key, one in form.adapters.items() if one.of_id is None), None)
     if newest:
         return [f"base:{newest[1].base_model_id}", newest[0]]
     return list(form.bases)[:1]

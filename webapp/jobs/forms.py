@@ -17,7 +17,7 @@ from webapp.datasets.models import DatasetVersion
 from webapp.jobs.models import Job
 
 # What the job itself knows: its base model and its dataset.
-FILLED_IN = ("model.base", "model.revision", "data.path")
+FILLED_IN = ("model.base", "model.revision", "data.path", "data.holdout_path")
 NAME_LENGTH = 120
 # Where a plain name would puzzle; every other label is the field's own name.
 LABELS = {

@@ -1,5 +1,6 @@
 """What workers report: one function per change of a job's status, each a conditional UPDATE whose row count decides."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from django.utils import timezone
 
 from trainer import events
 from webapp.adapters.models import Adapter
-from webapp.adapters.publishing import create_adapter
+from webapp.adapters.publishing import Snapshot, create_adapter, create_checkpoint
 from webapp.common import streams
 from webapp.jobs.models import Attempt, FailureReason, Job, JobEvent, JobQuerySet, JobStatus, Worker
 
@@ -98,8 +99,10 @@ def adapter_id_of(job_id: UUID) -> UUID:
     return uuid5(job_id, "adapter")
 
 
-def succeed(attempt: Attempt, folder: Path, facts: dict[str, Any]) -> Adapter:
+def succeed(attempt: Attempt, folder: Path, facts: dict[str, Any], checkpoints: Iterable[Snapshot] = ()) -> Adapter:
     """running -> succeeded: the verified `folder` of the attempt becomes the adapter, in one transaction.
+
+    So do `checkpoints`, what of them is there.
 
     Raises LeaseLost, also when the job's end was asked for before: then nothing becomes visible.
     """
@@ -125,6 +128,8 @@ def succeed(attempt: Attempt, folder: Path, facts: dict[str, Any]) -> Adapter:
             spec=job.spec,
             metrics=facts,
         )
+        for snapshot in checkpoints:
+            create_checkpoint(adapter, snapshot)
         Job.objects.filter(pk=job.pk).update(adapter=adapter)
         _end_attempt(attempt, "succeeded")
     return adapter

@@ -133,5 +133,5 @@ def _portable(spec: TrainSpec) -> dict[str, Any]:
     """The spec without this machine's folders: which base and rows are meant is in the job's own columns."""
     plain = spec.to_dict()
     plain["model"] |= {"base": "", "revision": ""}
-    plain["data"] |= {"path": ""}
+    plain["data"] |= {"path": "", "holdout_path": ""}
     return plain

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from trainer import events
 from trainer.errors import EXIT_CODES
-from webapp.adapters.publishing import is_there
+from webapp.adapters.publishing import Snapshot, is_there
 from webapp.jobs import lifecycle
 from webapp.jobs.child import Child
 from webapp.jobs.lifecycle import LeaseLost
-from webapp.jobs.models import Attempt, FailureReason
+from webapp.jobs.models import Attempt, FailureReason, Job
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +62,16 @@ def prepare(attempt: Attempt) -> list[str]:
     attempt.folder.mkdir(parents=True, exist_ok=True)
     spec = job.spec | {
         "model": job.spec["model"] | {"base": str(job.base_model.folder), "revision": ""},
-        "data": job.spec["data"] | {"path": str(job.dataset_version.rows_path)},
+        "data": job.spec["data"] | {"path": str(job.dataset_version.rows_path), "holdout_path": _holdout_path(job)},
     }
     file = attempt.folder / "spec.json"
     file.write_text(json.dumps(spec, indent=2), encoding="utf-8")
     resume = earlier_attempts(attempt)
     return ["train", str(file), "--out", str(attempt.folder), *(["--resume", str(resume)] if resume else [])]
+
+
+def _holdout_path(job: Job) -> str:
+    return str(job.validation_version.rows_path) if job.validation_version else ""
 
 
 def earlier_attempts(attempt: Attempt) -> Path | None:
@@ -80,6 +84,14 @@ def inside(folder: Path, name: str) -> Path | None:
     """The path `name` below `folder`, None when it leads out of it."""
     found = (folder / name).resolve()
     return found if found.is_relative_to(folder.resolve()) and found != folder.resolve() else None
+
+
+def snapshots_of(attempt: Attempt, finished: events.Finished) -> Iterator[Snapshot]:
+    """The weights on the way that the trainer reports beside the adapter."""
+    for told in finished.facts.get("checkpoints", []):
+        if folder := inside(attempt.folder, told["folder"]):
+            metrics = {name: value for name, value in told.items() if name not in ("folder", "step")}
+            yield Snapshot(folder, told["step"], metrics)
 
 
 def supervise(
@@ -202,12 +214,13 @@ class Supervision:
 
     def _publish(self, finished: events.Finished) -> None:
         folder = inside(self.attempt.folder, finished.folder)
-        if folder is None or not is_there(folder, lifecycle.adapter_id_of(self.attempt.job_id), finished.facts):
+        facts = {name: value for name, value in finished.facts.items() if name != "checkpoints"}
+        if folder is None or not is_there(folder, lifecycle.adapter_id_of(self.attempt.job_id), facts):
             text = "The trainer reported an adapter that is not there."
             lifecycle.fail(self.attempt, FailureReason.INTERNAL, text, "Start the job again.")
             return
         try:
-            lifecycle.succeed(self.attempt, folder, finished.facts)
+            lifecycle.succeed(self.attempt, folder, facts, snapshots_of(self.attempt, finished))
         except LeaseLost:
             if not lifecycle.is_cancel_wished(self.attempt):  # raises when the lease is really lost
                 raise

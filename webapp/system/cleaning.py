@@ -11,19 +11,22 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
-from webapp.datasets.models import DatasetVersion
+from webapp.datasets.models import DatasetVersion, Upload
+from webapp.datasets.uploads import KEPT as UPLOAD_KEPT
 from webapp.jobs.models import ENDED, Job, JobStatus
 
 logger = logging.getLogger(__name__)
 
 LEFT_SECONDS = 24 * 3600  # what has not changed for so long is nobody's work in progress
 FAILED_DAYS = 7
+ATTEMPT_LEFTOVERS = ("*/a*/checkpoints", "*/a*/snapshots", "*/a*/.tmp-*")
 BATCH = 500  # ids in one query
 
 
 def clean_up() -> int:
     """Remove it all; returns how many files and folders went."""
     found = [*_checkpoints_of_ended_jobs(), *_left_uploads(), *_half_made_folders(), *_datasets_without_a_row()]
+    found += _unfinished_uploads()
     for path in found:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -37,7 +40,7 @@ def clean_up() -> int:
 def _checkpoints_of_ended_jobs() -> Iterator[Path]:
     """A failed job's stay for a week: the trainer can go on from the last sound state by hand."""
     by_job: dict[UUID, list[Path]] = {}
-    for folder in [*settings.RUNS_DIR.glob("*/a*/checkpoints"), *settings.RUNS_DIR.glob("*/a*/.tmp-*")]:
+    for folder in [path for kind in ATTEMPT_LEFTOVERS for path in settings.RUNS_DIR.glob(kind)]:
         if job_id := _uuid(folder.parent.parent.name):
             by_job.setdefault(job_id, []).append(folder)
     for some in _batches(list(by_job)):
@@ -50,6 +53,15 @@ def _checkpoints_of_ended_jobs() -> Iterator[Path]:
 def _left_uploads() -> Iterator[Path]:
     """Bodies whose web process was killed."""
     yield from (path for path in Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir() if path.is_file() and _is_old(path))
+
+
+def _unfinished_uploads() -> Iterator[Path]:
+    """Files that nobody goes on sending, and parts of files whose row is gone."""
+    for upload in Upload.objects.filter(touched_at__lt=timezone.now() - UPLOAD_KEPT):
+        yield upload.path
+        upload.delete()
+    known = {str(pk) for pk in Upload.objects.values_list("pk", flat=True)}
+    yield from (path for path in settings.FILES_DIR.glob("uploads/*") if path.name not in known and _is_old(path))
 
 
 def _half_made_folders() -> Iterator[Path]:

@@ -48,7 +48,7 @@ class FirstSteps:
 
     @cached_property
     def adapter(self) -> Adapter | None:
-        return Adapter.objects.filter(team=self.team).select_related("base_model").first()
+        return Adapter.objects.finals().filter(team=self.team).select_related("base_model").first()
 
     @cached_property
     def done(self) -> dict[str, bool]:
