@@ -18,6 +18,6 @@ application = limit_body(
     Limits(
         form=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
         upload=settings.MAX_UPLOAD_BYTES,
-        upload_pages=("dataset_new", "dataset_version_new"),
+        upload_pages=("dataset_new", "dataset_version_new", "upload"),
     ),
 )

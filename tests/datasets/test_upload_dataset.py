@@ -13,7 +13,7 @@ from django.urls import reverse
 from tests.cast import Cast
 from tests.make import make_dataset
 from webapp.common.errors import UserError
-from webapp.datasets import services
+from webapp.datasets import services, uploads
 from webapp.datasets.models import Dataset, DatasetVersion
 
 ROWS = b'{"instruction": "Who are you?", "output": "I am Lowrank."}\n'
@@ -115,7 +115,7 @@ def test_files_of_a_version_that_was_not_saved_are_removed(cast: Cast) -> None:
     before = stored_folders()
     gone = Dataset(team=cast.team, name="gone")
     with pytest.raises(Dataset.DoesNotExist):
-        services.upload_version(user=cast.bob, dataset=gone, file=file())
+        uploads.make_version(user=cast.bob, dataset=gone, files=[file()])
     assert stored_folders() == before
 
 

@@ -41,7 +41,7 @@ def limit_body(application: Application, limits: Limits) -> Application:
             await application(scope, receive, send)
             return
         limit, refusal = limits.form + FORM_OVERHEAD, TOO_LARGE
-        if scope["method"] == "POST" and _page(scope) in limits.upload_pages:
+        if scope["method"] in ("POST", "PATCH") and _page(scope) in limits.upload_pages:
             if await _is_signed_in(scope):
                 limit = limits.upload + FORM_OVERHEAD
             else:

@@ -35,6 +35,21 @@ CATALOGUE: dict[str, Entry] = {
     "dataset_in_use": Entry("The job {job} was made from it.", "Delete that job first; its adapter stays.", 409),
     "dataset_not_ready": Entry("This dataset cannot be used yet: it is {status}.", "Wait for the inspection.", 409),
     "no_good_rows": Entry("There are no good rows to go on with.", "Correct the file and upload it again.", 409),
+    "nothing_to_change": Entry("There is nothing to change.", "Edit, add or remove a row first.", 409),
+    "row_gone": Entry("This row is not in version {number}.", "Go back to the rows.", 404),
+    "row_removed": Entry("Your draft removes this row.", "Undo that first.", 409),
+    "row_changed_meanwhile": Entry(
+        "This row was changed meanwhile, in another tab perhaps.", "Open it again and repeat your change.", 409
+    ),
+    "newer_version": Entry(
+        "Version {number} was made meanwhile by {who}.", "Save on top of it, or as another version of {own}.", 409
+    ),
+    "draft_conflict": Entry(
+        "Version {number} changed rows that your draft changes too: {rows}.", "Undo those in your draft.", 409
+    ),
+    "version_in_use": Entry("{what} keeps version {number}.", "{fix}", 409),
+    "version_only": Entry("A dataset has at least one version.", "Delete the dataset instead.", 409),
+    "split_refused": Entry("{text}", "{fix}", 422),
     # adapters
     "base_not_ready": Entry("The base model {name} is not ready.", "Wait for the download, or choose another.", 409),
     "base_in_use": Entry("The base model {name} has adapters or jobs.", "Delete those first.", 409),

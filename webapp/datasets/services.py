@@ -1,4 +1,4 @@
-"""What people do with datasets: upload, add a version, go on without bad rows, delete."""
+"""What people do with datasets: upload, copy, fetch, go on without bad rows, delete."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from webapp.accounts.audit import record
 from webapp.accounts.models import Team, User
 from webapp.common.errors import UserError
 from webapp.datasets.models import Dataset, DatasetVersion
-from webapp.datasets.storing import add_version, files_removed_on_failure, remove, same_original, stored
+from webapp.datasets.storing import add_version, files_removed_on_failure, link, remove, same_original, stored
 
 SAMPLE = Path(__file__).parent / "sample" / "lowrank_assistant.jsonl"
 SAMPLE_NAME = "Lowrank assistant (sample)"
@@ -28,14 +28,6 @@ def upload_dataset(*, user: User, team: Team, name: str, file: "File[bytes]") ->
         dataset = Dataset.objects.create(team=team, name=name, created_by=user)
         add_version(dataset, version, user=user)
     return dataset
-
-
-def upload_version(*, user: User, dataset: Dataset, file: "File[bytes]") -> DatasetVersion:
-    """The file as the dataset's next version."""
-    version = stored(file)
-    with files_removed_on_failure([version]), transaction.atomic():
-        add_version(dataset, version, user=user)
-    return version
 
 
 def add_sample_dataset(*, user: User, team: Team) -> Dataset:
@@ -55,6 +47,30 @@ def skip_bad_rows(*, user: User, version: DatasetVersion) -> DatasetVersion:
     with files_removed_on_failure([copy]), transaction.atomic():
         add_version(version.dataset, copy, user=user)
     return copy
+
+
+def copy_version(*, user: User, team: Team, version: DatasetVersion, name: str = "") -> Dataset:
+    """A new dataset of the team with the same rows. They are the same files, so they need no second inspection."""
+    source = {"version": str(version.pk), "name": str(version)}
+    kept = ("status", "content_hash", "row_count", "report", "mapping")
+    copy = same_original(version, source=source, **{field: getattr(version, field) for field in kept})
+    with files_removed_on_failure([copy]), transaction.atomic():
+        for file in (version.rows_path, version.folder / "report.json"):
+            link(file, copy.folder / file.name)
+        dataset = Dataset.objects.create(team=team, name=name or version.dataset.name, created_by=user)
+        add_version(dataset, copy, user=user)
+    return dataset
+
+
+def add_from_hub(*, user: User, team: Team, hub_id: str, name: str = "", only: str = "", revision: str = "") -> Dataset:
+    """A new dataset of a dataset's files on the hub; its inspection begins with fetching them."""
+    source = {"hub": hub_id, "revision": revision, "only": only}
+    version = DatasetVersion(original_name=hub_id.rpartition("/")[2], size=0, source=source)
+    version.folder.mkdir(parents=True)
+    with files_removed_on_failure([version]), transaction.atomic():
+        dataset = Dataset.objects.create(team=team, name=name or hub_id[:120], created_by=user)
+        add_version(dataset, version, user=user)
+    return dataset
 
 
 def job_made_from(dataset: Dataset) -> str:

@@ -3,11 +3,12 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from django.conf import settings
 from django.core.files import File
@@ -18,8 +19,22 @@ from webapp.accounts.models import User
 from webapp.common.errors import UserError
 from webapp.common.storage import dataset_folder, sha256_of, staged_folder
 from webapp.common.words import bytes_text
-from webapp.datasets.models import Dataset, DatasetVersion
+from webapp.datasets.models import Dataset, DatasetVersion, Upload
 from webapp.datasets.tasks import ring
+
+CHUNK = 1024 * 1024
+
+
+# What a version is made of: a file of this request, or one that arrived in parts
+Original: TypeAlias = "File[bytes] | Upload"
+
+
+def stored_all(files: Sequence[Original]) -> DatasetVersion:
+    """One version of one file, or of several as a zip of them; not saved yet."""
+    if len(files) > 1:
+        return _zipped(files)
+    (only,) = files
+    return _moved_in(only.path, only.name) if isinstance(only, Upload) else stored(only)
 
 
 def stored(file: "File[bytes]") -> DatasetVersion:
@@ -38,7 +53,7 @@ def stored(file: "File[bytes]") -> DatasetVersion:
     return DatasetVersion(id=version_id, original_name=plain_name(file.name), original_sha256=sha256, size=size)
 
 
-def moved_in(path: Path, name: str) -> DatasetVersion:
+def _moved_in(path: Path, name: str) -> DatasetVersion:
     """A file of ours becomes the original of a new version, which is not saved yet; no byte is copied."""
     version_id, size = uuid4(), path.stat().st_size
     if not size:
@@ -49,12 +64,48 @@ def moved_in(path: Path, name: str) -> DatasetVersion:
     return DatasetVersion(id=version_id, original_name=plain_name(name), original_sha256=sha256, size=size)
 
 
+def _zipped(files: Sequence[Original]) -> DatasetVersion:
+    """A zip of the files, not compressed again; the same files make the same zip."""
+    version_id, size = uuid4(), 0
+    with staged_folder(dataset_folder(version_id)) as folder:
+        with ZipFile(folder / "original", "w", ZIP_STORED) as archive:
+            for name, file in zip(_distinct([plain_name(one.name) for one in files]), files, strict=True):
+                with archive.open(ZipInfo(name), "w", force_zip64=True) as out:
+                    for chunk in _chunks(file):
+                        size += len(chunk)
+                        check_size(size)
+                        out.write(chunk)
+        sha256, size = sha256_of(folder / "original"), (folder / "original").stat().st_size
+    name = f"{len(files)} files.zip"
+    return DatasetVersion(id=version_id, original_name=name, original_sha256=sha256, size=size)
+
+
+def _chunks(file: Original) -> Iterator[bytes]:
+    if not isinstance(file, Upload):
+        yield from file.chunks()
+        return
+    with file.path.open("rb") as reader:
+        while chunk := reader.read(CHUNK):
+            yield chunk
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names, with a number before those that were there already."""
+    seen: set[str] = set()
+    for number, name in enumerate(names):
+        seen_before = name.casefold() in seen
+        names[number] = f"{number + 1} {name}" if seen_before else name
+        seen.add(names[number].casefold())
+    return names
+
+
 def same_original(version: DatasetVersion, **extra: Any) -> DatasetVersion:
     """A new version of the same original, which is not saved yet; `extra` is how it is read this time."""
     told = {name: getattr(version, name) for name in ("original_name", "original_sha256", "size", "source")}
     copy = DatasetVersion(id=uuid4(), **told | {"skip_bad_rows": version.skip_bad_rows} | extra)
     with staged_folder(copy.folder) as folder:
-        link(version.original_path, folder / "original")
+        if version.original_path.is_file():  # rows made from a parent's have none
+            link(version.original_path, folder / "original")
     return copy
 
 
@@ -76,7 +127,7 @@ def add_version(dataset: Dataset, version: DatasetVersion, *, user: User) -> Non
 @contextmanager
 def files_removed_on_failure(versions: Iterable[DatasetVersion]) -> Iterator[None]:
     with ExitStack() as undo:
-        undo.callback(remove, [version.folder for version in versions])
+        undo.callback(lambda: remove([version.folder for version in versions]))
         yield
         undo.pop_all()
 

@@ -1,25 +1,20 @@
-"""The pages of datasets: list, upload, and one dataset with its versions."""
+"""The pages of datasets: list, and one dataset with its versions."""
 
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.db.models import OuterRef, Subquery
 from django.db.models.fields.json import KT
-from django.http import Http404, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
-from django.urls import reverse
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_POST, require_safe
 
-from webapp.accounts.access import TeamRequest, get_visible, get_with_role, require_role
+from webapp.accounts.access import TeamRequest, get_visible, get_with_role
 from webapp.accounts.models import Role, Team
-from webapp.common.errors import UserError
 from webapp.common.http import attachment_response, in_threads
 from webapp.datasets import services
-from webapp.datasets.forms import FileForm, UploadForm
 from webapp.datasets.models import Dataset, DatasetVersion
 from webapp.datasets.preview import FORMATS, findings, first_rows, page_of, state_sentence
 
@@ -43,54 +38,6 @@ def _newest_versions(team: Team) -> list[tuple[DatasetVersion, str]]:
     rows = rows.select_related("dataset", "created_by").order_by("-created_at").defer("report")
     formats = dict(rows.values_list("pk", KT("report__format")))
     return [(version, FORMATS.get(formats[version.pk] or "", "–")) for version in rows]
-
-
-@login_required
-@require_http_methods(["GET", "HEAD", "POST"])
-def dataset_new(request: TeamRequest) -> HttpResponse:
-    require_role(request.team, request.user, Role.MEMBER)
-    form = UploadForm(request.POST, request.FILES) if request.method == "POST" else UploadForm()
-
-    def save() -> str:
-        made = services.upload_dataset(user=request.user, team=request.team, name=form.dataset_name, file=form.rows)
-        return reverse("dataset", args=[made.pk])
-
-    return _upload(request, form, save)
-
-
-@login_required
-@require_http_methods(["GET", "HEAD", "POST"])
-def dataset_version_new(request: TeamRequest, pk: UUID) -> HttpResponse:
-    found = get_with_role(Dataset.objects.visible_to(request.user), pk, request.user)
-    form = FileForm(request.POST, request.FILES) if request.method == "POST" else FileForm()
-
-    def save() -> str:
-        made = services.upload_version(user=request.user, dataset=found, file=form.rows)
-        return _version_link(made)
-
-    return _upload(request, form, save, dataset=found)
-
-
-def _upload(request: TeamRequest, form: FileForm, save: Callable[[], str], **ctx: Any) -> HttpResponse:
-    """Save a good upload and go to `save`'s address, or show the page with its errors; a script gets both as JSON."""
-    by_script = request.headers.get("Accept") == "application/json"
-    if form.is_bound and form.is_valid():
-        try:
-            place = save()
-            return JsonResponse({"location": place}, status=201) if by_script else redirect(place)
-        except UserError as error:
-            form.add_error(None, str(error))
-    if form.is_bound and by_script:
-        return JsonResponse({"errors": [text for texts in form.errors.values() for text in texts]}, status=422)
-    ctx |= {"form": form, "limit": settings.MAX_UPLOAD_BYTES}
-    return render(request, "datasets/upload.html", ctx, status=422 if form.is_bound else 200)
-
-
-@login_required
-@require_POST
-def dataset_sample(request: TeamRequest) -> HttpResponse:
-    require_role(request.team, request.user, Role.MEMBER)
-    return redirect("dataset", services.add_sample_dataset(user=request.user, team=request.team).pk)
 
 
 @login_required
@@ -146,14 +93,6 @@ def dataset_download(request: TeamRequest, pk: UUID) -> HttpResponseBase:
 
 @login_required
 @require_POST
-def dataset_skip_bad_rows(request: TeamRequest, pk: UUID) -> HttpResponse:
-    rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
-    version = get_with_role(rows, pk, request.user)
-    return redirect(_version_link(services.skip_bad_rows(user=request.user, version=version)))
-
-
-@login_required
-@require_POST
 def dataset_delete(request: TeamRequest, pk: UUID) -> HttpResponse:
     found = get_with_role(Dataset.objects.visible_to(request.user), pk, request.user)
     services.delete_dataset(user=request.user, dataset=found)
@@ -171,10 +110,6 @@ def _asked_version(found: Dataset, number: str | None) -> DatasetVersion:
     if version is None:
         raise Http404
     return version
-
-
-def _version_link(version: DatasetVersion) -> str:
-    return f"{reverse('dataset', args=[version.dataset.pk])}?version={version.number}"
 
 
 def _can_change(request: TeamRequest, team: Team) -> bool:
