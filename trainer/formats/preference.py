@@ -1,5 +1,6 @@
 """The preference family: a prompt with a chosen and a rejected answer, the prompt given apart or inside both."""
 
+import re
 from typing import Any
 
 from trainer.formats.canonical import Content, Message
@@ -15,6 +16,7 @@ from trainer.formats.transcripts import is_transcript, read_transcript
 NAMES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("text", "rejected_text"))
 COLUMNS = ("conversations", "conversation")  # of a prompt; whole conversations in "messages" repeat the chosen answer
 
+_ASKING = re.compile(r'\[\{"(?:role|from)":\s*"(?:system|developer|user|human)"')
 Parted = tuple[list[Message], list[Message], list[Message]]
 
 
@@ -56,7 +58,7 @@ def _prompt_column(row: dict[str, Any]) -> str | None:
 def _is_whole(value: object) -> bool:
     """Whether a list of messages begins with the question, and so is a conversation and not an answer."""
     if isinstance(value, str):
-        return is_messages(value) and any(f'": "{role}"' in value[:60] for role in ("system", "developer", "user"))
+        return is_messages(value) and bool(_ASKING.match(value))
     first = value[0] if isinstance(value, list) and value else None
     role = first.get("role", first.get("from")) if isinstance(first, dict) else None
     return isinstance(role, str) and role in ("system", "developer", "user", "human")
