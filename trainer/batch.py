@@ -1,86 +1,29 @@
 """Rows answered together on one model: their prompts are read in pieces, then each step gives each row a token."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from time import perf_counter
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
-from trainer.sampling import Sampler, choose
-from trainer.stacked_lora import LoraWeights, Rows, Stack, stack_rows
-from trainer.text_stream import TextStream
+from trainer.answer_row import Chunk, Row
+from trainer.errors import TrainerError
+from trainer.logprobs import score_tokens
+from trainer.penalties import Penalties
+from trainer.sampling import NOT_FINITE, choose
+from trainer.stacked_lora import Rows, Stack, stack_rows
 
 PREFILL_TOKENS = 512  # of each row in one step, so that a long prompt neither delays other batches nor a stop
-
-Finish = Literal["stop", "length"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """What a row gained: `text` to append, and its numbers so far. `finish` says why it ended, None before that."""
-
-    row: int
-    text: str
-    finish: Finish | None
-    tokens: int
-    first_token_ms: float
-    tokens_per_second: float
-
-
-@dataclass(kw_only=True)
-class Row:
-    """One answer in the making."""
-
-    number: int
-    prompt_ids: Sequence[int]
-    adapter: LoraWeights | None
-    limit: int  # tokens it may have
-    stop_ids: frozenset[int]
-    sampler: Sampler
-    text: TextStream
-    began: float = field(default_factory=perf_counter)
-    first_token: float = 0.0
-    tokens: int = 0
-
-    def take(self, token: int) -> Chunk:
-        """Count the token and give out the text it completes; a stop token ends the row and is no text."""
-        now = perf_counter()
-        self.tokens += 1
-        self.first_token = self.first_token or now
-        finish: Finish | None = None
-        text = ""
-        if token in self.stop_ids:
-            finish = "stop"
-        else:
-            text = self.text.add(token)
-            finish = "length" if self.tokens >= self.limit else None
-        if finish:
-            text += self.text.rest()
-        return self._chunk(text, finish, now)
-
-    def rest(self) -> Chunk:
-        """What is held back when the row is stopped from outside."""
-        return self._chunk(self.text.rest(), None, perf_counter())
-
-    def _chunk(self, text: str, finish: Finish | None, now: float) -> Chunk:
-        seconds = now - self.first_token
-        return Chunk(
-            row=self.number,
-            text=text,
-            finish=finish,
-            tokens=self.tokens,
-            first_token_ms=1000 * (self.first_token - self.began) if self.tokens else 0.0,
-            tokens_per_second=(self.tokens - 1) / seconds if self.tokens > 1 and seconds > 0 else 0.0,
-        )
 
 
 class Batch:
     """Rows of different length, padded on the left, with their shared cache of keys and values.
 
-    A row that finishes leaves the batch, so the others no longer pay for it.
+    A row that finishes leaves the batch, so the others no longer pay for it. Batches that have read their prompts can
+    become one.
     """
 
     def __init__(self, model: Any, rows: list[Row], *, device: torch.device) -> None:
@@ -88,28 +31,80 @@ class Batch:
         self.rows = rows
         self.device = device
         self.cache = DynamicCache(config=model.config)
-        self.width = max(len(row.prompt_ids) for row in rows)
-        self.read = 0  # columns of the prompt that the model has read
-        gaps = torch.tensor([self.width - len(row.prompt_ids) for row in rows], device=device)
-        self.gaps = gaps.unsqueeze(1)
-        padded = [[0] * (self.width - len(row.prompt_ids)) + list(row.prompt_ids) for row in rows]
-        self.ids = torch.tensor(padded, device=device)
+        width = max(len(row.prompt_ids) for row in rows)
+        self.read = 0  # columns that the model has read
+        self.gaps = [width - len(row.prompt_ids) for row in rows]  # columns of padding before each row
+        padded = [[0] * gap + list(row.prompt_ids) for gap, row in zip(self.gaps, rows, strict=True)]
+        self.ids = torch.tensor(padded, device=device)  # columns that the model has yet to read
+        self.is_reading = True  # until each row has its first token
+        self.penalties: Penalties | None = None
         self.stacks: dict[str, Stack] = {}
-        self._restack()
+        self._recompose()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the cache is keys and values of all columns in every layer: only such caches can be joined or cut."""
+        return all(type(layer) is DynamicLayer and layer.is_initialized for layer in self.cache.layers)
 
     @torch.inference_mode()
-    def step(self, steered: Rows) -> list[Chunk]:
+    def step(self, steered: Rows) -> list[tuple[Row, Chunk]]:
         """One pass of the model: a piece of the prompt (no chunk yet), or one token for each row."""
+        piece, self.ids = self.ids[:, :PREFILL_TOKENS], self.ids[:, PREFILL_TOKENS:]
         with steered.using(self.stacks):
-            scores = self._forward(self.ids[:, self.read : self.read + PREFILL_TOKENS])
-        if self.read < self.width:
+            scores = self._forward(piece)
+        if self.ids.shape[1]:
             return []
+        self.is_reading = False
         chosen = self._choose(scores)
-        chunks = [row.take(token) for row, token in zip(self.rows, chosen, strict=True)]
-        self.ids = torch.cat([self.ids, torch.tensor(chosen, device=self.device).unsqueeze(1)], dim=1)
-        self.width += 1
-        self._drop([at for at, chunk in enumerate(chunks) if chunk.finish is None])
-        return chunks
+        scored = score_tokens(scores, chosen, [row.top_logprobs for row in self.rows])
+        self.ids = torch.tensor(chosen, device=self.device).unsqueeze(1)
+        if self.penalties is not None:
+            self.penalties.count(self.ids.squeeze(1).clamp(min=0))
+        rows = self.rows
+        chunks = [
+            row.take(token, one) if token != NOT_FINITE else row.broken(_no_scores())
+            for row, token, one in zip(rows, chosen, scored, strict=True)
+        ]
+        self.keep([at for at, chunk in enumerate(chunks) if chunk.finish is None and chunk.error is None])
+        return list(zip(rows, chunks, strict=True))
+
+    @torch.inference_mode()
+    def join(self, other: "Batch") -> None:
+        """Take over the rows of another plain batch; both have read their prompts."""
+        width = max(self.read, other.read)
+        for batch in (self, other):
+            batch._widen(width - batch.read)
+        layers: list[tuple[Any, Any]] = list(zip(self.cache.layers, other.cache.layers, strict=True))
+        for mine, theirs in layers:
+            mine.keys = torch.cat([mine.keys, theirs.keys])
+            mine.values = torch.cat([mine.values, theirs.values])
+        self.rows, self.gaps = self.rows + other.rows, self.gaps + other.gaps
+        self.ids = torch.cat([self.ids, other.ids])
+        self._recompose()
+
+    @torch.inference_mode()
+    def keep(self, kept: list[int]) -> None:
+        """Only the rows at these places stay."""
+        if len(kept) == len(self.rows):
+            return
+        self.rows = [self.rows[at] for at in kept]
+        self.gaps = [self.gaps[at] for at in kept]
+        if self.rows:
+            index = torch.tensor(kept, device=self.device)
+            self.ids = self.ids[index]
+            self.cache.batch_select_indices(index)
+            if min(self.gaps) and self.is_plain and not self.is_reading:
+                self._widen(-min(self.gaps))
+            self._recompose()
+
+    def _widen(self, columns: int) -> None:
+        """More columns of padding before all rows, or fewer."""
+        layers: list[Any] = self.cache.layers if columns else []
+        for layer in layers:
+            layer.keys = functional.pad(layer.keys, (0, 0, columns, 0))
+            layer.values = functional.pad(layer.values, (0, 0, columns, 0))
+        self.read += columns
+        self.gaps = [gap + columns for gap in self.gaps]
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Scores of the last column, of shape (rows, vocabulary)."""
@@ -118,8 +113,8 @@ class Batch:
         output = self.model(
             input_ids=ids,
             # A mask costs time in every layer; without padding there is nothing to mask.
-            attention_mask=(columns >= self.gaps).long() if self.padded else None,
-            position_ids=(columns[:, self.read :] - self.gaps).clamp(min=0),
+            attention_mask=(columns >= self._gaps).long() if any(self.gaps) else None,
+            position_ids=(columns[:, self.read :] - self._gaps).clamp(min=0),
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
@@ -129,18 +124,22 @@ class Batch:
         return scores
 
     def _choose(self, scores: Tensor) -> list[int]:
-        return choose(scores, [row.sampler for row in self.rows])
+        if self.penalties is None and any(row.tally for row in self.rows):
+            tallies = [row.tally for row in self.rows]
+            self.penalties = Penalties(tallies, vocabulary=scores.shape[-1], device=self.device)
+        changed = scores if self.penalties is None else self.penalties.apply(scores)
+        return choose(changed, [row.sampler for row in self.rows])
 
-    def _drop(self, kept: list[int]) -> None:
-        if len(kept) == len(self.rows):
-            return
-        self.rows = [self.rows[at] for at in kept]
-        if self.rows:
-            index = torch.tensor(kept, device=self.device)
-            self.ids, self.gaps = self.ids[index], self.gaps[index]
-            self.cache.batch_select_indices(index)
-            self._restack()
-
-    def _restack(self) -> None:
-        self.padded = bool(self.gaps.any())
+    def _recompose(self) -> None:
+        self._gaps = torch.tensor(self.gaps, device=self.device).unsqueeze(1)
         self.stacks = stack_rows([row.adapter for row in self.rows])
+        self.penalties = None  # made at the next choice
+
+
+def _no_scores() -> TrainerError:
+    return TrainerError("diverged", "The model gave no finite scores.", "Choose another number format.")
+
+
+def places(rows: Sequence[Row], wanted: Callable[[Row], bool]) -> list[int]:
+    """Where the wanted rows stand."""
+    return [at for at, row in enumerate(rows) if wanted(row)]

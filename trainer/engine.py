@@ -2,21 +2,25 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from trainer.adapter_files import load_adapter
-from trainer.batch import Batch, Chunk, Row
+from trainer.answer_row import Chunk, Row
+from trainer.batch import Batch
 from trainer.device import find_device
 from trainer.errors import TrainerError
 from trainer.model import load_base
+from trainer.penalties import Tally, Wishes
 from trainer.rendering import Renderer
 from trainer.sampling import Sampler
+from trainer.shared_steps import SharedSteps
 from trainer.spec import Dtype, ModelSpec, Quantization
 from trainer.stacked_lora import LoraWeights, adapt
+from trainer.stopping import StopStrings
 from trainer.text_stream import TextStream
 
 __all__ = ["Chunk", "Engine", "Request"]
@@ -28,7 +32,8 @@ UNBOUNDED = 1 << 25
 class Request:
     """What one row answers: the prompt's tokens, the adapter's key (None: the base model), and how to sample.
 
-    Temperature 0 is greedy. Without a seed each answer is drawn anew.
+    Temperature 0 is greedy. Without a seed each answer is drawn anew. `stop` are texts that end the answer and are not
+    given out. With `top_logprobs` each token comes with its log probability and those of so many likeliest ones.
     """
 
     prompt_ids: Sequence[int]
@@ -37,10 +42,18 @@ class Request:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    stop: Sequence[str] = ()
+    top_logprobs: int | None = None
 
 
 class Engine:
-    """A base model that answers. Safe to use from several threads: batches take turns, a step at a time."""
+    """A base model that answers. Safe to use from several threads: what is asked at the same time shares each step."""
 
     def __init__(
         self, base: Path, *, dtype: Dtype = "auto", quantization: Quantization = "none", max_adapters: int = 64
@@ -56,7 +69,9 @@ class Engine:
         self._folders: dict[str, Path] = {}
         self._adapters: OrderedDict[str, LoraWeights] = OrderedDict()  # the least recently used is first
         self._adapters_lock = threading.Lock()
-        self._step_lock = threading.Lock()
+        head = self._model.get_output_embeddings()
+        self.vocabulary: int = head.weight.shape[0] if head is not None else self._model.config.vocab_size
+        self._steps = SharedSteps(lambda rows: Batch(self._model, rows, device=self.device), self._rows)
 
     def load_adapter(self, key: str, folder: Path) -> None:
         """Load an adapter and know it by `key`, once. Raises TrainerError when it is no sound adapter of the base."""
@@ -72,23 +87,17 @@ class Engine:
             self._folders.pop(key, None)
             self._adapters.pop(key, None)
 
-    def generate(self, requests: Sequence[Request], should_stop: Callable[[], bool]) -> Iterator[Chunk]:
-        """Answer all requests as one batch; chunks name their request by its place.
+    def generate(
+        self, requests: Sequence[Request], should_stop: Callable[[], bool], *, background: bool = False
+    ) -> Iterator[Chunk]:
+        """Answer all requests; chunks name their request by its place.
 
         `should_stop` is asked before every step; after a stop each row gives out what it held back and has no finish.
+        Background work leaves most steps to what people wait for.
         Raises TrainerError for a prompt that leaves no room, an unknown adapter or sampling values out of range.
         """
         rows = [self._row(number, request) for number, request in enumerate(requests)]
-        if not rows:
-            return
-        batch = Batch(self._model, rows, device=self.device)
-        while batch.rows:
-            if should_stop():
-                yield from (row.rest() for row in batch.rows)
-                return
-            with self._step_lock:
-                chunks = batch.step(self._rows)
-            yield from chunks
+        yield from self._steps.run(rows, should_stop, background=background)
 
     def _row(self, number: int, request: Request) -> Row:
         room = self.context_length - len(request.prompt_ids)
@@ -97,14 +106,24 @@ class Engine:
             raise TrainerError("user_config", text, "Shorten it.")
         if request.max_tokens < 1:
             raise TrainerError("user_config", "An answer needs at least one token.", "Raise max_tokens.")
+        wishes = Wishes(
+            presence=request.presence_penalty,
+            frequency=request.frequency_penalty,
+            repetition=request.repetition_penalty,
+            bias=request.logit_bias,
+        )
+        wishes.require_sound(self.vocabulary)
         return Row(
             number=number,
             prompt_ids=request.prompt_ids,
             adapter=self._adapter(request.adapter) if request.adapter is not None else None,
             limit=min(request.max_tokens, room),
             stop_ids=self._renderer.stop_ids,
-            sampler=Sampler(request.temperature, request.top_p, request.seed),
+            sampler=Sampler(request.temperature, request.top_p, request.seed, request.top_k, request.min_p),
             text=TextStream(self._renderer.decode),
+            stops=StopStrings(tuple(request.stop)),
+            tally=None if wishes.is_empty else Tally(wishes, request.prompt_ids),
+            top_logprobs=request.top_logprobs,
         )
 
     def _adapter(self, key: str) -> LoraWeights:

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from trainer.errors import TrainerError
-from trainer.sampling import Sampler, choose
+from trainer.sampling import NOT_FINITE, Sampler, choose
 
 CHANCES = torch.tensor([0.05, 0.5, 0.0, 0.3, 0.15])
 SCORES = CHANCES.log()  # the token without a chance is masked with -inf, as some models do
@@ -56,9 +55,9 @@ def test_a_row_draws_alike_whatever_is_beside_it() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_scores_that_are_no_numbers_are_refused(value: float, temperature: float) -> None:
+def test_scores_that_are_no_numbers_choose_nothing(value: float, temperature: float) -> None:
     broken = torch.full((5,), value) if value == -math.inf else SCORES.clone().index_fill(0, torch.tensor([3]), value)
     samplers = [Sampler(temperature, 0.9, seed=1) for _ in range(2)]
-    with pytest.raises(TrainerError) as caught:
-        choose(torch.stack([SCORES, broken]), samplers)
-    assert caught.value.code == "diverged"
+    sound, none = choose(torch.stack([SCORES, broken]), samplers)
+    assert none == NOT_FINITE
+    assert sound in range(5)

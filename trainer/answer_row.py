@@ -1,0 +1,119 @@
+"""One answer in the making: its tokens become text, and it knows when to end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Literal
+
+from trainer.errors import TrainerError
+from trainer.logprobs import Scored
+from trainer.penalties import Tally
+from trainer.sampling import Sampler
+from trainer.stacked_lora import LoraWeights
+from trainer.stopping import StopStrings
+from trainer.text_stream import TextStream
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """What a row gained: `text` to append, and its numbers so far. `finish` says why it ended, None before that.
+
+    `scored` are the tokens whose text this brings, for rows that asked for log probabilities.
+    """
+
+    row: int
+    text: str
+    finish: Finish | None
+    tokens: int
+    first_token_ms: float
+    tokens_per_second: float
+    scored: tuple[Scored, ...] = ()
+    error: TrainerError | None = None
+
+
+@dataclass(kw_only=True, eq=False)
+class Row:
+    """One answer."""
+
+    number: int
+    prompt_ids: Sequence[int]
+    adapter: LoraWeights | None
+    limit: int  # tokens it may have
+    stop_ids: frozenset[int]
+    sampler: Sampler
+    text: TextStream
+    stops: StopStrings = field(default_factory=StopStrings)
+    tally: Tally | None = None
+    top_logprobs: int | None = None
+    began: float = field(default_factory=perf_counter)
+    first_token: float = 0.0
+    tokens: int = 0
+    _decoded: int = 0  # characters
+    _given: int = 0
+    _scored: list[tuple[int, Scored]] = field(default_factory=list)  # with the character that their text begins at
+
+    def take(self, token: int, scored: Scored | None = None) -> Chunk:
+        """Count the token and give out the text it completes; a stop token ends the row and is no text."""
+        now = perf_counter()
+        self.tokens += 1
+        self.first_token = self.first_token or now
+        text = ""
+        finish: Finish | None = None
+        if token in self.stop_ids:
+            finish = "stop"
+        else:
+            if scored is not None:
+                self._scored.append((self._decoded, scored))
+            text, found = self._through(self.text.add(token))
+            finish = "stop" if found else "length" if self.tokens >= self.limit else None
+            if found:
+                return self._chunk(text, "stop", now, cut=True)
+        if finish:
+            more, found = self._through(self.text.rest())
+            text += more if found else more + self.stops.rest()
+            return self._chunk(text, "stop" if found else finish, now, cut=found)
+        return self._chunk(text, None, now)
+
+    def rest(self) -> Chunk:
+        """What is held back when the row is stopped from outside."""
+        text, found = self._through(self.text.rest())
+        return self._chunk(text if found else text + self.stops.rest(), None, perf_counter(), cut=found)
+
+    def broken(self, error: TrainerError) -> Chunk:
+        """The row cannot go on."""
+        return Chunk(
+            row=self.number,
+            text="",
+            finish=None,
+            tokens=self.tokens,
+            first_token_ms=0.0,
+            tokens_per_second=0.0,
+            error=error,
+        )
+
+    def _through(self, text: str) -> tuple[str, bool]:
+        self._decoded += len(text)
+        return self.stops.add(text)
+
+    def _chunk(self, text: str, finish: Finish | None, now: float, *, cut: bool = False) -> Chunk:
+        seconds = now - self.first_token
+        self._given += len(text)
+        return Chunk(
+            row=self.number,
+            text=text,
+            finish=finish,
+            tokens=self.tokens,
+            first_token_ms=1000 * (self.first_token - self.began) if self.tokens else 0.0,
+            tokens_per_second=(self.tokens - 1) / seconds if self.tokens > 1 and seconds > 0 else 0.0,
+            scored=self._release(all_of_them=finish is not None and not cut),
+        )
+
+    def _release(self, *, all_of_them: bool) -> tuple[Scored, ...]:
+        """The scores of tokens whose text has begun to be given out; those of a stop string never are."""
+        if not self._scored:
+            return ()
+        given = [one for start, one in self._scored if all_of_them or start < self._given]
+        self._scored = self._scored[len(given) :]
+        return tuple(given)
