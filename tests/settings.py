@@ -24,5 +24,6 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":  # noqa: F405
     DATABASES["default"]["TEST"] = {"NAME": str(Path(_folder) / "tests.sqlite3")}  # noqa: F405
 # A doorbell in a unit test rings nowhere; tests that need workers start real ones (tests/processes.py).
 CELERY_BROKER_URL = "memory://"
+API_REQUESTS_PER_MINUTE = 0
 DATA_DIR = Path(_folder)
 STATIC_ROOT.mkdir(exist_ok=True)  # noqa: F405 - its absence would be a warning in every test

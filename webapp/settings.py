@@ -197,6 +197,9 @@ STORAGES = {
     "staticfiles": {"BACKEND": "servestatic.storage.CompressedManifestStaticFilesStorage"},
 }
 
+# API: requests a minute of one key; 0 sets no limit
+API_REQUESTS_PER_MINUTE = env.whole("API_REQUESTS_PER_MINUTE", default=3000, lowest=0)
+
 # Training and chat
 CHAT_DTYPE = env.choice("CHAT_DTYPE", "auto", ("auto", "bfloat16", "float16", "float32"))
 CHAT_QUANTIZATION = env.choice("CHAT_QUANTIZATION", "none", ("none", "int8", "nf4"))

@@ -17,6 +17,7 @@ class ApiRequest(TeamRequest):
 
     key: ApiKey
     role: Role
+    limit_headers: dict[str, str]  # of the answer: see limits.py
 
 
 def authenticate(request: HttpRequest) -> ApiRequest:

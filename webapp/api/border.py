@@ -13,7 +13,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Un
 from django.http.multipartparser import MultiPartParserError
 from django.urls import Resolver404, ResolverMatch, resolve
 
-from webapp.api.entry import MethodNotAllowed
 from webapp.api.wire import ApiError, error_response, from_user_error
 from webapp.common.errors import UserError
 
@@ -80,10 +79,7 @@ def _failed(error: Exception, request: HttpRequest, request_id: str) -> HttpResp
         logger.error("%s %s failed (%s)", request.method, request.path, request_id, exc_info=error)
         text = f"This failed on our side; the server's log has the cause under {request_id}."
         told = ApiError(500, text, code="internal_error")
-    response = error_response(told)
-    if isinstance(told, MethodNotAllowed):
-        response["Allow"] = told.allowed
-    return response
+    return error_response(told)
 
 
 def told_as(error: Exception) -> ApiError | None:

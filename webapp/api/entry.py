@@ -8,6 +8,8 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 
 from webapp.api.auth import ApiRequest, authenticate
+from webapp.api.idempotency import once
+from webapp.api.limits import count
 from webapp.api.wire import ApiError
 
 Handler = Callable[..., HttpResponseBase | Awaitable[HttpResponseBase]]
@@ -18,9 +20,9 @@ class MethodNotAllowed(ApiError):
     """405, which must name the methods that are."""
 
     def __init__(self, request: HttpRequest, allowed: list[str]) -> None:
-        self.allowed = ", ".join(allowed)
-        text = f"{request.method} is not possible on {request.path}. Use {self.allowed}."
+        text = f"{request.method} is not possible on {request.path}. Use {', '.join(allowed)}."
         super().__init__(405, text, code="method_not_allowed")
+        self.headers = {"Allow": ", ".join(allowed)}
 
 
 def door(**handlers: Handler) -> View:
@@ -29,7 +31,8 @@ def door(**handlers: Handler) -> View:
 
     def enter(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
         handler = _handler(handlers, request)
-        return handler(admit(request), **arguments)  # type: ignore[return-value]  # none of them is async here
+        admitted = admit(request)
+        return once(admitted, lambda: handler(admitted, **arguments))  # type: ignore[arg-type,return-value]  # not async
 
     async def enter_async(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
         handler = _handler(handlers, request)
@@ -44,7 +47,10 @@ def door(**handlers: Handler) -> View:
 
 
 def admit(request: HttpRequest) -> ApiRequest:
-    return authenticate(request)
+    """The request with its person and team, counted against the key's rate."""
+    admitted = authenticate(request)
+    admitted.limit_headers = count(admitted.key)
+    return admitted
 
 
 def _handler(handlers: dict[str, Handler], request: HttpRequest) -> Handler:

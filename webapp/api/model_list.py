@@ -10,7 +10,7 @@ from webapp.accounts.models import Role
 from webapp.adapters.models import Adapter, BaseModel
 from webapp.adapters.services import delete_adapter
 from webapp.api.auth import ApiRequest
-from webapp.api.names import adapter_name, base_names, find_model, ready_bases, slug_of
+from webapp.api.names import FOR_NAMES, adapter_name, base_names, find_model, ready_bases, slug_of
 from webapp.api.wire import ApiError, deleted, listing, timestamp
 
 SERVER = "lowrank"  # who owns a base model
@@ -19,8 +19,8 @@ SERVER = "lowrank"  # who owns a base model
 def list_models(request: ApiRequest) -> HttpResponse:
     bases = ready_bases()
     names = base_names(bases)
-    adapters = Adapter.objects.usable_in(request.team).select_related("base_model", "team")
-    adapters = adapters.defer("spec", "metrics", "base_model__facts")
+    adapters = Adapter.objects.usable_in(request.team).select_related(*FOR_NAMES)
+    adapters = adapters.defer("spec", "metrics", "base_model__facts", "of__spec", "of__metrics")
     return listing([*(_of_base(base, names) for base in bases), *(_of_adapter(adapter, names) for adapter in adapters)])
 
 

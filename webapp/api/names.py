@@ -13,8 +13,9 @@ FILE, JOB, CHECKPOINT, BATCH, UPLOAD, PART = "file-", "ftjob-", "ftckpt-", "batc
 EVENT, PERMISSION, COMPLETION = "ftevent-", "cp_", "chatcmpl-"
 
 TAIL = 12  # hex digits of an adapter's id that end its model name
+FOR_NAMES = ("base_model", "team", "of__base_model", "of__team")  # of adapters whose names are to be told
 HEX = re.compile(r"[0-9a-f]{32}")
-ADAPTER_NAME = re.compile(r"ft:.*:([0-9a-f]{12})", re.DOTALL)
+ADAPTER_NAME = re.compile(r"ft:.*?:([0-9a-f]{12})(?::ckpt-step-([0-9]{1,9}))?", re.DOTALL)
 
 
 def wire_id(prefix: str, pk: UUID) -> str:
@@ -34,7 +35,12 @@ def slug_of(text: str) -> str:
 
 
 def adapter_name(adapter: Adapter) -> str:
-    """`ft:<base>:<team>:<suffix>:<id>`. Only the last part finds it again: the others may be renamed."""
+    """`ft:<base>:<team>:<suffix>:<id>`, of a checkpoint with `:ckpt-step-<n>` after it.
+
+    Only the id and the step find it again: the others may be renamed.
+    """
+    if adapter.of is not None:
+        return f"{adapter_name(adapter.of)}:ckpt-step-{adapter.step}"
     parts = (slug_of(adapter.base_model.name), adapter.team.slug, slug_of(adapter.name), adapter.pk.hex[:TAIL])
     return ":".join(("ft", *parts))
 
@@ -74,9 +80,13 @@ def _adapter(user: User, name: str) -> Found | None:
     match = ADAPTER_NAME.fullmatch(name)
     if match is None:
         return None
-    first, last = (UUID(match[1] + digit * (32 - TAIL)) for digit in "0f")
-    rows = Adapter.objects.visible_to(user).filter(pk__gte=first, pk__lte=last)
-    adapter = rows.select_related("base_model", "team").first()
+    ends = tuple(UUID(match[1] + digit * (32 - TAIL)) for digit in "0f")
+    rows = Adapter.objects.visible_to(user)
+    if match[2] is None:
+        rows = rows.filter(pk__range=ends)
+    else:
+        rows = rows.filter(of__pk__range=ends, step=int(match[2]))
+    adapter = rows.select_related(*FOR_NAMES).first()
     return Found(adapter.base_model, adapter) if adapter else None
 
 

@@ -35,6 +35,7 @@ class ApiError(Exception):
         # The client sends a 409 three times unless it is told that nothing will change.
         self.retry = False if retry is None and status == 409 else retry
         self.retry_after = retry_after
+        self.headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
 
     @property
     def body(self) -> dict[str, Any]:
@@ -44,14 +45,12 @@ class ApiError(Exception):
 
 
 def error_response(error: ApiError) -> HttpResponse:
-    response = JsonResponse(error.body, status=error.status)
+    response = JsonResponse(error.body, status=error.status, headers=error.headers)
     if error.retry is not None:
         response["x-should-retry"] = "true" if error.retry else "false"
     if error.retry_after is not None:
         response["retry-after"] = str(max(1, math.ceil(error.retry_after)))
         response["retry-after-ms"] = str(max(1, math.ceil(error.retry_after * 1000)))
-    if error.status == 401:
-        response["WWW-Authenticate"] = "Bearer"
     return response
 
 
