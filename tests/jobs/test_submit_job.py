@@ -149,9 +149,18 @@ def test_a_dataset_that_the_method_cannot_use_is_refused_at_the_method(cast: Cas
     assert TrainSpec.from_dict(Job.objects.get().spec).data.method == "dpo"
 
 
+def test_rows_that_are_still_being_checked_are_waited_for(cast: Cast) -> None:
+    waiting = make_dataset(cast.team, name="new", status=VersionStatus.INSPECTING).versions.get()
+    data, client = answers(cast, dataset_version=waiting.pk), cast.client("bob")
+    assert "still being checked" in client.post(reverse("job_estimate"), data).content.decode()
+    assert client.post(reverse("job_new"), data).status_code == 302
+    assert not Job.objects.claimable().exists()
+    assert "Waits for new v1 to be checked." in client.get(reverse("jobs")).content.decode()
+
+
 def test_foreign_and_unready_things_cannot_be_chosen(cast: Cast) -> None:
     foreign = make_dataset(cast.charlie.personal_team).versions.get()
-    waiting = make_dataset(cast.team, name="new", status=VersionStatus.INSPECTING).versions.get()
+    waiting = make_dataset(cast.team, name="new", status=VersionStatus.REJECTED).versions.get()
     fetching = make_base(name="big", status=BaseStatus.FETCHING)
     for changed in ({"dataset_version": foreign.pk}, {"dataset_version": waiting.pk}, {"base_model": fetching.pk}):
         response = cast.client("bob").post(reverse("job_new"), answers(cast, **changed))

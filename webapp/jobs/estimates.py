@@ -58,7 +58,9 @@ class Outlook:
 
 
 def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outlook | None:
-    """None for a base model of which too little is known."""
+    """None for a base model of which too little is known, and for rows that are still being checked."""
+    if not version.is_ready:
+        return None
     machine = Worker.objects.live().order_by("-memory_bytes").first()
     on_cpu = machine is None or machine.device.startswith("CPU")
     try:

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import count
 from typing import Any, cast, get_origin, get_type_hints
 from uuid import UUID, uuid4
 
@@ -13,12 +12,12 @@ from trainer.presets import PRESET_NAMES, preset
 from trainer.spec import PARTS, Issue, Option, SpecError, TrainSpec, choices_of, kind_issues, option_of
 from webapp.accounts.models import Team, User
 from webapp.adapters.models import BaseModel
-from webapp.datasets.models import DatasetVersion
+from webapp.datasets.models import DatasetVersion, VersionStatus
 from webapp.jobs.models import Job
+from webapp.jobs.naming import NAME_LENGTH, free_name
 
 # What the job itself knows: its base model and its dataset.
 FILLED_IN = ("model.base", "model.revision", "data.path", "data.holdout_path")
-NAME_LENGTH = 120
 # Where a plain name would puzzle; every other label is the field's own name.
 LABELS = {
     "r": "Rank (r)",
@@ -122,6 +121,8 @@ def all_presets() -> dict[str, dict[str, Any]]:
 class VersionChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic when it runs
     def label_from_instance(self, obj: DatasetVersion) -> str:
         kind = {"preference": " of chosen and rejected", "labelled": " of good and bad"}.get(obj.kind, "")
+        if obj.is_pending:
+            return f"{obj} · still being checked"
         return f"{obj} · {obj.row_count:,} row{'' if obj.row_count == 1 else 's'}{kind}"
 
 
@@ -151,7 +152,8 @@ class JobForm(forms.Form):
     def __init__(self, *args: Any, user: User, team: Team, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._choice("base_model").queryset = BaseModel.objects.ready()
-        versions = DatasetVersion.objects.visible_to(user).ready().filter(dataset__team=team)
+        versions = DatasetVersion.objects.visible_to(user).filter(dataset__team=team)
+        versions = versions.exclude(status=VersionStatus.REJECTED)
         self._choice("dataset_version").queryset = versions.select_related("dataset").order_by("-created_at")
         for one in spec_fields():
             self.fields[one.key] = _field(one)
@@ -169,17 +171,9 @@ class JobForm(forms.Form):
             self._show(error.issues)
             return cleaned
         version = cleaned.get("dataset_version")
-        self._show(spec.issues() + (kind_issues(spec.data.method, version.kind) if version else []))
-        return cleaned | {"spec": spec, "name": cleaned.get("name") or self._free_name(cleaned)}
-
-    def _free_name(self, cleaned: Mapping[str, Any]) -> str:
-        """The dataset's name, numbered when a job of the team has it."""
-        version = cleaned.get("dataset_version")
-        if version is None:
-            return ""
-        name = version.dataset.name[: NAME_LENGTH - 8]
-        taken = set(Job.objects.filter(team=version.team, name__startswith=name).values_list("name", flat=True))
-        return next(one for one in _numbered(name) if one not in taken)
+        known = version is not None and version.is_ready
+        self._show(spec.issues() + (kind_issues(spec.data.method, version.kind) if known else []))
+        return cleaned | {"spec": spec, "name": cleaned.get("name") or (free_name(version) if version else "")}
 
     def _check_length(self, cleaned: Mapping[str, Any]) -> None:
         base, length = cleaned.get("base_model"), cleaned.get("data_max_seq_length")
@@ -241,12 +235,6 @@ class JobForm(forms.Form):
 
     def _bound(self, *parts: str) -> list[forms.BoundField]:
         return [self[one.key] for one in spec_fields() if one.option.common and one.part in parts]
-
-
-def _numbered(name: str) -> Iterator[str]:
-    """`name`, `name 2`, `name 3`, …"""
-    yield name
-    yield from (f"{name} {number}" for number in count(2))
 
 
 def _field(one: SpecField) -> forms.Field:

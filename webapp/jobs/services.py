@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -18,6 +18,13 @@ from webapp.jobs.doorbell import ring
 from webapp.jobs.models import ENDED, Job, JobStatus
 
 
+class More(TypedDict, total=False):
+    """What a job may have besides."""
+
+    validation_version: DatasetVersion | None  # its rows are the held-out ones
+    metadata: dict[str, str]
+
+
 def submit_job(
     *,
     user: User,
@@ -26,14 +33,19 @@ def submit_job(
     dataset_version: DatasetVersion,
     spec: TrainSpec,
     form_key: UUID,
+    **more: Unpack[More],
 ) -> Job:
-    """Queue a job of the dataset's team and ring the doorbell. The same `form_key` gives the job of the first time."""
+    """Queue a job of the dataset's team and ring the doorbell. The same `form_key` gives the job of the first time.
+
+    Files that are still being checked are waited for.
+    """
     if not base_model.is_ready:
         raise UserError("base_not_ready", name=base_model.name)
-    if not dataset_version.is_ready:
-        raise UserError("dataset_not_ready", status=dataset_version.status)
+    for version in filter(None, (dataset_version, more.get("validation_version"))):
+        if not (version.is_ready or version.is_pending):
+            raise UserError("dataset_not_ready", status=version.status)
     asked = {"base_model": base_model, "dataset_version": dataset_version, "spec": _portable(spec)}
-    return _create(user=user, team=dataset_version.team, name=name, form_key=form_key, **asked)
+    return _create(user=user, team=dataset_version.team, name=name, form_key=form_key, **asked, **more)
 
 
 def unfinished_twin(
@@ -102,6 +114,7 @@ def retry_job(*, user: User, job: Job, form_key: UUID) -> Job:
     if not job.has_ended:
         raise UserError("job_running", status=job.status)
     asked = {"base_model": job.base_model, "dataset_version": job.dataset_version, "spec": job.spec}
+    asked |= {"validation_version": job.validation_version, "metadata": job.metadata}
     return _create(user=user, team=job.team, name=job.name, form_key=form_key, **asked)
 
 

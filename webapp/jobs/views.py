@@ -108,7 +108,11 @@ def _estimated(form: JobForm) -> dict[str, Any]:
     if asked is None:
         return {"outlook": None}
     spec, base, version = asked
-    return {"outlook": outlook(spec, base, version), "yaml": portable_yaml(spec, base, version)}
+    return {
+        "outlook": outlook(spec, base, version),
+        "yaml": portable_yaml(spec, base, version),
+        "is_pending": version.is_pending,
+    }
 
 
 @login_required
