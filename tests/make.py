@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from django.conf import settings
 from django.utils import timezone
 
+from trainer.formats.canonical import Content, RowWriter
 from trainer.formats.check import check_file
 from trainer.spec import TrainSpec
 from webapp.accounts.models import ApiKey, Invitation, Role, Team, User
@@ -114,17 +113,10 @@ def make_report(rows: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Canonical rows as Parquet."""
-    texts = [json.dumps(row["messages"]) for row in rows]
-    table = pa.table(
-        {
-            "id": pa.array([hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts], pa.string()),
-            "line": pa.array(range(1, len(rows) + 1), pa.int64()),
-            "messages": pa.array(texts, pa.string()),
-            "tools": pa.array([None] * len(rows), pa.string()),
-        }
-    )
-    pq.write_table(table, path)
+    """Canonical rows of chat as Parquet."""
+    with RowWriter(path) as writer:
+        for line, row in enumerate(rows, 1):
+            writer.add(line, Content(messages=row["messages"], tools=row.get("tools")), split=row.get("split"))
 
 
 def make_base(*, name: str = "tiny", path: Path | str | None = None, **extra: Any) -> BaseModel:

@@ -23,6 +23,7 @@ HEAVY = {
     "check": "trainer.formats.check",
     "survey": "trainer.formats.survey",
     "mapping": "trainer.formats.mapping",
+    "revise": "trainer.formats.revise",
     "fetch": "trainer.bases",
 }
 

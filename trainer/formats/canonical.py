@@ -36,6 +36,8 @@ SCHEMA = pa.schema(
         pa.field("line", pa.int64(), nullable=False),
         *(pa.field(name, pa.large_string()) for name in (*OF_MESSAGES, "tools", "text")),
         pa.field("label", pa.bool_()),
+        pa.field("split", pa.string()),
+        pa.field("edited", pa.string()),  # see Row.content_id
     ]
 )
 
@@ -79,6 +81,11 @@ class Content:
         """All that it holds, by name."""
         return {name: getattr(self, name) for name in SHAPES[self.kind]} | ({"tools": self.tools} if self.tools else {})
 
+    @property
+    def content_id(self) -> str:
+        """The same for all that say the same: whoever splits rows takes this, so that copies stay together."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()[:16]
+
     def to_bytes(self) -> bytes:
         """What identifies it."""
         body = canonical_json(self.messages if self.kind == "chat" else [getattr(self, n) for n in SHAPES[self.kind]])
@@ -88,10 +95,20 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Content):
-    """A canonical row: `id` comes from its content, `line` is where it began in the original file."""
+    """A canonical row: `id` comes from its first content and stays when the row is edited.
+
+    line: where it began in the file it came with. split: the part of the dataset it belongs to, None where there are
+    none. edited: what its content hashes to, None while its id says so.
+    """
 
     id: str
     line: int
+    split: str | None = None
+    edited: str | None = None
+
+    @property
+    def content_id(self) -> str:
+        return self.edited or content_id(self.id)
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -103,18 +120,19 @@ def canonical_json(value: object) -> str:
 
 
 def content_id(row_id: str) -> str:
-    """What a row's id says of its content alone: the same for all copies of a row, which differ by a running number.
-
-    Whoever splits rows by their ids takes this, so that copies stay together.
-    """
+    """What a row's id says of its first content: the same for all copies of a row, which differ by a running number."""
     return row_id.partition(COPY)[0]
 
 
 class RowWriter:
-    """Writes rows.parquet group by group, hashing as it goes. Equal rows get ids with a running number."""
+    """Writes rows.parquet group by group, hashing as it goes. Equal rows get ids with a running number.
 
-    def __init__(self, path: Path) -> None:
+    `taken`: ids that rows yet to come bring along, which no new row may get.
+    """
+
+    def __init__(self, path: Path, *, taken: set[str] | None = None) -> None:
         self._parquet = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self._taken = taken or set()
         self._hash = hashlib.sha256()
         self._seen: dict[int, int] = {}
         self._group: list[dict[str, Any]] = []
@@ -122,23 +140,32 @@ class RowWriter:
         self.rows = 0
         self.duplicates = 0
 
-    def add(self, line: int, content: Content) -> None:
-        """Raises UnicodeEncodeError for text that no file can hold (lone surrogates)."""
+    def add(self, line: int, content: Content, *, row_id: str = "", split: str | None = None) -> str:
+        """Returns the row's id: `row_id` when it brings one. Raises UnicodeEncodeError for lone surrogates."""
         whole = content.to_bytes()
-        digest = hashlib.sha256(whole)
+        key = int.from_bytes(hashlib.sha256(whole).digest()[:8], "big")
         self._hash.update(whole)
-        self._group.append({"id": self._identify(digest), "line": line, **_record(content)})
+        before = self._seen.get(key, 0)
+        self._seen[key] = before + 1
+        self.duplicates += before > 0
+        row_id = row_id or self._new_id(key, before + 1)
+        edited = f"{key:016x}" if content_id(row_id) != f"{key:016x}" else None
+        self._group.append({"id": row_id, "line": line, "split": split, "edited": edited, **_record(content)})
         self._group_bytes += len(whole)
         self.rows += 1
         if len(self._group) >= ROWS_PER_GROUP or self._group_bytes >= BYTES_PER_GROUP:
             self._flush()
+        return row_id
 
-    def _identify(self, digest: "hashlib._Hash") -> str:
-        key = int.from_bytes(digest.digest()[:8], "big")
-        before = self._seen.get(key, 0)
-        self._seen[key] = before + 1
-        self.duplicates += before > 0
-        return f"{key:016x}" + (f"{COPY}{before + 1}" if before else "")  # see content_id
+    def _new_id(self, key: int, number: int) -> str:
+        """The id of a row that is the `number`th of this content."""
+        row_id = f"{key:016x}" + (f"{COPY}{number}" if number > 1 else "")  # see content_id
+        while row_id in self._taken:
+            number += 1
+            row_id = f"{key:016x}{COPY}{number}"
+        if self._taken:
+            self._taken.add(row_id)
+        return row_id
 
     def _flush(self) -> None:
         if not self._group:
@@ -177,7 +204,7 @@ def read_rows(path: Path, start: int, count: int) -> list[Row]:
         first, last = bisect_right(ends, start), bisect_right(ends, stop - 1)
         offset = start - (ends[first - 1] if first else 0)
         table = file.read_row_groups(list(range(first, last + 1))).slice(offset, stop - start)
-        return [_row(record) for record in table.to_pylist()]
+        return [row_of(record) for record in table.to_pylist()]
 
 
 def iter_rows(path: Path) -> Iterator[Row]:
@@ -185,7 +212,7 @@ def iter_rows(path: Path) -> Iterator[Row]:
     with pq.ParquetFile(path) as file:
         for number in range(file.metadata.num_row_groups):
             for record in file.read_row_group(number).to_pylist():
-                yield _row(record)
+                yield row_of(record)
 
 
 def _record(content: Content) -> dict[str, Any]:
@@ -197,7 +224,7 @@ def _record(content: Content) -> dict[str, Any]:
     }
 
 
-def _row(record: dict[str, Any]) -> Row:
+def row_of(record: dict[str, Any]) -> Row:
     """A row of a file; one from before there were other kinds than chat has fewer columns."""
     plain = {name: record[name] for name in ("id", "line")}
     held = {name: value for name, value in record.items() if name in SCHEMA.names and value is not None}

@@ -34,6 +34,8 @@ CATALOGUE: dict[str, Entry] = {
     "no_such_mapping": Entry("{text}", "Choose the columns again.", 422),
     "dataset_in_use": Entry("The job {job} was made from it.", "Delete that job first; its adapter stays.", 409),
     "dataset_not_ready": Entry("This dataset cannot be used yet: it is {status}.", "Wait for the inspection.", 409),
+    "too_many_tags": Entry("This dataset has {limit} different tags.", "Use one of them, or remove some.", 409),
+    "search_not_ready": Entry("The rows cannot be searched yet.", "Wait for the survey to end.", 409),
     "no_good_rows": Entry("There are no good rows to go on with.", "Correct the file and upload it again.", 409),
     "nothing_to_change": Entry("There is nothing to change.", "Edit, add or remove a row first.", 409),
     "row_gone": Entry("This row is not in version {number}.", "Go back to the rows.", 404),

@@ -1,4 +1,4 @@
-"""Runs `python -m trainer check` on a file of a stranger: a child with limits, which dies with its supervisor."""
+"""Runs `python -m trainer check` and `revise` on what strangers sent: a child with limits that ends with its parent."""
 
 import os
 import resource
@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MEMORY_BYTES = 2 * 1024**3  # address space
 LEAST_SECONDS = 60
 BYTES_PER_SECOND = 2_000_000  # a tenth of what was measured on two busy cores
+PACKED = 10  # bytes of text in a byte of rows.parquet, at most in what was seen
 LOOK_SECONDS = 0.1
 STDERR_TAIL = 4000
 # Nothing else of our environment reaches the child: it has no need of keys, and reads what a stranger wrote.
@@ -39,12 +40,36 @@ def run_check(
 
     `told`: further arguments, of what is known about the file.
     """
-    seconds = LEAST_SECONDS + original.stat().st_size // BYTES_PER_SECOND
-    command = [sys.executable, "-m", "trainer", "check", str(original), "--out", str(out), *told]
+    told = [*told, "--skip-bad-rows"] if skip_bad_rows else told
+    seconds = _seconds_for(original.stat().st_size)
+    return _run(["check", str(original), "--out", str(out), *told], out, seconds=seconds, still_ours=still_ours)
+
+
+def run_revise(
+    rows: Path, changes: Path, out: Path, *, test_file: Path | None, still_ours: Callable[[], bool]
+) -> Ending | None:
+    """Make the rows that `changes` ask for into the folder `out`. None when `still_ours` said no."""
+    command = ["revise", str(rows), f"--changes={changes}", "--out", str(out)]
+    command += [f"--test-file={test_file}"] if test_file else []
+    size = rows.stat().st_size * PACKED + changes.stat().st_size + (test_file.stat().st_size if test_file else 0)
+    return _run(command, out, seconds=_seconds_for(size), still_ours=still_ours)
+
+
+def run_survey(rows: Path, out: Path, *, still_ours: Callable[[], bool]) -> Ending | None:
+    """Survey `rows` into the folder `out`. None when `still_ours` said no."""
+    seconds = _seconds_for(rows.stat().st_size * PACKED)
+    return _run(["survey", str(rows), "--out", str(out)], out, seconds=seconds, still_ours=still_ours)
+
+
+def _seconds_for(size: int) -> int:
+    return LEAST_SECONDS + size // BYTES_PER_SECOND
+
+
+def _run(command: Sequence[str], out: Path, *, seconds: int, still_ours: Callable[[], bool]) -> Ending | None:
     events, stderr = out / "events.jsonl", out / "stderr.txt"
     with events.open("wb") as said, stderr.open("wb") as complained:
         child = subprocess.Popen(
-            [*command, "--skip-bad-rows"] if skip_bad_rows else command,
+            [sys.executable, "-m", "trainer", *command],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=complained,

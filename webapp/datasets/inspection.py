@@ -1,4 +1,4 @@
-"""One inspection of an uploaded file, from taking it to ready or rejected."""
+"""One inspection of an uploaded file or of changed rows, from taking it to ready or rejected."""
 
 import json
 import logging
@@ -13,10 +13,12 @@ from django.conf import settings
 
 from trainer.errors import EXIT_CODES
 from trainer.formats import count_rows
+from trainer.formats.sample import SAMPLE
 from webapp.common.storage import sync_path
 from webapp.datasets import lifecycle
-from webapp.datasets.child import MEMORY_BYTES, Ending, run_check
-from webapp.datasets.models import DatasetVersion
+from webapp.datasets.child import MEMORY_BYTES, Ending, run_check, run_revise
+from webapp.datasets.lineage import made_from
+from webapp.datasets.models import REVISED, DatasetVersion
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +35,26 @@ def inspect_version(version_id: UUID, inspection: int) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     try:
-        pulse = Pulse(version_id, inspection)
-        ending = run_check(
-            version.original_path, out, skip_bad_rows=version.skip_bad_rows, still_ours=pulse, told=_told(version, out)
-        )
+        pulse = Pulse(lambda: lifecycle.beat(version_id, inspection))
+        ending = _revised(version, out, pulse) if version.origin in REVISED else _checked(version, out, pulse)
         if ending is not None:
             _conclude(version, inspection, ending=ending, out=out)
     finally:
         shutil.rmtree(out, ignore_errors=True)
+
+
+def _checked(version: DatasetVersion, out: Path, pulse: Callable[[], bool]) -> Ending | None:
+    told, skip = _told(version, out), version.skip_bad_rows
+    return run_check(version.original_path, out, skip_bad_rows=skip, still_ours=pulse, told=told)
+
+
+def _revised(version: DatasetVersion, out: Path, pulse: Callable[[], bool]) -> Ending | None:
+    """Its parent cannot go while this runs: see versions.delete_version."""
+    parent = version.parent
+    if parent is None:
+        raise FileNotFoundError(f"{version} has no parent")
+    test_file = version.test_file if version.test_file.is_file() else None
+    return run_revise(parent.rows_path, version.changes_path, out, test_file=test_file, still_ours=pulse)
 
 
 def _told(version: DatasetVersion, out: Path) -> list[str]:
@@ -53,10 +67,10 @@ def _told(version: DatasetVersion, out: Path) -> list[str]:
 
 
 class Pulse:
-    """Asked all the time whether the inspection is still ours; gives its sign of life now and then."""
+    """Asked all the time whether the work is still ours; gives its sign of life now and then."""
 
-    def __init__(self, version_id: UUID, inspection: int) -> None:
-        self._beat: Callable[[], bool] = lambda: lifecycle.beat(version_id, inspection)
+    def __init__(self, beat: Callable[[], bool]) -> None:
+        self._beat = beat
         self._due = time.monotonic() + settings.HEARTBEAT_SECONDS
 
     def __call__(self) -> bool:
@@ -79,12 +93,14 @@ def _conclude(version: DatasetVersion, inspection: int, *, ending: Ending, out: 
     rows, bad_lines = out / "rows.parquet", out / "bad.jsonl"
     if report and bad_lines.is_file() and bad_lines.stat().st_size:
         bad_lines.replace(version.folder / bad_lines.name)
+    if (sample := out / SAMPLE).is_file():
+        sample.replace(version.folder / SAMPLE)
     if ending.status == EXIT_CODES["finished"] and report and rows.is_file() and count_rows(rows) == report["rows"]:
         # Whichever inspection moves its files here, they are the same; only the row makes them visible.
         for file in (rows, out / "report.json"):
             file.replace(version.folder / file.name)
         sync_path(version.folder)
-        lifecycle.accept(version.pk, inspection, report)
+        lifecycle.accept(version.pk, inspection, report, **made_from(version, report))
     elif ending.status == EXIT_CODES["dataset_invalid"] and report:
         lifecycle.reject(version.pk, inspection, report)
     else:

@@ -21,9 +21,9 @@ def beat(version_id: UUID, inspection: int) -> bool:
     return bool(_held(version_id, inspection).update(heartbeat=F("heartbeat") + 1))
 
 
-def accept(version_id: UUID, inspection: int, report: dict[str, Any]) -> bool:
-    """inspecting → ready."""
-    found = {"content_hash": report["content_hash"], "row_count": report["rows"], "report": report}
+def accept(version_id: UUID, inspection: int, report: dict[str, Any], **lineage: Any) -> bool:
+    """inspecting → ready. `lineage`: the version's `parent` and `changes`, as far as they are known only now."""
+    found = {"content_hash": report["content_hash"], "row_count": report["rows"], "report": report} | lineage
     return bool(_held(version_id, inspection).update(status=VersionStatus.READY, **found))
 
 

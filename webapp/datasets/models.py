@@ -156,9 +156,9 @@ class DatasetVersion(models.Model):
         return self.folder / "changes.json"
 
     @property
-    def test_file(self) -> Path | None:
-        """The file that came with the wish to split, when one did."""
-        return self.original_path if self.origin == Origin.SPLIT and self.original_path.is_file() else None
+    def test_file(self) -> Path:
+        """The file whose rows become a part of their own, of a version that was split by one."""
+        return self.folder / "test-file"
 
     @property
     def splits(self) -> dict[str, int]:
@@ -188,7 +188,7 @@ class DatasetVersion(models.Model):
     @property
     def skippable_rows(self) -> int:
         """How many good rows a rejected file has to go on with; 0 when leaving the bad ones out does not help."""
-        if self.status != VersionStatus.REJECTED or self.report.get("stopped_at"):
+        if self.status != VersionStatus.REJECTED or self.report.get("stopped_at") or self.origin in REVISED:
             return 0
         return int(self.report.get("rows", 0))
 

@@ -1,0 +1,86 @@
+"""What became of the rows of one file in another: told by their ids and content hashes alone, without reading texts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+ID_LENGTH = 16  # of an id without its running number
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Positions of rows, from 0: in the older file, in the newer one, or both. `moved`: into another split alone."""
+
+    removed: list[int]
+    added: list[int]
+    edited: list[tuple[int, int]]
+    moved: list[tuple[int, int]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counts = {"added": len(self.added), "removed": len(self.removed)}
+        return counts | {"edited": len(self.edited), "moved": len(self.moved)}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What tells the rows of a file apart: a column each, in the order of the rows."""
+
+    ids: pa.Array
+    contents: pa.Array
+    splits: pa.Array
+
+    @classmethod
+    def read(cls, path: Path) -> "Keys":
+        """A file from before rows could be edited or split has fewer columns."""
+        with pq.ParquetFile(path) as file:
+            names = [name for name in ("id", "edited", "split") if name in file.schema_arrow.names]
+            table = file.read(columns=names)
+        ids = table["id"].combine_chunks()
+        empty = pa.nulls(table.num_rows, pa.string())
+        edited = table["edited"].combine_chunks() if "edited" in names else empty
+        splits = table["split"].combine_chunks() if "split" in names else empty
+        return cls(ids, pc.coalesce(edited, pc.utf8_slice_codeunits(ids, 0, ID_LENGTH)), pc.fill_null(splits, ""))
+
+    def take(self, places: pa.Array) -> "Keys":
+        return Keys(self.ids.take(places), self.contents.take(places), self.splits.take(places))
+
+
+def compare(older: Path, newer: Path) -> Difference:
+    """Rows of one id are the same row. Of what is left over on both sides, rows that say the same are."""
+    old, new = Keys.read(older), Keys.read(newer)
+    found = pc.index_in(new.ids, value_set=old.ids)
+    here, there = pc.indices_nonzero(found.is_valid()), found.drop_null()
+    added = pc.indices_nonzero(found.is_null())
+    removed = pc.indices_nonzero(pc.invert(pc.is_in(old.ids, value_set=new.ids)))
+    before, after = old.take(there), new.take(here)
+    same = pc.equal(before.contents, after.contents)
+    moved = pc.and_(same, pc.not_equal(before.splits, after.splits))
+    twins = _twins(old, new, removed, added)
+    gone, come = {one for one, _ in twins}, {one for _, one in twins}
+    return Difference(
+        removed=[one for one in removed.to_pylist() if one not in gone],
+        added=[one for one in added.to_pylist() if one not in come],
+        edited=_pairs(there, here, pc.invert(same)),
+        moved=_pairs(there, here, moved) + [(a, b) for a, b in twins if old.splits[a] != new.splits[b]],
+    )
+
+
+def _pairs(there: pa.Array, here: pa.Array, mask: pa.Array) -> list[tuple[int, int]]:
+    return list(zip(there.filter(mask).to_pylist(), here.filter(mask).to_pylist(), strict=True))
+
+
+def _twins(old: Keys, new: Keys, removed: pa.Array, added: pa.Array) -> list[tuple[int, int]]:
+    """Rows that seem removed and added and say the same: an edited row that came back by an upload."""
+    left, right = old.contents.take(removed), new.contents.take(added)
+    both = pc.is_in(right, value_set=left)
+    if not pc.any(both).as_py():
+        return []
+    places: dict[str, list[int]] = {}
+    for place, content in zip(reversed(removed.to_pylist()), reversed(left.to_pylist()), strict=True):
+        places.setdefault(content, []).append(place)
+    wanted = zip(added.filter(both).to_pylist(), right.filter(both).to_pylist(), strict=True)
+    return [(places[content].pop(), place) for place, content in wanted if places[content]]

@@ -1,0 +1,149 @@
+"""Named parts of a dataset: rows go into them by seed and share, evenly over what they are like, copies together."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+from trainer.errors import TrainerError
+from trainer.formats.canonical import Content
+
+Method = Literal["random", "length", "turns", "label", "system", "file", "none"]
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
+TRAIN = "train"  # what is left
+BINS = 10  # lengths are told apart by tenths of the rows
+MOST_TURNS = 8
+FIX = 'Use {"method": "random", "shares": {"test": 0.1}, "seed": 42}.'
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPlan:
+    """How rows are divided.
+
+    random: by chance; length, turns, label, system: by chance, in the same shares of every length, number of answers,
+    label or system message; file: the rows of a second file are the part `name`; none: all rows are one again.
+    """
+
+    method: Method = "random"
+    shares: dict[str, float] = field(default_factory=dict)
+    seed: int = 42
+    name: str = "test"
+    drop_overlap: bool = False  # leave out of the other parts what the second file has as well
+
+    @classmethod
+    def from_dict(cls, data: Any) -> "SplitPlan":
+        """Raises TrainerError(user_config) with what cannot be used."""
+        if not isinstance(data, dict) or data.keys() - get_type_hints(cls).keys():
+            raise TrainerError("user_config", "The splits cannot be read.", FIX)
+        plan = cls(**data)
+        if problem := plan.problem():
+            raise TrainerError("user_config", problem, FIX)
+        return plan
+
+    def problem(self) -> str:
+        """What is wrong with it, empty when nothing is."""
+        if self.method not in get_args(Method):
+            return f"There is no way to split called {self.method!r:.40}."
+        names = [self.name] if self.method == "file" else list(self.shares)
+        if bad := [name for name in names if not NAME.fullmatch(str(name)) or name == TRAIN]:
+            return f"{bad[0]!r:.40} cannot name a split: use small letters and digits, and not “train”."
+        if self.method in ("file", "none"):
+            return ""
+        shares = list(self.shares.values())
+        if not shares or not all(isinstance(one, (int, float)) and 0 < one < 1 for one in shares):
+            return "Each split needs a share between 0 and 1."
+        return "" if sum(shares) < 1 - 1e-9 else "The shares leave no rows to learn from."
+
+
+def likeness(content: Content, method: Method) -> int | str:
+    """What rows are to be evenly divided by."""
+    said = [message["content"] or "" for one in content.conversations() for message in one]
+    if method == "length":
+        return len(content.text or "") + sum(map(len, said))
+    if method == "turns":
+        answers = sum(message["role"] == "assistant" for message in content.messages)
+        return min(int(answers), MOST_TURNS)
+    if method == "label":
+        return int(bool(content.label))
+    if method == "system":
+        first = next(iter([*content.messages, *content.prompt]), {"role": "", "content": ""})
+        text = first["content"] if first["role"] == "system" else ""
+        return hashlib.sha256((text or "").encode()).hexdigest()[:8]
+    return 0
+
+
+def assign(rows: Iterable[tuple[str, int | str]], plan: SplitPlan) -> dict[str, str]:
+    """Content ids and what they are like → the part of each that is not to be learnt from.
+
+    Groups of copies are taken in the order of their likeness and a seeded hash, and each part takes one whenever its
+    share is due: so every stretch of likeness gives its share, and the same seed the same parts.
+    Raises TrainerError(dataset_invalid) when there are too few different rows.
+    """
+    counts: Counter[str] = Counter()
+    values: dict[str, int | str] = {}
+    for content_id, value in rows:
+        counts[content_id] += 1
+        values[content_id] = value
+    if len(counts) <= len(plan.shares):
+        text = f"{len(counts)} different rows cannot be divided into {len(plan.shares) + 1} parts."
+        raise TrainerError("dataset_invalid", text, "Add rows, or make fewer splits.")
+    if plan.method == "length":
+        values = _binned(values)
+    order = sorted(counts, key=lambda one: (str(values[one]), _drawn(one, plan.seed)))
+    found = dict(_dealt(order, counts, plan.shares))
+    _fill_empty(found, order, plan)
+    return found
+
+
+def _dealt(order: list[str], counts: Counter[str], shares: dict[str, float]) -> Iterator[tuple[str, str]]:
+    due = dict.fromkeys(shares, 0.5)
+    for one in order:
+        size = counts[one]
+        for name, share in shares.items():
+            due[name] += share * size
+        name = max(due, key=lambda part: due[part])
+        if due[name] >= size:
+            due[name] -= size
+            yield one, name
+
+
+def _fill_empty(found: dict[str, str], order: list[str], plan: SplitPlan) -> None:
+    """Every part that was asked for gets a row, however small its share is."""
+    free = sorted((one for one in order if one not in found), key=lambda one: _drawn(one, plan.seed))
+    for name in plan.shares:
+        if name not in found.values() and len(free) > 1:
+            found[free.pop()] = name
+
+
+def _drawn(content_id: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{content_id}".encode()).digest()
+
+
+def _binned(values: dict[str, int | str]) -> dict[str, int | str]:
+    """Lengths as the tenth of all rows they are in."""
+    ordered = sorted(values, key=lambda one: (values[one], one))
+    return {one: at * BINS // len(ordered) for at, one in enumerate(ordered)}
+
+
+class Parts:
+    """Counts rows by part, and those whose content is in more than one."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._names: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        self._rows: Counter[str] = Counter()
+
+    def add(self, content_id: str, name: str | None) -> None:
+        if name is None:
+            return
+        self.counts[name] += 1
+        self._seen[content_id] = self._seen.get(content_id, 0) | 1 << self._names.setdefault(name, len(self._names))
+        self._rows[content_id] += name == TRAIN
+
+    @property
+    def overlap(self) -> int:
+        """Rows to learn from whose content is in another part as well."""
+        return sum(self._rows[one] for one, bits in self._seen.items() if bits.bit_count() > 1)
