@@ -10,31 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.errors import TrainerError
-from trainer.events import Event, Finished
-from trainer.formats import content_id, count_rows, iter_rows, read_rows
-from trainer.formats.check import check_file
+from tests.trainer.files import GOOD, check
+from trainer.events import Finished
+from trainer.formats import content_id, iter_rows, read_rows
 
-GOOD = '{"instruction": "Who are you?", "output": "I am Lowrank."}'
 CHAT = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}'
-
-
-def check(folder: Path, content: bytes | str, *, skip: bool = False) -> dict[str, Any]:
-    """The report on a file with this content, plus `failed` (the error's text) and `events`."""
-    file, out = folder / "file", folder / "out"
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
-    events: list[Event] = []
-    failed = ""
-    try:
-        check_file(file, out, skip_bad_rows=skip, emit=events.append)
-    except TrainerError as error:
-        assert error.code == "dataset_invalid"
-        assert error.fix
-        failed = error.text
-    assert {path.name for path in out.iterdir()} == {"report.json", "bad.jsonl"} | (set() if failed else {"rows.parquet"})
-    report: dict[str, Any] = json.loads((out / "report.json").read_text())
-    assert report["rows"] == 0 or failed or report["rows"] == count_rows(out / "rows.parquet")
-    return report | {"failed": failed, "events": events}
 
 
 def lines_of(folder: Path) -> list[int]:
@@ -180,11 +160,6 @@ BAD_FILES: dict[str, tuple[bytes, str, int]] = {
     "empty": (b"", "the file has no rows", 1),
     "blank": (b" \n\n", "the file has no rows", 1),
     "empty list": (b" []", "the file has no rows", 1),
-    "UTF-16": (GOOD.encode("utf-16"), "the file is UTF-16, not UTF-8", 1),
-    "UTF-16 without a mark": (GOOD.encode("utf-16-be"), "the file is UTF-16, not UTF-8", 1),
-    "gzip": (b"\x1f\x8b\x08\x00rest", "the file is compressed with gzip", 1),
-    "zip": (b"PK\x03\x04rest", "the file is a ZIP archive or a spreadsheet", 1),
-    "CSV": (b"instruction,output\na,b\n", "the file is not JSON", 1),
     "one object over many lines": (json.dumps(json.loads(GOOD), indent=2).encode(), "one row is spread over", 1),
     "other fields": (b'{"ask": "a", "answer": "b"}\n', "format not recognised", 1),
     "list not closed": (LIST.encode() + GOOD.encode(), "the list is not closed with ]", 3),

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from trainer.formats.family import Family
 from trainer.formats.findings import BadLines, most_common
 from trainer.formats.problems import BadFile
 from trainer.formats.reading import Reading, Record, open_records
+from trainer.formats.sample import SAMPLE, write_sample
 from trainer.formats.sieve import Sieve
 
 LOOK_AT_BYTES = 8 * 1024 * 1024  # rows kept in memory to tell the format
 BAD_LINES = "bad.jsonl"
+LOOKED_AT = 20  # rows of which some are kept to look at
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Outcome:
     recognition: Recognition
     columns: list[dict[str, Any]]
     stopped_at: int = 0
+    looked_at: list[dict[str, Any]] = field(default_factory=list)
 
 
 def check_file(
@@ -54,13 +57,14 @@ def check_file(
         with _disk_full_named(), RowWriter(aside) as writer, bad_aside.open("w", encoding="utf-8") as bad:
             sieve = Sieve(mapping, BadLines(bad), folder=out)
             with closing(sieve):
-                outcome = _read_all(open_records(file, name or file.name), writer, sieve)
+                outcome = _read_all(open_records(file, name or file.name, scratch=out), writer, sieve)
         with _disk_full_named():
             report = _report(outcome, writer)
             usable = writer.rows > 0 and not outcome.stopped_at and (skip_bad_rows or not report["bad_rows"])
             if usable:
                 _publish(aside, out / "rows.parquet")
             _publish(bad_aside, out / BAD_LINES)
+            write_sample(outcome.looked_at, out / SAMPLE)
             _write_report(report, out / "report.json")
     finally:
         aside.unlink(missing_ok=True)
@@ -123,7 +127,7 @@ def _until_enough(records: Iterator[Record]) -> Iterator[Record]:
 def _look(first: list[Record], outcome: Outcome) -> None:
     """Tell columns and format from the first records."""
     rows = _objects(first)
-    outcome.columns = describe_columns(rows)
+    outcome.columns, outcome.looked_at = describe_columns(rows), rows[:LOOKED_AT]
     if outcome.sieve.family is None:
         outcome.recognition = recognise(rows)
         outcome.sieve.take_for(outcome.recognition.family)

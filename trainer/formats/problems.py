@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _COLUMN = re.compile(r"([^.\[]*)(.*)", re.DOTALL)  # of a path such as messages[2].content
 
@@ -14,6 +14,10 @@ class Problem:
     field: str
     problem: str
     fix: str
+
+    def inside(self, member: str) -> "Problem":
+        """The same, in a file of an archive."""
+        return replace(self, field=f"{member}: {self.field}" if self.field else member)
 
 
 class BadRow(Exception):

@@ -41,7 +41,8 @@ class Sieve:
         try:
             content = self._content(record)
         except BadRow as bad:
-            self._refuse(record.line, bad.found, record.text)
+            found = bad.found.inside(record.member) if record.member else bad.found
+            self._refuse(record.line, found, record.text)
             return None
         if content:
             self.statistics.add(content)

@@ -1,0 +1,163 @@
+"""JSON, a row a line or one list: read row by row with physical line numbers, in little memory whatever the size."""
+
+import codecs
+from collections.abc import Iterator
+from json import JSONDecodeError
+from typing import BinaryIO, NoReturn
+
+from trainer.formats.containers.encodings import not_utf8
+from trainer.formats.containers.record import MAX_RECORD, SEPARATORS, TOO_LONG, Notes, Record
+from trainer.formats.problems import BadFile, Problem
+from trainer.formats.strict import StrictDecoder
+
+CHUNK = 1024 * 1024
+SPACE = " \t\r\n"
+FIX_SYNTAX = 'Correct the JSON here. Quotes and line ends inside a text are written \\" and \\n.'
+
+
+def read_lines(file: BinaryIO, notes: Notes, *, line: int = 1) -> Iterator[Record]:
+    """Every line of the file that is not blank; `line` is the number of its first."""
+    decoder = StrictDecoder()
+    number = line - 1
+    while raw := file.readline(MAX_RECORD + 1):
+        number += 1
+        if len(raw) > MAX_RECORD:
+            while not raw.endswith(b"\n") and (rest := file.readline(CHUNK)):
+                raw = raw[:2000] + rest[-1:]
+            yield Record(number, raw[:2000], found=TOO_LONG)
+        elif not raw.isspace():
+            yield record_of_line(raw, number, decoder, notes)
+
+
+def record_of_line(raw: bytes, number: int, decoder: StrictDecoder, notes: Notes) -> Record:
+    """What one line holds, strictly read."""
+    try:
+        text = raw.decode().strip(SPACE)
+    except UnicodeDecodeError as error:
+        return Record(number, raw[: 4 * 500], found=not_utf8(raw, error))
+    try:
+        value, end = decoder.decode(text)
+    except JSONDecodeError as error:
+        return Record(number, text, found=Problem(f"column {error.pos + 1}", f"invalid JSON: {error.msg}", FIX_SYNTAX))
+    except RecursionError:
+        return Record(number, text, found=Problem("", "nested too deeply", "Flatten this row."))
+    if end < len(text):
+        found = Problem(
+            f"column {end + 1}", "invalid JSON: more after the end of the row", "Write one row on each line."
+        )
+        return Record(number, text, found=found)
+    notes["separators"] += any(mark in text for mark in SEPARATORS)
+    return Record(number, text, value, decoder.found)
+
+
+class ListReader:
+    """Takes the records out of one JSON list, pretty-printed or not, through a window that moves over the file."""
+
+    def __init__(self, file: BinaryIO, notes: Notes) -> None:
+        self._file = file
+        self._notes = notes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._decoder = StrictDecoder()
+        self._window = ""
+        self._at = 0  # where reading stands in the window
+        self._line = 1  # the physical line and column of that place
+        self._column = 1
+        self._ended = False
+
+    def records(self) -> Iterator[Record]:
+        """Every element in order. Raises BadFile where the list itself is broken: no element after it can be found."""
+        self._peek()
+        self._move(self._at + 1)  # the opening bracket
+        if self._peek() == "]":
+            raise BadFile(self._line, "the file has no rows", "Upload a file with at least one row.")
+        while True:
+            if self._peek() == "]":
+                self._broken(self._at, "a comma after the last row")
+            yield self._element()
+            mark = self._peek()
+            if mark == "]":
+                break
+            if mark != ",":
+                self._broken(
+                    self._at, "a comma or ] is missing after a row" if mark else "the list is not closed with ]"
+                )
+            self._move(self._at + 1)
+        self._move(self._at + 1)
+        if self._peek():
+            raise BadFile(self._line, "more after the end of the list", "Put everything into one list.")
+
+    def _element(self) -> Record:
+        line = self._line
+        while True:
+            try:
+                value, end = self._decoder.decode(self._window, self._at)
+                # A number at the window's edge may go on behind it.
+                if end < len(self._window) or not self._read_on():
+                    break
+            except JSONDecodeError as error:
+                if not self._read_on():
+                    self._refuse(error)
+            except RecursionError:
+                raise BadFile(line, "nested too deeply", "Flatten this row.", text=self._shown(self._at)) from None
+        text = self._window[self._at : end]
+        self._move(end)
+        if len(text) > MAX_RECORD:
+            return Record(line, text[:2000], found=TOO_LONG)
+        self._notes["separators"] += any(mark in text for mark in SEPARATORS)
+        return Record(line, text, value, self._decoder.found)
+
+    def _peek(self) -> str:
+        """The next character that is no space, "" at the end of the file; reading stands on it then."""
+        while True:
+            rest = len(self._window)
+            place = self._at
+            while place < rest and self._window[place] in SPACE:
+                place += 1
+            self._move(place)
+            if place < rest:
+                return self._window[place]
+            if not self._read_on():
+                return ""
+
+    def _move(self, place: int) -> None:
+        self._line, self._column = self._position(place)
+        self._at = place
+
+    def _position(self, place: int) -> tuple[int, int]:
+        """Line and column, both from 1, of a place in the window at or after where reading stands."""
+        line_ends = self._window.count("\n", self._at, place)
+        if not line_ends:
+            return self._line, self._column + place - self._at
+        return self._line + line_ends, place - self._window.rfind("\n", self._at, place)
+
+    def _read_on(self) -> bool:
+        """Move the window on; False at the end of the file, or when one row fills more than the limit."""
+        if self._ended or len(self._window) - self._at > MAX_RECORD:
+            return False
+        raw = self._file.read(CHUNK)
+        self._ended = not raw
+        self._window, self._at = self._window[self._at :], 0
+        try:
+            self._window += self._utf8.decode(raw, final=self._ended)
+        except UnicodeDecodeError as error:
+            before = self._window + raw[: error.start].decode(errors="replace")
+            line = self._line + before.count("\n")
+            raise BadFile(line, "not UTF-8", "Save the file as UTF-8.", text=before[-200:].lstrip()) from None
+        return True
+
+    def _refuse(self, error: JSONDecodeError) -> NoReturn:
+        cut_off = error.msg.startswith("Unterminated") or error.pos > len(self._window) - 20
+        if cut_off and not self._ended:
+            raise BadFile(
+                self._line, "row longer than 4 MB", "Split this row into several.", text=self._shown(self._at)
+            )
+        self._broken(error.pos, f"invalid JSON: {error.msg}")
+
+    def _broken(self, place: int, problem: str) -> NoReturn:
+        line, column = self._position(place)
+        raise BadFile(line, problem, FIX_SYNTAX, text=self._shown(place), field=f"column {column}")
+
+    def _shown(self, place: int) -> str:
+        """The line of a place, without what lies far before it."""
+        start = max(self._window.rfind("\n", 0, place) + 1, place - 200, 0)
+        return self._window[start : start + 500].split("\n", 1)[0].rstrip("\r")

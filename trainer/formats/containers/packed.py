@@ -1,0 +1,149 @@
+"""Compressed files and archives, unpacked while they are read and never beyond what their size makes believable."""
+
+import gzip
+import io
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from trainer.formats.containers.record import Notes
+from trainer.formats.problems import BadFile
+
+GZIP, ZSTD, ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
+EMPTY_ZIP = b"PK\x05\x06"
+MOST_MEMBERS = 1000
+FREE = 64 * 1024 * 1024  # bytes that any file may unpack to
+MOST_TIMES = 150  # beyond that, how many times its own size; instruction data comes to 3 to 30
+MOST_BYTES = 64 * 1024**3
+CHUNK = 1024 * 1024
+FIX_UNPACK = "Unpack it and upload the files in it."
+FIX_DAMAGED = "Compress the file again, or upload it as it was before."
+SYSTEM_FILES = ("__MACOSX/", ".DS_Store", "Thumbs.db", "desktop.ini")
+OFFICE = ("[Content_Types].xml", "mimetype")
+
+
+@dataclass
+class Member:
+    """A file of bytes to read: the whole upload, or one of an archive. `name` is what it is called there."""
+
+    name: str
+    stream: BinaryIO
+    packing: str = ""  # what it was wrapped in: "+gz", "+zst", "+zip"
+
+
+class Budget:
+    """How much a file may unpack to: shared by all members of an archive, against many small bombs."""
+
+    def __init__(self, packed_size: int) -> None:
+        self._left = min(max(FREE, MOST_TIMES * packed_size), MOST_BYTES)
+
+    def spend(self, size: int, line: int) -> None:
+        """Raise BadFile when nothing of that kind is believable any more."""
+        self._left -= size
+        if self._left < 0:
+            raise BadFile(line, "unpacks to far more than its size", "Upload the file as it was before packing.")
+
+
+class Unpacked(io.RawIOBase):
+    """What comes out of a decompressor, within a budget; what breaks it is said with the line reached."""
+
+    def __init__(self, source: Any, budget: Budget) -> None:
+        self._source = source
+        self._budget = budget
+        self._lines = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: "bytearray | memoryview") -> int:  # type: ignore[override] # a buffer of any kind
+        try:
+            raw = self._source.read(len(into))
+        except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, pa.ArrowException) as error:
+            raise self._broken(error) from error
+        except OSError as error:
+            if error.errno is not None:  # of the disk, and not of Arrow's decompressor
+                raise
+            raise self._broken(error) from error
+        self._budget.spend(len(raw), self._lines + 1)
+        self._lines += raw.count(b"\n")
+        into[: len(raw)] = raw
+        return len(raw)
+
+    def _broken(self, error: Exception) -> BadFile:
+        cut_off = isinstance(error, EOFError) or "runcated" in str(error)
+        what = "the compressed file is cut off" if cut_off else "the compressed file is damaged"
+        return BadFile(self._lines + 1, what, FIX_DAMAGED)
+
+
+def members(path: Path, notes: Notes) -> Iterator[Member]:
+    """The files to read, one after another. Raises BadFile for an archive that is not to be trusted."""
+    with path.open("rb", buffering=CHUNK) as file:
+        magic = file.read(4)
+        file.seek(0)
+        budget = Budget(path.stat().st_size)
+        if magic.startswith(GZIP):
+            yield Member("", _unpacked(gzip.GzipFile(fileobj=file), budget), "+gz")
+        elif magic == ZSTD:
+            yield Member("", _unpacked(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), budget), "+zst")
+        elif magic in (ZIP, EMPTY_ZIP):
+            yield from _members_of_zip(file, budget, notes)
+        else:
+            yield Member("", file)
+
+
+def _unpacked(source: Any, budget: Budget) -> BinaryIO:
+    return io.BufferedReader(Unpacked(source, budget), CHUNK)
+
+
+def _members_of_zip(file: BinaryIO, budget: Budget, notes: Notes) -> Iterator[Member]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for info in _wanted(archive, notes):
+                with archive.open(info) as source:
+                    yield Member(info.filename, _unpacked(source, budget), "+zip")
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise BadFile(1, "the ZIP archive is damaged", FIX_DAMAGED) from error
+
+
+def _wanted(archive: zipfile.ZipFile, notes: Notes) -> list[zipfile.ZipInfo]:
+    """The members that are files of their own. Names are only shown: nothing is ever written under them."""
+    every = archive.infolist()
+    if len(every) > MOST_MEMBERS:
+        raise BadFile(1, f"the ZIP archive holds more than {MOST_MEMBERS:,} files", "Put the rows into fewer files.")
+    if any(info.filename in OFFICE for info in every):
+        raise BadFile(1, "the file is a spreadsheet or another office document", "Save it as CSV and upload that.")
+    files = [info for info in every if not info.is_dir()]
+    wanted = [info for info in files if not _of_system(info.filename)]
+    notes["members passed over"] += len(files) - len(wanted)
+    for info in wanted:
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise BadFile(1, "the ZIP archive holds a link", FIX_UNPACK, field=info.filename)
+        if info.flag_bits & 1:
+            raise BadFile(1, "the ZIP archive needs a password", "Pack it without one.", field=info.filename)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BadFile(1, "the ZIP archive is compressed in a rare way", FIX_UNPACK, field=info.filename)
+    if not wanted:
+        raise BadFile(1, "the ZIP archive is empty", "Put at least one file with rows into it.")
+    return wanted
+
+
+def _of_system(name: str) -> bool:
+    return name.startswith(SYSTEM_FILES[0]) or name.rsplit("/", 1)[-1] in SYSTEM_FILES
+
+
+def seekable(member: Member, scratch: Path) -> BinaryIO:
+    """The bytes of a member as a file in which one can jump about, which those with columns need."""
+    if not member.packing:
+        return member.stream
+    spooled: BinaryIO = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 # its reader closes it
+    while some := member.stream.read(CHUNK):
+        spooled.write(some)
+    spooled.seek(0)
+    return spooled

@@ -1,0 +1,62 @@
+"""One row as it stands in a file, and what was put right while it was read."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.formats.problems import Problem
+
+MAX_RECORD = 4 * 1024 * 1024  # bytes of one row; longer than any context window by far
+TOO_LONG = Problem("", "row longer than 4 MB", "Split this row into several.")
+NUL = Problem("", "NUL character", "Remove it: no text holds one, and a file full of them was not written to its end.")
+SEPARATORS = ("\u2028", "\u2029")
+
+# What is put right, or looks wrong and is not, and what the report says of it.
+SENTENCES = {
+    "bom": "The byte order mark at the start of the file was passed over.",
+    "utf-16": "The file is UTF-16 and was read as such.",
+    "utf-32": "The file is UTF-32 and was read as such.",
+    "crlf": "The lines end in CR LF, as on Windows; they are read like those that end in LF.",
+    "cr": "The lines end in CR alone, as on old Macs; they are read like those that end in LF.",
+    "separators": "U+2028 or U+2029 stands in {n:,} rows: kept as text, it ends no line.",
+    "paragraphs": "Plain text: what stands between blank lines is one row.",
+    "lines": "Plain text: each line is one row.",
+    "empty names": "{n:,} columns without a name are called by their number.",
+    "trimmed names": "Spaces around {n:,} column names were removed.",
+    "cells of JSON": "{n:,} cells hold lists or objects as JSON and were read as such.",
+    "guarded cells": "{n:,} cells lost the apostrophe that keeps a spreadsheet from calculating them.",
+    "cells of labels": "{n:,} labels written as text were read as true or false.",
+    "not a number": "{n:,} numbers that are NaN or infinite were read as null.",
+    "bytes": "{n:,} values are bytes and were read as UTF-8 text.",
+    "as text": "{n:,} dates, times or decimals were read as text.",
+    "null fields": "Null fields inside {n:,} rows were read as absent: columns cannot tell the two apart.",
+    "members passed over": "{n:,} files in the archive that hold no rows were passed over.",
+}
+
+
+class Notes(Counter[str]):
+    """How often each of SENTENCES happened."""
+
+    def sentences(self) -> list[str]:
+        return [sentence.format(n=self[name]) for name, sentence in SENTENCES.items() if self[name]]
+
+
+@dataclass(slots=True)
+class Record:
+    """A row: `line` is where it begins, or its number where there are no lines; `value` counts when nothing is `found`.
+
+    raw: the row as it stands in the file; empty where that is no text. member: the file of an archive it lies in.
+    """
+
+    line: int
+    raw: bytes | str
+    value: Any = None
+    found: Problem | None = None
+    member: str = ""
+
+    @property
+    def text(self) -> str:
+        if not self.raw and self.value is not None:
+            return json.dumps(self.value, ensure_ascii=False)
+        return self.raw if isinstance(self.raw, str) else self.raw.decode(errors="replace").strip()
