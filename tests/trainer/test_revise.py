@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from trainer.errors import EXIT_CODES, TrainerError
-from trainer.formats import Row, compare, iter_rows
+from trainer.formats import Row, iter_rows
 from trainer.formats.canonical import Content, RowWriter
 from trainer.formats.check import check_file
+from trainer.formats.comparing import compare
 from trainer.formats.revise import revise_file
 from trainer.formats.splitting import SplitPlan, assign
 

@@ -1,5 +1,6 @@
 """What became of the rows of one file in another: told by their ids and content hashes alone, without reading texts."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,3 +85,12 @@ def _twins(old: Keys, new: Keys, removed: pa.Array, added: pa.Array) -> list[tup
         places.setdefault(content, []).append(place)
     wanted = zip(added.filter(both).to_pylist(), right.filter(both).to_pylist(), strict=True)
     return [(places[content].pop(), place) for place, content in wanted if places[content]]
+
+
+def content_ids(path: Path, row_ids: Collection[str]) -> dict[str, str]:
+    """What these rows say, by their ids; rows that the file does not have are left out."""
+    if not row_ids:
+        return {}
+    keys = Keys.read(path)
+    mask = pc.is_in(keys.ids, value_set=pa.array(sorted(row_ids), keys.ids.type))
+    return dict(zip(keys.ids.filter(mask).to_pylist(), keys.contents.filter(mask).to_pylist(), strict=True))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer.formats import compare
+from trainer.formats.comparing import compare
 from webapp.datasets.models import REVISED, DatasetVersion
 
 logger = logging.getLogger(__name__)

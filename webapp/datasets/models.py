@@ -282,8 +282,11 @@ class DraftChange(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     action = models.CharField(max_length=6, choices=Action.choices)
     row_id = models.CharField(max_length=40, blank=True)  # empty for an added row, and for many removed at once
+    number = models.PositiveIntegerField(default=0)  # of that row in the version, from 1
     row_ids = models.JSONField(default=list, blank=True)  # of many removed at once
-    shape = models.JSONField(null=True, blank=True)  # the row from now on
+    shape = models.TextField(
+        blank=True, default=""
+    )  # the row from now on, as JSON; a JSONField would lose the order of keys
     count = models.PositiveIntegerField(default=1)  # rows it concerns
     label = models.CharField(max_length=200, blank=True)  # what a person knows it by
     created_at = models.DateTimeField(auto_now_add=True)
