@@ -75,7 +75,7 @@ def _ask_each(turn: Turn, relay: Relay) -> list[tuple[Column, Ask]]:
             message=turn.message,
         )
         ids = prompts.prompt_ids(conversation.base_model, messages)
-        asked.append((column, Ask(ids, completion.adapter, sampling)))
+        asked.append((column, Ask(ids, completion.adapter, sampling.to_dict())))
     return asked
 
 

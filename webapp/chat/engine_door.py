@@ -12,7 +12,6 @@ from typing import Any
 from django.conf import settings
 
 from webapp.adapters.models import Adapter, BaseModel
-from webapp.chat.sampling import Sampling
 from webapp.common.errors import UserError
 from webapp.common.storage import sha256_of
 
@@ -32,7 +31,7 @@ class Ask:
 
     prompt_ids: list[int]
     adapter: Adapter | None
-    sampling: Sampling
+    options: dict[str, Any]  # further fields of the engine's request
 
 
 @dataclass
@@ -58,10 +57,12 @@ class Resident:
                 self.verified[key] = state
             self.engine.load_adapter(key, adapter.folder)
 
-    def generate(self, asks: Sequence[Ask], should_stop: Callable[[], bool]) -> Generator[Any]:
-        """All rows as one batch, each with its own adapter; yields the engine's chunks."""
+    def generate(
+        self, asks: Sequence[Ask], should_stop: Callable[[], bool], *, background: bool = False
+    ) -> Generator[Any]:
+        """All rows together, each with its own adapter; yields the engine's chunks."""
         rows = [_request(ask) for ask in asks]
-        chunks: Generator[Any] = self.engine.generate(rows, should_stop)
+        chunks: Generator[Any] = self.engine.generate(rows, should_stop, background=background)
         return chunks
 
     def drop_vanished(self) -> None:
@@ -132,10 +133,7 @@ def _request(ask: Ask) -> Any:
     return trainer_engine().Request(
         prompt_ids=ask.prompt_ids,
         adapter=str(ask.adapter.pk) if ask.adapter else None,
-        max_tokens=ask.sampling.max_tokens,
-        temperature=ask.sampling.temperature,
-        top_p=ask.sampling.top_p,
-        seed=ask.sampling.seed,
+        **ask.options,
     )
 
 

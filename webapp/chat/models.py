@@ -155,3 +155,34 @@ class Completion(models.Model):
     def was_cut(self) -> bool:
         """Whether the answer ended because the allowed number of tokens was used up."""
         return bool(self.numbers.get("finish") == "length")
+
+
+class Call(models.Model):
+    """One request over the API: prompts that a worker answers outside of any conversation.
+
+    It lives as long as somebody waits for it: the worker removes it at its end, and whoever hangs up removes it before.
+    The answer itself is on the stream alone.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    base_model = models.ForeignKey(BaseModel, on_delete=models.CASCADE, related_name="+")
+    adapter = models.ForeignKey(Adapter, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    prompts = models.JSONField()  # token ids, one list for each row of the batch
+    options = models.JSONField(default=dict)  # the fields of an engine's request, but for the prompt and the adapter
+    status = models.CharField(max_length=10, choices=CompletionStatus.choices, default=CompletionStatus.QUEUED)
+    error = models.CharField(max_length=500, blank=True)
+    worker = models.CharField(max_length=200, blank=True)
+    beat = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering: ClassVar = ["created_at"]
+
+    adapter_id: UUID | None
+
+    def __str__(self) -> str:
+        return f"{len(self.prompts)} prompts for {self.base_model_id}"
+
+    @property
+    def stream(self) -> str:
+        return f"call:{self.pk}"

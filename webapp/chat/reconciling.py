@@ -4,7 +4,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from webapp.chat import lifecycle, tasks
+from webapp.chat import call_lifecycle, lifecycle, tasks
 from webapp.common.watch import Bell, Watch
 
 
@@ -14,6 +14,8 @@ class Answers:
     def __init__(self) -> None:
         self._beats: Watch[UUID] = Watch(settings.LEASE_SECONDS)
         self._bell: Bell[UUID] = Bell(tasks.ring)
+        self._call_beats: Watch[UUID] = Watch(settings.LEASE_SECONDS)
+        self._call_bell: Bell[UUID] = Bell(tasks.ring_call)
 
     def reconcile(self, now: float) -> None:
         """One look; `now` is this process's monotonic clock."""
@@ -21,3 +23,11 @@ class Answers:
         for completion_id in self._beats.overdue(beats, now):
             lifecycle.fail_silent(completion_id, seen_beat=beats[completion_id])
         self._bell.ring_for(lifecycle.waiting_turns(), now)
+        self._reconcile_calls(now)
+
+    def _reconcile_calls(self, now: float) -> None:
+        beats = call_lifecycle.beats()
+        for call_id in self._call_beats.overdue(beats, now):
+            call_lifecycle.fail_silent(call_id, seen_beat=beats[call_id])
+        call_lifecycle.forget_old()
+        self._call_bell.ring_for(call_lifecycle.waiting(), now)

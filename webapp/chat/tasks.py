@@ -7,13 +7,22 @@ from uuid import UUID
 from celery import Task, shared_task
 from celery.signals import worker_ready, worker_shutting_down
 
-from webapp.chat import answering, engine_door, lifecycle, pulse
+from webapp.chat import answering, call_answering, call_lifecycle, engine_door, lifecycle, pulse
 from webapp.common import doorbell
 
 
 @shared_task(name="chat.answer", bind=True)
 def answer(self: "Task[Any, Any]", turn_id: str) -> None:
     answering.answer(UUID(turn_id), worker=self.request.hostname or "")
+
+
+@shared_task(name="chat.answer_call", bind=True)
+def answer_call(self: "Task[Any, Any]", call_id: str) -> None:
+    call_answering.answer_call(UUID(call_id), worker=self.request.hostname or "")
+
+
+def ring_call(call_id: UUID) -> bool:
+    return doorbell.ring(answer_call, call_id, what="call")
 
 
 def ring(turn_id: UUID) -> bool:
@@ -25,6 +34,7 @@ def begin(sender: Any, **_: object) -> None:
     """A chat worker that starts ends what its earlier life left open, and loads torch before it is needed."""
     if any(queue.name == "chat" for queue in sender.task_consumer.queues):
         lifecycle.fail_of_worker(sender.hostname)
+        call_lifecycle.fail_of_worker(sender.hostname)
         threading.Thread(target=engine_door.trainer_engine, name="warm up", daemon=True).start()
 
 

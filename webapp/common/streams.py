@@ -54,6 +54,35 @@ def append(stream: str, entry: dict[str, str], *, keep: int = 20_000, seconds: i
     return True
 
 
+def last_event(stream: str) -> str:
+    """The `event` of the newest entry; empty when there is none, or Redis is away."""
+    try:
+        found: Any = _client().xrevrange(stream, count=1)
+    except redis.RedisError:
+        return ""
+    return str(found[0][1].get("event", "")) if found else ""
+
+
+def wait_for(stream: str, *, after: str, seconds: float) -> list[Entry]:
+    """Entries after the id `after`, waiting for the first. Empty when none came.
+
+    For threads that do nothing else; when Redis is away the time is waited out.
+    """
+    client = _waiting_client(seconds)
+    try:
+        found: Any = client.xread({stream: after}, block=int(seconds * 1000), count=200)
+    except redis.RedisError:
+        time.sleep(min(seconds, AWAY_SECONDS))
+        return []
+    return list(found[0][1] if isinstance(found, list) else next(iter(found.values()))[0]) if found else []
+
+
+@cache
+def _waiting_client(seconds: float) -> redis.Redis:
+    limits: dict[str, Any] = {"socket_timeout": seconds + STUCK_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
+    return redis.Redis.from_url(settings.CACHE_URL, decode_responses=True, retry=None, **limits)
+
+
 def ping() -> bool:
     """Whether Redis answers."""
     try:

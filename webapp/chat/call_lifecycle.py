@@ -1,0 +1,60 @@
+"""What happens to calls: taken by one worker, alive while it beats, failed when it stops, gone at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from uuid import UUID
+
+from django.db.models import F
+from django.utils import timezone
+
+from webapp.chat.lifecycle import WORKER_GONE
+from webapp.chat.models import Call, CompletionStatus
+
+FORGOTTEN_AFTER = timedelta(hours=1)  # a failed call that nobody came back for
+
+
+def claim(call_id: UUID, *, worker: str) -> Call | None:
+    """queued → streaming; None when another worker has it, or nobody waits any more."""
+    waiting = Call.objects.filter(pk=call_id, status=CompletionStatus.QUEUED)
+    if waiting.update(status=CompletionStatus.STREAMING, worker=worker, beat=1) != 1:
+        return None
+    return Call.objects.select_related("base_model", "adapter").filter(pk=call_id).first()
+
+
+def beat(call_ids: Collection[UUID]) -> set[UUID]:
+    """A sign of life for all of these; returns those that are still wanted."""
+    wanted = Call.objects.filter(pk__in=call_ids, status=CompletionStatus.STREAMING)
+    wanted.update(beat=F("beat") + 1)
+    return set(wanted.values_list("pk", flat=True))
+
+
+def forget(call_id: UUID) -> None:
+    """It has ended, or whoever asked has gone."""
+    Call.objects.filter(pk=call_id).delete()
+
+
+def fail_of_worker(worker: str) -> int:
+    """streaming → failed for all that an earlier life of this worker was answering."""
+    lost = Call.objects.filter(worker=worker, status=CompletionStatus.STREAMING)
+    return lost.update(status=CompletionStatus.FAILED, error=WORKER_GONE)
+
+
+def fail_silent(call_id: UUID, *, seen_beat: int) -> bool:
+    """streaming → failed, unless its worker has given a sign of life since `seen_beat`."""
+    silent = Call.objects.filter(pk=call_id, status=CompletionStatus.STREAMING, beat=seen_beat)
+    return silent.update(status=CompletionStatus.FAILED, error=WORKER_GONE) == 1
+
+
+def beats() -> dict[UUID, int]:
+    return dict(Call.objects.filter(status=CompletionStatus.STREAMING).values_list("pk", "beat"))
+
+
+def waiting() -> list[UUID]:
+    """Calls that no worker has begun, oldest first."""
+    return list(Call.objects.filter(status=CompletionStatus.QUEUED).values_list("pk", flat=True))
+
+
+def forget_old() -> None:
+    Call.objects.filter(status=CompletionStatus.FAILED, created_at__lt=timezone.now() - FORGOTTEN_AFTER).delete()
