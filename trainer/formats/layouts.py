@@ -198,6 +198,8 @@ def _cells(content: Content) -> dict[str, Any]:
     """The canonical columns; what is no text is JSON in a cell."""
     held: dict[str, Any] = {name: getattr(content, name) for name in SHAPES[content.kind]}
     cells = {name: canonical_json(_openai(one)) if name in OF_MESSAGES else one for name, one in held.items()}
+    if content.kind == "text":
+        return _unlike_json(cells)
     if "label" in cells:
         cells["label"] = "true" if content.label else "false"
     return (
@@ -205,11 +207,18 @@ def _cells(content: Content) -> dict[str, Any]:
     )
 
 
+def _unlike_json(cells: dict[str, Any]) -> dict[str, Any]:
+    """The cells, none of which would be taken for a list of messages."""
+    if any(isinstance(cell, str) and cell.startswith("[{") for cell in cells.values()):
+        raise CannotHold
+    return cells
+
+
 def _text_cells(record: Callable[[Content], dict[str, Any]]) -> Callable[[Content], dict[str, Any]]:
     """Plain texts in columns."""
 
     def cells(content: Content) -> dict[str, Any]:
-        found = {"system": "", **record(content)}
+        found = _unlike_json({"system": "", **record(content)})
         return found | {"label": "true" if found["label"] else "false"} if "label" in found else found
 
     return cells
@@ -217,7 +226,8 @@ def _text_cells(record: Callable[[Content], dict[str, Any]]) -> Callable[[Conten
 
 def _table(kind: Kind, family: Family) -> Layout:
     columns = SHAPES[kind] if kind == "text" else (*SHAPES[kind], "tools")
-    return Layout(name="csv", kind=kind, title="CSV", record=_cells, family=family, columns=columns)
+    refuses = "Texts that begin like a list in JSON" if kind == "text" else ""
+    return Layout(name="csv", kind=kind, title="CSV", record=_cells, family=family, refuses=refuses, columns=columns)
 
 
 def _text_table(layout: Layout) -> Layout:
