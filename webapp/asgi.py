@@ -18,6 +18,7 @@ application = limit_body(
     Limits(
         form=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
         upload=settings.MAX_UPLOAD_BYTES,
-        upload_pages=("dataset_new", "dataset_version_new", "upload"),
+        upload_pages=("dataset_new", "dataset_version_new", "upload", "api_files", "api_upload_parts"),
+        user_of="webapp.accounts.keys.user_of",
     ),
 )

@@ -56,3 +56,12 @@ def connect(live: LiveServer, people: Cast) -> Iterator[Connect]:
 @pytest.fixture
 def client(connect: Connect) -> OpenAI:
     return connect("bob")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    live = item.funcargs.get("live") if hasattr(item, "funcargs") else None
+    if live and report.failed:
+        report.sections.append(("server", live.log()[-3000:]))
+    return report

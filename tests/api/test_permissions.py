@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern
@@ -11,16 +12,24 @@ from django.urls import URLPattern
 from tests.test_permission_matrix import World, fresh_world
 from webapp.accounts import keys
 from webapp.api import urls
+from webapp.api.upload_store import begin
 
 # Answers are for: charlie (a stranger), vera (viewer), bob (member), alice (owner). One word stands for all.
 PEOPLE = ("charlie", "vera", "bob", "alice")
 
 ALL = "200"
+MAKERS = "200 403 200 200"  # charlie owns the team he works in
 SEEN = "404 200 200 200"  # an object of the team
 MEMBERS = "404 403 200 200"
 
 Path = Callable[[World], str]
-Row = tuple[str, Path, dict[str, Any] | None]  # the answers, the path, the JSON body
+
+
+class Form(dict[str, Any]):
+    """Fields and files that are sent as multipart."""
+
+
+Row = tuple[str, Path, dict[str, Any] | None]  # the answers, the path, the JSON body or Form
 
 
 def at(path: str) -> Path:
@@ -31,8 +40,36 @@ def model(world: World) -> str:
     return f"models/ft:any:any:any:{world.adapter.pk.hex[:12]}"
 
 
+def file(world: World) -> str:
+    return f"files/file-{world.free_dataset.versions.get().pk.hex}"
+
+
+def of_upload(what: str) -> Path:
+    def path(world: World) -> str:
+        facts: dict[str, Any] = {"filename": "a", "purpose": "batch", "size": 1}
+        upload = begin(user=world.cast.bob, team=world.cast.team, file_seconds=None, **facts)
+        return f"uploads/upload_{upload.pk.hex}/{what}"
+
+    return path
+
+
+def rows() -> SimpleUploadedFile:
+    return SimpleUploadedFile("rows.bin", b"x")
+
+
+ANNOUNCED = {"filename": "a", "purpose": "batch", "mime_type": "text/plain", "bytes": 1}
+
 # By the address's name and method
 TABLE: dict[tuple[str, str], Row] = {
+    ("api_files", "GET"): (ALL, at("files"), None),
+    ("api_files", "POST"): (MAKERS, at("files"), Form(purpose="batch", file=rows)),
+    ("api_file", "GET"): (SEEN, file, None),
+    ("api_file", "DELETE"): (MEMBERS, file, None),
+    ("api_file_content", "GET"): (SEEN, lambda world: f"{file(world)}/content", None),
+    ("api_uploads", "POST"): (MAKERS, at("uploads"), ANNOUNCED),
+    ("api_upload_parts", "POST"): (MEMBERS, of_upload("parts"), Form(data=rows)),
+    ("api_upload_complete", "POST"): ("404 403 400 400", of_upload("complete"), {"part_ids": []}),
+    ("api_upload_cancel", "POST"): (MEMBERS, of_upload("cancel"), {}),
     ("api_models", "GET"): (ALL, at("models"), None),
     ("api_model", "GET"): (SEEN, model, None),
     ("api_model", "DELETE"): (MEMBERS, model, None),
@@ -56,7 +93,9 @@ def test_every_address_is_in_the_table() -> None:
 def ask(world: World, name: str, method: str, key: str, client: Client | None = None) -> int:
     _, path, body = TABLE[name, method]
     headers = {"Authorization": f"Bearer {key}"}
-    sent = {"data": body, "content_type": "application/json"} if body is not None else {}
+    sent: dict[str, Any] = {"data": body, "content_type": "application/json"} if body is not None else {}
+    if isinstance(body, Form):
+        sent = {"data": {name: value() if callable(value) else value for name, value in body.items()}}
     client = client or Client()
     answer = getattr(client, method.lower())(f"/v1/{path(world)}", headers=headers, **sent)
     assert answer.status_code < 400 or set(answer.json()["error"]) == {"message", "type", "param", "code"}

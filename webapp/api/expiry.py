@@ -2,14 +2,17 @@
 
 import logging
 import shutil
+import time
 from datetime import timedelta
 
+from django.conf import settings
 from django.utils import timezone
 
 from webapp.accounts.models import Role, Team, User
 from webapp.api.file_store import AnyFile, delete_file
 from webapp.api.idempotency import KEPT
 from webapp.api.models import ApiFile, KeptAnswer, PartedUpload, UploadStatus
+from webapp.api.upload_store import LIFETIME
 from webapp.api.wire import ApiError
 from webapp.common.errors import UserError
 from webapp.datasets.models import DatasetVersion
@@ -48,4 +51,7 @@ def _remove_uploads() -> int:
     for upload in over:
         shutil.rmtree(upload.folder, ignore_errors=True)
     late.filter(expires_at__lte=now - FORGOTTEN).delete()
+    for folder in (settings.FILES_DIR / "api-parts").glob("*"):  # of requests that were killed
+        if time.time() - folder.stat().st_mtime > 2 * LIFETIME.total_seconds():
+            shutil.rmtree(folder, ignore_errors=True)
     return len(over)

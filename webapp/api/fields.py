@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Collection
 from typing import Any, NoReturn
 
@@ -10,6 +11,8 @@ from django.http import HttpRequest
 from webapp.api.wire import ApiError
 
 MOST_PAIRS, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512  # of metadata, as the client's documentation has it
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it; behind another backslash it is only text
 
 
 def bad(param: str | None, text: str, code: str = "invalid_value") -> NoReturn:
@@ -41,9 +44,9 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
     if "\\u" in text:  # nothing else brings them in
         again = json.dumps(values, ensure_ascii=False)
-        if not again.isprintable() and any("\ud800" <= character <= "\udfff" for character in again):
+        if HALF_PAIR.search(again):
             raise ValueError("it has half of a surrogate pair")
-        if "\\u0000" in again:
+        if NUL.search(again):
             raise ValueError("it has a NUL character")
     return values
 

@@ -1,5 +1,6 @@
 """A team's files as one list, though they lie in two tables."""
 
+from collections.abc import Iterable
 from heapq import merge
 
 from webapp.accounts.models import Team
@@ -18,7 +19,7 @@ def list_files(team: Team, page: Asked, purpose: str) -> tuple[list[AnyFile], bo
         kept = kept.filter(purpose=purpose)
         versions = versions if purpose == TRAINING else versions.none()
     place = _place(team, page)
-    both = (rows_of(versions, page, place), rows_of(kept, page, place))
+    both: tuple[Iterable[AnyFile], ...] = (rows_of(versions, page, place), rows_of(kept, page, place))
     found = list(merge(*both, key=_stands_at, reverse=page.newest_first))
     return found[: page.limit], len(found) > page.limit
 
@@ -30,9 +31,10 @@ def _stands_at(file: AnyFile) -> Place:
 def _place(team: Team, page: Asked) -> Place | None:
     if not page.after:
         return None
-    pk = uuid_of(page.after, FILE)
-    version = versions_living().filter(dataset__team=team, pk=pk).only("created_at").first() if pk else None
-    file = version or (ApiFile.objects.living().filter(team=team, pk=pk).first() if pk else None)
+    file: AnyFile | None = None
+    if pk := uuid_of(page.after, FILE):
+        file = versions_living().filter(dataset__team=team, pk=pk).defer("report").first()
+        file = file or ApiFile.objects.living().filter(team=team, pk=pk).first()
     if file is None:
         bad("after", "`after` is the id of no file in this list.")
     return _stands_at(file)

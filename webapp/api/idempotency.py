@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
+from typing import cast
 
+from django.core.files import File
 from django.db import IntegrityError, transaction
 from django.http import HttpResponse, HttpResponseBase
 from django.utils import timezone
@@ -86,7 +88,8 @@ def fingerprint(request: ApiRequest) -> str:
         return digest.hexdigest()
     for field, value in sorted(request.POST.items()):
         digest.update(f"\0{field}\0{value}".encode("utf-8", "replace"))
-    for field, file in sorted(request.FILES.items()):
+    files = cast("dict[str, File[bytes]]", request.FILES.dict())
+    for field, file in sorted(files.items()):
         digest.update(f"\0{field}\0{file.name}\0".encode("utf-8", "replace"))
         for chunk in file.chunks():
             digest.update(chunk)

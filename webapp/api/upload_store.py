@@ -30,7 +30,7 @@ class JoinedParts(File):  # type: ignore[type-arg]  # what reads it asks for chu
     """Parts read one after the other as one file."""
 
     def __init__(self, parts: Sequence[UploadPart], name: str) -> None:
-        super().__init__(None, name=name)  # type: ignore[arg-type]  # there is no one file behind it
+        super().__init__(None, name=name)  # there is no one file behind it
         self.parts = parts
 
     @property

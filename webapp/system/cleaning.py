@@ -11,6 +11,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
+from webapp.api.expiry import remove_expired
 from webapp.datasets.models import DatasetVersion, Upload
 from webapp.datasets.uploads import KEPT as UPLOAD_KEPT
 from webapp.jobs.models import ENDED, Job, JobStatus
@@ -34,7 +35,7 @@ def clean_up() -> int:
             path.unlink(missing_ok=True)
     if found:
         logger.info("cleaned up %s files and folders", len(found))
-    return len(found)
+    return len(found) + remove_expired()
 
 
 def _checkpoints_of_ended_jobs() -> Iterator[Path]:
@@ -66,7 +67,7 @@ def _unfinished_uploads() -> Iterator[Path]:
 
 def _half_made_folders() -> Iterator[Path]:
     """Folders that were written aside, and whose maker was killed before it could put them in place."""
-    kinds = ("datasets/.tmp-*", "adapters/.tmp-*", "bases/*/.tmp-*")
+    kinds = ("datasets/.tmp-*", "adapters/.tmp-*", "api/.tmp-*", "bases/*/.tmp-*")
     yield from (path for kind in kinds for path in settings.FILES_DIR.glob(kind) if _is_old(path))
 
 
