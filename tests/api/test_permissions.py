@@ -29,7 +29,8 @@ class Form(dict[str, Any]):
     """Fields and files that are sent as multipart."""
 
 
-Row = tuple[str, Path, dict[str, Any] | None]  # the answers, the path, the JSON body or Form
+Body = dict[str, Any] | Callable[[World], dict[str, Any]] | None
+Row = tuple[str, Path, Body]  # the answers, the path, the JSON body or Form
 
 
 def at(path: str) -> Path:
@@ -57,6 +58,22 @@ def rows() -> SimpleUploadedFile:
     return SimpleUploadedFile("rows.bin", b"x")
 
 
+def of_job(what: str = "") -> Path:
+    return lambda world: f"fine_tuning/jobs/ftjob-{world.job.pk.hex}{what}"
+
+
+def of_checkpoint(what: str = "") -> Path:
+    return lambda world: f"fine_tuning/checkpoints/ftckpt-{world.adapter.pk.hex}/permissions{what}"
+
+
+def permission(world: World) -> str:
+    return of_checkpoint(f"/cp_{world.share.pk.hex}")(world)
+
+
+def new_job(world: World) -> dict[str, Any]:
+    return {"model": world.base.name, "training_file": f"file-{world.version.pk.hex}"}
+
+
 ANNOUNCED = {"filename": "a", "purpose": "batch", "mime_type": "text/plain", "bytes": 1}
 
 # By the address's name and method
@@ -70,6 +87,17 @@ TABLE: dict[tuple[str, str], Row] = {
     ("api_upload_parts", "POST"): (MEMBERS, of_upload("parts"), Form(data=rows)),
     ("api_upload_complete", "POST"): ("404 403 400 400", of_upload("complete"), {"part_ids": []}),
     ("api_upload_cancel", "POST"): (MEMBERS, of_upload("cancel"), {}),
+    ("api_jobs", "GET"): (ALL, at("fine_tuning/jobs"), None),
+    ("api_jobs", "POST"): ("400 403 200 200", at("fine_tuning/jobs"), new_job),
+    ("api_job", "GET"): (SEEN, of_job(), None),
+    ("api_job_cancel", "POST"): (MEMBERS, of_job("/cancel"), None),
+    ("api_job_pause", "POST"): (MEMBERS, of_job("/pause"), None),
+    ("api_job_resume", "POST"): (MEMBERS, of_job("/resume"), None),
+    ("api_job_events", "GET"): (SEEN, of_job("/events"), None),
+    ("api_job_checkpoints", "GET"): (SEEN, of_job("/checkpoints"), None),
+    ("api_permissions", "GET"): (SEEN, of_checkpoint(), None),
+    ("api_permissions", "POST"): (MEMBERS, of_checkpoint(), {"project_ids": ["charlie-own"]}),
+    ("api_permission", "DELETE"): (MEMBERS, permission, None),
     ("api_models", "GET"): (ALL, at("models"), None),
     ("api_model", "GET"): (SEEN, model, None),
     ("api_model", "DELETE"): (MEMBERS, model, None),
@@ -92,6 +120,7 @@ def test_every_address_is_in_the_table() -> None:
 
 def ask(world: World, name: str, method: str, key: str, client: Client | None = None) -> int:
     _, path, body = TABLE[name, method]
+    body = body(world) if callable(body) else body
     headers = {"Authorization": f"Bearer {key}"}
     sent: dict[str, Any] = {"data": body, "content_type": "application/json"} if body is not None else {}
     if isinstance(body, Form):

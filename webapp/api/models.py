@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from webapp.accounts.models import ApiKey, Team, User
 from webapp.datasets.models import DatasetVersion
+from webapp.jobs.models import Job
 
 
 class ApiFileQuerySet(models.QuerySet["ApiFile"]):
@@ -51,6 +52,16 @@ class ApiFile(models.Model):
     @property
     def path(self) -> Path:
         return self.folder / "content"
+
+
+class JobResult(models.Model):
+    """The table of a job's measurements, as a file; without one when it was deleted."""
+
+    job = models.OneToOneField(Job, on_delete=models.CASCADE, related_name="result")
+    file = models.OneToOneField(ApiFile, null=True, on_delete=models.SET_NULL, related_name="+")
+
+    def __str__(self) -> str:
+        return f"results of {self.job}"
 
 
 class VersionExpiry(models.Model):

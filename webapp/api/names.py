@@ -82,10 +82,7 @@ def _adapter(user: User, name: str) -> Found | None:
         return None
     ends = tuple(UUID(match[1] + digit * (32 - TAIL)) for digit in "0f")
     rows = Adapter.objects.visible_to(user)
-    if match[2] is None:
-        rows = rows.filter(pk__range=ends)
-    else:
-        rows = rows.filter(of__pk__range=ends, step=int(match[2]))
+    rows = rows.filter(pk__range=ends) if match[2] is None else rows.filter(of__pk__range=ends, step=int(match[2]))
     adapter = rows.select_related(*FOR_NAMES).first()
     return Found(adapter.base_model, adapter) if adapter else None
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from webapp.api import files, model_list, uploads
+from webapp.api import chat, completions, files, jobs, model_list, permissions, uploads
 from webapp.api.entry import door
 
 urlpatterns = [
@@ -15,6 +15,23 @@ urlpatterns = [
     path("uploads/<str:upload>/parts", door(POST=uploads.add_part), name="api_upload_parts"),
     path("uploads/<str:upload>/complete", door(POST=uploads.complete), name="api_upload_complete"),
     path("uploads/<str:upload>/cancel", door(POST=uploads.cancel), name="api_upload_cancel"),
-    # fine-tuning jobs
-    # chat and batches
+    path("fine_tuning/jobs", door(GET=jobs.list_jobs, POST=jobs.create), name="api_jobs"),
+    path("fine_tuning/jobs/<str:job>", door(GET=jobs.show), name="api_job"),
+    path("fine_tuning/jobs/<str:job>/cancel", door(POST=jobs.cancel), name="api_job_cancel"),
+    path("fine_tuning/jobs/<str:job>/pause", door(POST=jobs.pause), name="api_job_pause"),
+    path("fine_tuning/jobs/<str:job>/resume", door(POST=jobs.resume), name="api_job_resume"),
+    path("fine_tuning/jobs/<str:job>/events", door(GET=jobs.list_events), name="api_job_events"),
+    path("fine_tuning/jobs/<str:job>/checkpoints", door(GET=jobs.list_checkpoints), name="api_job_checkpoints"),
+    path(
+        "fine_tuning/checkpoints/<path:checkpoint>/permissions",
+        door(GET=permissions.list_permissions, POST=permissions.create),
+        name="api_permissions",
+    ),
+    path(
+        "fine_tuning/checkpoints/<path:checkpoint>/permissions/<str:permission>",
+        door(DELETE=permissions.delete),
+        name="api_permission",
+    ),
+    path("chat/completions", door(POST=chat.create), name="api_chat_completions"),
+    path("completions", door(POST=completions.create), name="api_completions"),
 ]

@@ -171,8 +171,8 @@ class JobForm(forms.Form):
             self._show(error.issues)
             return cleaned
         version = cleaned.get("dataset_version")
-        known = version is not None and version.is_ready
-        self._show(spec.issues() + (kind_issues(spec.data.method, version.kind) if known else []))
+        kind = version.kind if version and version.is_ready else ""
+        self._show(spec.issues() + (kind_issues(spec.data.method, kind) if kind else []))
         return cleaned | {"spec": spec, "name": cleaned.get("name") or (free_name(version) if version else "")}
 
     def _check_length(self, cleaned: Mapping[str, Any]) -> None:

@@ -39,6 +39,11 @@ def evaluations(job: Job) -> list[dict[str, Any]]:
     return _without_repeats([event.data for event in job.events.filter(kind="evaluated")])
 
 
+def all_steps(job: Job) -> list[dict[str, Any]]:
+    """What each step reported, in order."""
+    return _without_repeats([event.data for event in job.events.filter(kind="progress")])
+
+
 def _thinned(job: Job) -> list[dict[str, Any]]:
     """Progress events, evenly thinned, always with the newest."""
     numbers = list(job.events.filter(kind="progress").values_list("seq", flat=True))
