@@ -118,7 +118,8 @@ def mapped_family(mapping: object) -> Family:
         saw=f"columns that you chose: {seen}",
         fields=frozenset(fields.values()),
         matches=lambda row: 1.0,
-        read=_reader(shape, inner),
+        read=_reader(shape, inner, required=[fields[name] for name in shape.required]),
+        refuses_media=False,  # the person has seen the columns
     )
 
 
@@ -130,8 +131,11 @@ def _inner_names(kind: str, fields: dict[str, str]) -> dict[str, str]:
     return {names.get(name, name): column for name, column in fields.items()}
 
 
-def _reader(shape: Shape, inner: dict[str, str]) -> Callable[[dict[str, Any]], Content]:
+def _reader(shape: Shape, inner: dict[str, str], *, required: list[str]) -> Callable[[dict[str, Any]], Content]:
     def read(row: dict[str, Any]) -> Content:
+        for column in required:
+            if column not in row:
+                raise BadRow(column, "field is missing", f'Add "{column}" to this row, or choose another column.')
         try:
             return shape.read({name: _plain(row[column]) for name, column in inner.items() if column in row})
         except BadRow as bad:
@@ -145,12 +149,15 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
-def suggest(columns: Iterable[str]) -> Mapping:
-    """A mapping to begin with, from the names of the columns alone; fields that cannot be guessed are missing."""
+def suggest(columns: Iterable[str], kind: str = "") -> Mapping:
+    """A mapping to begin with, of this kind or the likeliest one, from the names of the columns alone.
+
+    Fields that cannot be guessed are missing.
+    """
     by_words = {re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_"): column for column in columns}
     guesses = {kind: _guess(shape, by_words) for kind, shape in SHAPES.items()}
     whole = [kind for kind in GUESSED if all(name in guesses[kind] for name in SHAPES[kind].required)]
-    kind = whole[0] if whole else "prompt_completion"
+    kind = kind or (whole[0] if whole else "prompt_completion")
     return {"kind": kind, "fields": guesses[kind]}
 
 

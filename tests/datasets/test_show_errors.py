@@ -1,0 +1,80 @@
+"""The errors of a version: by kind, the first of each, all bad lines as a file, and what to do about them."""
+
+import json
+
+import pytest
+from django.urls import reverse
+
+from tests.cast import Cast
+from tests.datasets.inspected import inspect, uploaded
+from webapp.datasets.models import DatasetVersion
+
+GOOD = b'{"instruction": "Who are you?", "output": "I am Lowrank."}\n'
+EMPTY = b'{"instruction": "Who are you?", "output": 5}\n'
+BROKEN = b'{"instruction": "Who <b>are</b> you?", "output": \n'
+OTHER = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+
+
+@pytest.fixture
+def spoilt(cast: Cast) -> DatasetVersion:
+    return uploaded(cast, GOOD * 3 + EMPTY * 120 + BROKEN * 2 + OTHER)
+
+
+def fragment(cast: Cast, version: DatasetVersion, problem: str = "") -> str:
+    place = reverse("version_errors", args=[version.pk])
+    answer = cast.client("vera").get(place, {"problem": problem}, headers={"HX-Request": "true"})
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def test_page_says_what_it_read_and_what_is_wrong(cast: Cast, spoilt: DatasetVersion) -> None:
+    page = cast.client("bob").get(reverse("dataset", args=[spoilt.dataset.pk])).content.decode()
+    assert "Read as Alpaca" in page
+    assert "The first 100 of 123" in page
+    assert "1 row of another format: messages." in page
+    assert "Line 126" in page
+    assert "Go on with the 3 good rows" in page
+    assert reverse("version_bad_lines", args=[spoilt.pk]) in page
+
+
+def test_kinds_can_be_looked_at_alone(cast: Cast, spoilt: DatasetVersion) -> None:
+    """The broken lines come after the hundredth error, so the report alone has none of them."""
+    kind = next(name for name in spoilt.report["error_counts"] if name.startswith("invalid JSON"))
+    shown = fragment(cast, spoilt, kind)
+    assert "<html" not in shown
+    assert shown.count('class="error-line mono"') == 2
+    assert "Who &lt;b&gt;are&lt;/b&gt; you?" in shown
+    assert fragment(cast, spoilt).count('class="error-line mono"') == 100
+
+
+def test_unknown_kinds_show_all(cast: Cast, spoilt: DatasetVersion) -> None:
+    assert fragment(cast, spoilt, "no such kind").count('class="error-line mono"') == 100
+
+
+def test_page_works_without_scripts(cast: Cast, spoilt: DatasetVersion) -> None:
+    page = cast.client("vera").get(reverse("version_errors", args=[spoilt.pk])).content.decode()
+    assert "<html" in page
+    assert "Back to the dataset" in page
+
+
+def test_bad_lines_come_as_a_file(cast: Cast, spoilt: DatasetVersion) -> None:
+    answer = cast.client("vera").get(reverse("version_bad_lines", args=[spoilt.pk]))
+    lines = [json.loads(line) for line in b"".join(answer.streaming_content).splitlines()]  # type: ignore[attr-defined]
+    assert answer["Content-Disposition"] == 'attachment; filename="rows.bad.jsonl"'
+    assert [line["line"] for line in lines] == list(range(4, 127))
+    assert {"line", "field", "problem", "fix", "text"} == set(lines[0])
+    assert lines[0]["text"].encode() + b"\n" == EMPTY
+
+
+def test_a_file_without_errors_has_no_bad_lines(cast: Cast) -> None:
+    version = uploaded(cast, GOOD)
+    assert cast.client("vera").get(reverse("version_bad_lines", args=[version.pk])).status_code == 404
+
+
+def test_going_on_without_them_keeps_what_was_left_out(cast: Cast, spoilt: DatasetVersion) -> None:
+    cast.client("bob").post(reverse("dataset_skip_bad_rows", args=[spoilt.pk]))
+    version = inspect(spoilt.dataset.versions.get(number=2))
+    assert (version.status, version.row_count) == ("ready", 3)
+    page = cast.client("vera").get(reverse("dataset", args=[version.dataset.pk])).content.decode()
+    assert "123 rows could not be used and left out" in page
+    assert reverse("version_bad_lines", args=[version.pk]) in page
