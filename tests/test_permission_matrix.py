@@ -62,6 +62,8 @@ class World:
         make.make_attempt(self.job)
         self.lost_job = make.make_job(team, version=self.version, base=self.base, status=JobStatus.FAILED)
         self.free_dataset = make.make_dataset(team, name="not used by a job")
+        self.spoilt = make.make_version(self.free_dataset)
+        (self.spoilt.folder / "bad.jsonl").write_text('{"line": 1, "text": "x"}')
         self.upload = Upload.objects.create(user=alice, name="half.jsonl", size=100)
         self.conversation = make.make_conversation(team, alice, self.base)
         self.turn = make.make_turn(self.conversation)
@@ -151,8 +153,16 @@ TABLE = {
     "dataset_sample": Row(NOT_SO, HIS_TOO),
     "dataset": Row(SEEN, args=of("dataset")),
     "dataset_version_new": Row("login 404 403 200 200", "login 404 403 422 422", of("dataset")),
+    "dataset_rows": Row(SEEN, args=of("version")),
+    "row": Row(SEEN, args=lambda world: [world.version.pk, 1]),
+    "row_marks": Row(NOT_SO, MEMBERS, of("version"), lambda world: {"number": 1, "star": "on"}),
+    "version_export": Row(SEEN, args=of("version")),
     "dataset_download": Row(SEEN, args=of("version")),
     "dataset_delete": Row(NOT_SO, MEMBERS, of("free_dataset")),
+    "dataset_mapping": Row("login 404 403 200 200", "login 404 403 409 409", of("version")),  # it has no columns
+    "mapping_tokens": Row("login 404 403 200 200", args=of("version")),
+    "version_errors": Row(SEEN, args=of("version")),
+    "version_bad_lines": Row(SEEN, args=of("spoilt")),
     "dataset_skip_bad_rows": Row(NOT_SO, "login 404 403 409 409", of("version")),  # it has none
     # Base models: everyone's to see, the server owner's to change
     "base_models": Row(PAGE),
@@ -308,7 +318,7 @@ def test_an_unknown_id_looks_like_a_foreign_one(name: str) -> None:
         client = world.cast.client("charlie")
         args = row.args(world)
         foreign = getattr(client, method)(reverse(name, args=args), row.data(world))
-        unknown = ["no-such-team" if isinstance(one, str) else uuid4() for one in args]
+        unknown = ["no-such-team" if isinstance(one, str) else one if isinstance(one, int) else uuid4() for one in args]
         nothing = getattr(client, method)(reverse(name, args=unknown), row.data(world))
         assert foreign.status_code == nothing.status_code == 404
         assert len(foreign.content) == len(nothing.content)

@@ -5,20 +5,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.formats import Row, read_rows
+from trainer.formats.detect import FAMILIES
 from webapp.common.words import number_text
 from webapp.datasets.models import DatasetVersion, VersionStatus
 
-ROWS_PER_PAGE = 20
 TEASER_ROWS = 3
 MOST_SHOWN = 20_000  # characters of one message; a page of the longest rows stays a page
-FORMATS = {
+FORMATS = {family.name: family.name.replace("/", " and ").capitalize() for family in FAMILIES} | {
     "alpaca": "Alpaca",
     "messages": "Chat messages",
     "prompt/completion": "Prompt and completion",
     "text": "Plain text",
     "preference": "Chosen and rejected",
     "kto": "Good and bad completions",
+    "sharegpt": "ShareGPT conversations",
+    "chains": "Chained questions and answers",
+    "preferred_output": "Preferred output (OpenAI)",
+    "mapping": "Columns chosen by hand",
 }
+CERTAINTY = ((0.95, "sure"), (0.75, "fairly sure"), (0.0, "not sure"))
 
 
 @dataclass(frozen=True)
@@ -52,41 +57,11 @@ class ShownRow:
     json: str
 
 
-@dataclass(frozen=True)
-class Page:
-    """Some rows of a version, and where among all of them they are; `number` counts from 1."""
-
-    rows: list[ShownRow]
-    number: int
-    of: int
-
-    @property
-    def previous(self) -> int | None:
-        return self.number - 1 if self.number > 1 else None
-
-    @property
-    def next(self) -> int | None:
-        return self.number + 1 if self.number < self.of else None
-
-
-def page_of(version: DatasetVersion, asked: str | None) -> Page:
-    """The page with the number a visitor asked for; the nearest one that exists for anything else."""
-    of = max(1, -(-version.row_count // ROWS_PER_PAGE))
-    number = int(asked) if asked and asked.isascii() and asked.isdigit() and len(asked) < 10 else 1
-    number = min(max(number, 1), of)
-    return Page(_shown_rows(version, (number - 1) * ROWS_PER_PAGE, ROWS_PER_PAGE), number, of)
-
-
 def first_rows(version: DatasetVersion) -> list[ShownRow]:
-    return _shown_rows(version, 0, TEASER_ROWS)
+    return [shown_row(row, number) for number, row in enumerate(read_rows(version.rows_path, 0, TEASER_ROWS), 1)]
 
 
-def _shown_rows(version: DatasetVersion, start: int, count: int) -> list[ShownRow]:
-    rows = read_rows(version.rows_path, start, count)
-    return [_shown(row, number) for number, row in enumerate(rows, start + 1)]
-
-
-def _shown(row: Row, number: int) -> ShownRow:
+def shown_row(row: Row, number: int) -> ShownRow:
     text = json.dumps(row.shape(), ensure_ascii=False, indent=2)
     plain = [] if row.text is None else [{"role": "text", "content": row.text}]
     messages = [_bubble(message) for message in [*plain, *row.messages, *row.prompt]]
@@ -102,6 +77,18 @@ def _bubble(message: dict[str, Any]) -> ShownMessage:
     calls = [f"{one['name']}({json.dumps(one['arguments'], ensure_ascii=False)})"[:MOST_SHOWN] for one in functions]
     cut = len(text) if len(text) > MOST_SHOWN else 0
     return ShownMessage(message["role"], text[:MOST_SHOWN], cut, calls, message.get("weight") == 0)
+
+
+def read_as(report: dict[str, Any]) -> str:
+    """What the file was taken for and how sure that is; empty in reports of earlier releases."""
+    if not report.get("saw"):
+        return ""
+    if not (name := report.get("format")):
+        return f"The format was not recognised. {report['saw']}"
+    if name == "mapping":
+        return f"Read as you said: {report['saw']}"
+    sure = next(word for least, word in CERTAINTY if report.get("sure", 0) >= least)
+    return f"Read as {FORMATS.get(name, name)} ({sure}). {report['saw']}"
 
 
 def state_sentence(version: DatasetVersion) -> str:

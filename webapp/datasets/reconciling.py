@@ -1,4 +1,4 @@
-"""The scheduler's look at inspections and surveys: what a lost worker held is given back, and what waits is rung for again."""
+"""The scheduler's look at inspections and surveys: a lost worker's are given back, what waits is rung for again."""
 
 from uuid import UUID
 

@@ -12,13 +12,15 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role
-from webapp.accounts.models import Role, Team
+from webapp.accounts.models import Team
 from webapp.common.http import attachment_response, in_threads
 from webapp.datasets import services
+from webapp.datasets.bad_lines import errors_of
+from webapp.datasets.frame import TABS, can_change, frame
+from webapp.datasets.mapping import columns_of
 from webapp.datasets.models import Dataset, DatasetVersion
-from webapp.datasets.preview import FORMATS, findings, first_rows, page_of, state_sentence
+from webapp.datasets.preview import FORMATS, findings, first_rows, read_as, state_sentence
 
-TABS = {"overview": "Overview", "rows": "Rows", "versions": "Versions"}
 FRAGMENT = "HX-Request"
 
 
@@ -27,7 +29,7 @@ FRAGMENT = "HX-Request"
 def datasets(request: TeamRequest) -> HttpResponse:
     listed = _newest_versions(request.team)
     pending = any(version.is_pending for version, _ in listed)
-    ctx = {"listed": listed, "pending": pending, "can_change": _can_change(request, request.team)}
+    ctx = {"listed": listed, "pending": pending, "can_change": can_change(request.user, request.team)}
     return render(request, "datasets/_table.html" if FRAGMENT in request.headers else "datasets/list.html", ctx)
 
 
@@ -47,15 +49,11 @@ def dataset(request: TeamRequest, pk: UUID) -> HttpResponse:
     version = _asked_version(found, request.GET.get("version"))
     if FRAGMENT in request.headers:
         return _refresh(request, version)
-    ctx = {
-        "dataset": found,
-        "version": version,
-        "newest": found.newest,
-        "sentence": state_sentence(version),
-        "can_change": _can_change(request, found.team),
-        "kept_by": services.job_made_from(found),
-    }
-    return render(request, "datasets/detail.html", ctx | _tab(request, version))
+    tab = request.GET.get("tab", "")
+    if tab == "rows":
+        return redirect("dataset_rows", version.pk)
+    tab = tab if tab in TABS else "overview"
+    return render(request, "datasets/detail.html", frame(request.user, version, tab) | _tab(version, tab))
 
 
 def _refresh(request: TeamRequest, version: DatasetVersion) -> HttpResponse:
@@ -66,19 +64,15 @@ def _refresh(request: TeamRequest, version: DatasetVersion) -> HttpResponse:
     return HttpResponse(headers={"HX-Refresh": "true"})
 
 
-def _tab(request: TeamRequest, version: DatasetVersion) -> dict[str, Any]:
+def _tab(version: DatasetVersion, tab: str) -> dict[str, Any]:
     """What the open tab shows."""
-    tab = request.GET.get("tab", "")
-    tab = tab if tab in TABS else "overview"
-    ctx: dict[str, Any] = {"tab": tab, "tabs": TABS, "report": version.report}
-    ctx |= {"format": FORMATS.get(version.report.get("format", ""), "–")}
-    if tab == "rows" and version.is_ready:
-        return ctx | {"page": page_of(version, request.GET.get("page"))}
     if tab == "versions":
-        return ctx | {"versions": version.dataset.versions.select_related("created_by")}
-    if tab == "overview" and version.is_ready:
-        return ctx | {"findings": findings(version.report), "rows": first_rows(version)}
-    return ctx
+        return {"versions": version.dataset.versions.select_related("created_by")}
+    if tab == "overview":
+        ctx = errors_of(version, "") | {"read_as": read_as(version.report), "columns": columns_of(version)}
+        shown = {"findings": findings(version.report), "rows": first_rows(version)} if version.is_ready else {}
+        return ctx | shown
+    return {}
 
 
 @login_required
@@ -110,8 +104,3 @@ def _asked_version(found: Dataset, number: str | None) -> DatasetVersion:
     if version is None:
         raise Http404
     return version
-
-
-def _can_change(request: TeamRequest, team: Team) -> bool:
-    role = team.role_of(request.user)
-    return role is not None and role.includes(Role.MEMBER)

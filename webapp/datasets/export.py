@@ -1,0 +1,60 @@
+"""Rows of a version as a file for use elsewhere, in any layout, all of them or those that were found."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from trainer.formats import Kind, Row, iter_rows
+from trainer.formats.rows_file import rows_at
+from trainer.formats.writing import Layout, Written, layouts_for, lines_of
+from webapp.common.errors import UserError
+from webapp.datasets.models import DatasetVersion
+from webapp.datasets.search import iter_found
+from webapp.datasets.table import FILTERS, wanted_of
+
+ROWS_AT_ONCE = 200
+
+
+def layouts(version: DatasetVersion) -> list[Layout]:
+    """What its rows can be written as; the first one holds every row."""
+    return layouts_for(cast(Kind, version.kind))
+
+
+def layout_of(version: DatasetVersion, name: str) -> Layout | None:
+    """The layout of this name, the first one without a name; None when rows of this kind have no such layout."""
+    found = layouts(version)
+    return next((one for one in found if one.name == name), None) if name else found[0]
+
+
+def file_name(version: DatasetVersion, layout: Layout, *, found: bool) -> str:
+    """What the file is called: after the upload, the version and the layout."""
+    parts = [Path(version.original_name).stem or "rows", f"v{version.number}", layout.name]
+    return "-".join([*parts, *(["found"] if found else [])]) + layout.suffix
+
+
+def content_type(layout: Layout) -> str:
+    return "text/csv; charset=utf-8" if layout.columns else "application/jsonl"
+
+
+def pieces_of(version: DatasetVersion, layout: Layout, given: dict[str, Any]) -> Iterator[bytes]:
+    """The rows in the layout, some at a time; those the layout cannot hold are left out, as its page says."""
+    return _pieces(lines_of(_rows(version, given), layout.name, Written(), leave_out=True))
+
+
+def _pieces(lines: Iterator[str]) -> Iterator[bytes]:
+    while some := "".join(islice(lines, ROWS_AT_ONCE)):
+        yield some.encode()
+
+
+def _rows(version: DatasetVersion, given: dict[str, Any]) -> Iterable[Row]:
+    if not any(name in given for name in FILTERS):
+        return iter_rows(version.rows_path)
+    if not version.is_surveyed or ("q" in given and not version.survey_report.get("searchable")):
+        raise UserError("search_not_ready")
+    return _found_rows(version.rows_path, iter_found(version.survey_path, wanted_of(version, given)))
+
+
+def _found_rows(rows: Path, numbers: Iterator[int]) -> Iterator[Row]:
+    while some := list(islice(numbers, ROWS_AT_ONCE)):
+        yield from rows_at(rows, some).values()

@@ -1,0 +1,119 @@
+"""The pages of rows: the table, one row, marks, and files for use elsewhere."""
+
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from trainer.formats.rows_file import rows_at
+from webapp.accounts.access import TeamRequest, get_visible, get_with_role
+from webapp.common.http import attachment_response, in_threads
+from webapp.datasets import export, row_marks
+from webapp.datasets.frame import can_change, frame
+from webapp.datasets.models import DatasetVersion
+from webapp.datasets.preview import shown_row
+from webapp.datasets.row_forms import SIZES, MarksForm, RowsForm
+from webapp.datasets.search import ANY_FINDING
+from webapp.datasets.table import FINDING_NAMES, Address, table_of
+
+FRAGMENT = "HX-Request"
+
+
+@login_required
+@require_safe
+def dataset_rows(request: TeamRequest, pk: UUID) -> HttpResponse:
+    version = get_visible(_versions(request), pk)
+    given = RowsForm(request.GET).given
+    ctx: dict[str, Any] = {"version": version, "can_change": can_change(request.user, version.team), "given": given}
+    if version.is_ready and version.rows_path.is_file():
+        ctx |= {"table": table_of(version, given), **_choices(version, given)}
+        if number := given.get("row"):
+            ctx |= _opened(version, number, Address(given))
+    if FRAGMENT in request.headers:
+        return render(request, "datasets/_rows_tab.html", ctx)
+    return render(request, "datasets/rows.html", frame(request.user, version, "rows") | ctx)
+
+
+@login_required
+@require_safe
+def row(request: TeamRequest, pk: UUID, number: int) -> HttpResponse:
+    version = get_visible(_versions(request).ready(), pk)
+    address = Address(RowsForm(request.GET).given)
+    ctx = {
+        "version": version,
+        "can_change": can_change(request.user, version.team),
+        **_opened(version, number, address),
+    }
+    if "opened" not in ctx:
+        raise Http404
+    if FRAGMENT in request.headers:
+        return render(request, "datasets/_row_panel.html", ctx)
+    return render(request, "datasets/row.html", frame(request.user, version, "rows") | ctx)
+
+
+@login_required
+@require_POST
+def row_marks_change(request: TeamRequest, pk: UUID) -> HttpResponse:
+    version = get_with_role(_versions(request).ready(), pk, request.user)
+    form = MarksForm(request.POST)
+    if form.is_valid():
+        rows = rows_at(version.rows_path, form.cleaned_data["number"])
+        ids = [one.id for one in rows.values()]
+        row_marks.change_marks(user=request.user, dataset=version.dataset, row_ids=ids, change=form.change)
+    if FRAGMENT in request.headers:
+        return HttpResponse(status=204 if form.is_valid() else 422)
+    back = urlsplit(form.data.get("back", ""))
+    return redirect(f"{reverse('dataset_rows', args=[pk])}?{back.query}")
+
+
+@login_required
+@require_safe
+def version_export(request: TeamRequest, pk: UUID) -> HttpResponseBase:
+    version = get_visible(_versions(request).ready(), pk)
+    given = RowsForm(request.GET).given
+    layout = export.layout_of(version, request.GET.get("layout", ""))
+    if layout is None or not version.rows_path.is_file():
+        raise Http404
+    pieces = in_threads(export.pieces_of(version, layout, given))
+    name = export.file_name(version, layout, found=bool(Address(given).filters))
+    return attachment_response(pieces, name=name, content_type=export.content_type(layout))
+
+
+def _versions(request: TeamRequest) -> Any:
+    return DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
+
+
+def _choices(version: DatasetVersion, given: dict[str, Any]) -> dict[str, Any]:
+    """What there is to choose from above the table."""
+    counted = version.survey_report
+    address = Address(given)
+    findings = counted.get("findings", {})
+    names = {kind: FINDING_NAMES.get(kind, kind.replace("_", " ")) for kind in findings}
+    return {
+        "findings": {ANY_FINDING: FINDING_NAMES[ANY_FINDING], **names} if findings else {},
+        "roles": counted.get("roles", {}),
+        "splits": counted.get("splits", {}),
+        "tags": row_marks.tag_names(version.dataset),
+        "sizes": [(size, address.link(size=size)) for size in SIZES],
+        "layouts": [(one, address.link(layout=one.name)) for one in export.layouts(version)],
+        "is_filtered": bool(address.filters),
+        "everything": Address({}).link(size=given.get("size")),
+        "here": address.link(row=None),
+    }
+
+
+def _opened(version: DatasetVersion, number: int, address: Address) -> dict[str, Any]:
+    """One row with what the panel shows of it; nothing when there is no such row."""
+    found = rows_at(version.rows_path, [number]).get(number) if version.rows_path.is_file() else None
+    if found is None:
+        return {}
+    beside = {"before": number - 1 or None, "after": number + 1 if number < version.row_count else None}
+    links = {name: address.link(row=place) if place else "" for name, place in beside.items()}
+    marks = row_marks.marks_of(version.dataset, [found.id])[found.id]
+    opened = {"opened": shown_row(found, number), "row_id": found.id, "marks": marks, "split": found.split or ""}
+    return opened | beside | {f"{name}_link": link for name, link in links.items()} | {"close": address.link(row=None)}
