@@ -27,6 +27,10 @@ def columns_of(row: dict[str, Any]) -> Iterator[str]:
 
 def column_with(row: dict[str, Any], key: str) -> str | None:
     """The column whose first message has this key, as a list or as JSON in a text."""
+    usual = "messages" if key == "role" else "conversations"
+    found = row.get(usual)
+    if isinstance(found, list) and found and isinstance(found[0], dict) and key in found[0]:
+        return usual  # as almost all have it
     for name in columns_of(row):
         found = row[name]
         if isinstance(found, list):

@@ -48,6 +48,7 @@ class Family:
     saw: what its rows hold, ending the sentence "The rows hold …". fields: of a row; others are passed over, counted.
     ignored: names passed over inside a row. repaired: sentences, without a full stop, on what was put right in a row.
     gather: for a family whose rows hang together: takes a folder for what does not fit into memory; `read` is not used.
+    refuses_media: whether a column with pictures or sound makes a row useless.
     """
 
     name: str
@@ -59,17 +60,18 @@ class Family:
     ignored: Callable[[Record], Iterable[str]] = nothing
     repaired: Callable[[Record], Iterable[str]] = nothing
     gather: Callable[[Path], Gathering] | None = None
+    refuses_media: bool = True
 
     def to_content(self, row: Record) -> Content:
         """What the row says. Raises BadRow."""
-        if not MEDIA.isdisjoint(row):
+        if self.refuses_media and not MEDIA.isdisjoint(row):
             refuse_media(row)
         return self.read(row)
 
     def passed_over(self, row: Record) -> Iterable[str]:
         """The names of what a good row holds and nothing reads."""
-        yield from row.keys() - self.fields
-        yield from self.ignored(row)
+        beside = () if row.keys() <= self.fields else row.keys() - self.fields
+        return beside if self.ignored is nothing else (*beside, *self.ignored(row))
 
 
 def refuse_media(row: Record) -> None:

@@ -202,9 +202,7 @@ def _cells(content: Content) -> dict[str, Any]:
         return _unlike_json(cells)
     if "label" in cells:
         cells["label"] = "true" if content.label else "false"
-    return (
-        cells if content.kind == "text" else cells | {"tools": canonical_json(content.tools) if content.tools else ""}
-    )
+    return cells | {"tools": canonical_json(content.tools) if content.tools else ""}
 
 
 def _unlike_json(cells: dict[str, Any]) -> dict[str, Any]:

@@ -32,13 +32,13 @@ def column_of(row: dict[str, Any], key: str = "role") -> str:
 
 def ignored(row: dict[str, Any]) -> Iterable[str]:
     column = column_of(row)
-    return turns.passed_over(unpacked(row[column], column), f"{column}.")
+    return turns.passed_over(unpacked(row[column], column), column)
 
 
 def repaired(row: dict[str, Any]) -> Iterable[str]:
     column = column_of(row)
-    if any(turn.get("role") == "developer" for turn in unpacked(row[column], column)):
-        yield DEVELOPER
+    roles = [turn.get("role") for turn in unpacked(row[column], column)]
+    return (DEVELOPER,) if "developer" in roles else ()
 
 
 FAMILY = Family(

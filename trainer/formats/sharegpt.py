@@ -26,7 +26,7 @@ def read(row: dict[str, Any]) -> Content:
 
 def ignored(row: dict[str, Any]) -> Iterable[str]:
     column = column_of(row, "from")
-    return turns.passed_over(unpacked(row[column], column), f"{column}.")
+    return turns.passed_over(unpacked(row[column], column), column)
 
 
 FAMILY = Family(

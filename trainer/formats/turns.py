@@ -1,6 +1,6 @@
 """One message of a conversation, in OpenAI's or ShareGPT's keys, to the canonical form."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from trainer.formats.canonical import Message
@@ -39,11 +39,10 @@ def read_turn(turn: object) -> Message:
     return _whole(turn, role, keys[1])
 
 
-def passed_over(turns: list[Any], prefix: str = "messages.") -> Iterator[str]:
+def passed_over(turns: list[Any], column: str) -> Iterable[str]:
     """Names in the messages of a good row that nothing reads."""
-    for turn in turns:
-        if not turn.keys() <= FIELDS:
-            yield from (f"{prefix}{name}" for name in turn.keys() - FIELDS)
+    odd = [turn for turn in turns if len(turn) > 2 and not turn.keys() <= FIELDS]
+    return [f"{column}.{name}" for turn in odd for name in turn.keys() - FIELDS] if odd else ()
 
 
 def _role(turn: dict[str, Any], key: str) -> str:
