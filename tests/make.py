@@ -11,13 +11,14 @@ from uuid import uuid4
 from django.conf import settings
 from django.utils import timezone
 
-from trainer.formats.canonical import Content, RowWriter
+from trainer.formats.canonical import Content
 from trainer.formats.check import check_file
+from trainer.formats.row_writer import RowWriter
 from trainer.spec import TrainSpec
 from webapp.accounts.models import ApiKey, Invitation, Role, Team, User
 from webapp.adapters.models import Adapter, BaseModel, BaseSource, BaseStatus, Share
 from webapp.chat.models import Completion, CompletionStatus, Conversation, Turn
-from webapp.datasets.models import Dataset, DatasetVersion, VersionStatus
+from webapp.datasets.models import Dataset, DatasetVersion, DraftChange, VersionStatus
 from webapp.jobs.models import Attempt, Job, JobEvent, JobStatus, Worker
 
 ROWS: list[dict[str, Any]] = [
@@ -84,6 +85,12 @@ def make_version(dataset: Dataset, *, rows: list[dict[str, Any]] | None = None, 
         write_rows(version.rows_path, rows)
         (version.folder / "report.json").write_text(json.dumps(version.report))
     return version
+
+
+def make_added_row(version: DatasetVersion, user: User) -> DraftChange:
+    """A row that is only in the user's draft."""
+    told = {"shape": json.dumps(ROWS[0]), "label": "Who are you?"}
+    return DraftChange.objects.create(version=version, user=user, action=DraftChange.Action.ADD, **told)
 
 
 def make_checked(dataset: Dataset, folder: Path, rows: list[dict[str, Any]]) -> DatasetVersion:

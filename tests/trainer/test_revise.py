@@ -11,7 +11,8 @@ import pytest
 
 from trainer.errors import EXIT_CODES, TrainerError
 from trainer.formats import Row, iter_rows
-from trainer.formats.canonical import Content, RowWriter
+from trainer.formats.canonical import Content
+from trainer.formats.row_writer import RowWriter
 from trainer.formats.check import check_file
 from trainer.formats.comparing import compare
 from trainer.formats.revise import revise_file

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -88,9 +88,10 @@ class Content:
 
     def to_bytes(self) -> bytes:
         """What identifies it."""
-        body = canonical_json(self.messages if self.kind == "chat" else [getattr(self, n) for n in SHAPES[self.kind]])
-        kind = "" if self.kind == "chat" else f"{self.kind} "
-        return f"{kind}{body}\n{'' if self.tools is None else canonical_json(self.tools)}\n".encode()
+        kind = self.kind
+        body = canonical_bytes(self.messages if kind == "chat" else [getattr(self, name) for name in SHAPES[kind]])
+        tools = b"" if self.tools is None else canonical_bytes(self.tools)
+        return b"%b%b\n%b\n" % (b"" if kind == "chat" else f"{kind} ".encode(), body, tools)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,73 +120,30 @@ def canonical_json(value: object) -> str:
     return _ENCODER.encode(value)
 
 
+def canonical_bytes(value: object) -> bytes:
+    """The same in UTF-8, fast where nothing is in it that orjson writes in another way than `canonical_json`.
+
+    Raises UnicodeEncodeError for lone surrogates, ValueError for numbers that are none.
+    """
+    if not _holds_floats(value):
+        try:
+            return orjson.dumps(value)
+        except TypeError:  # lone surrogates, integers of more than 64 bits
+            pass
+    return canonical_json(value).encode()
+
+
+def _holds_floats(value: object) -> bool:
+    if isinstance(value, dict):
+        return any([type(inner) is not str and _holds_floats(inner) for inner in value.values()])
+    if isinstance(value, list):
+        return any(_holds_floats(inner) for inner in value)
+    return isinstance(value, float)
+
+
 def content_id(row_id: str) -> str:
     """What a row's id says of its first content: the same for all copies of a row, which differ by a running number."""
     return row_id.partition(COPY)[0]
-
-
-class RowWriter:
-    """Writes rows.parquet group by group, hashing as it goes. Equal rows get ids with a running number.
-
-    `taken`: ids that rows yet to come bring along, which no new row may get.
-    """
-
-    def __init__(self, path: Path, *, taken: set[str] | None = None) -> None:
-        self._parquet = pq.ParquetWriter(path, SCHEMA, compression="zstd")
-        self._taken = taken or set()
-        self._hash = hashlib.sha256()
-        self._seen: dict[int, int] = {}
-        self._group: list[dict[str, Any]] = []
-        self._group_bytes = 0
-        self.rows = 0
-        self.duplicates = 0
-
-    def add(self, line: int, content: Content, *, row_id: str = "", split: str | None = None) -> str:
-        """Returns the row's id: `row_id` when it brings one. Raises UnicodeEncodeError for lone surrogates."""
-        whole = content.to_bytes()
-        key = int.from_bytes(hashlib.sha256(whole).digest()[:8], "big")
-        self._hash.update(whole)
-        before = self._seen.get(key, 0)
-        self._seen[key] = before + 1
-        self.duplicates += before > 0
-        row_id = row_id or self._new_id(key, before + 1)
-        edited = f"{key:016x}" if content_id(row_id) != f"{key:016x}" else None
-        self._group.append({"id": row_id, "line": line, "split": split, "edited": edited, **_record(content)})
-        self._group_bytes += len(whole)
-        self.rows += 1
-        if len(self._group) >= ROWS_PER_GROUP or self._group_bytes >= BYTES_PER_GROUP:
-            self._flush()
-        return row_id
-
-    def _new_id(self, key: int, number: int) -> str:
-        """The id of a row that is the `number`th of this content."""
-        row_id = f"{key:016x}" + (f"{COPY}{number}" if number > 1 else "")  # see content_id
-        while row_id in self._taken:
-            number += 1
-            row_id = f"{key:016x}{COPY}{number}"
-        if self._taken:
-            self._taken.add(row_id)
-        return row_id
-
-    def _flush(self) -> None:
-        if not self._group:
-            return
-        self._parquet.write_table(pa.Table.from_pylist(self._group, schema=SCHEMA))
-        self._group.clear()
-        self._group_bytes = 0
-
-    @property
-    def content_hash(self) -> str:
-        """sha256 over all rows in order, whatever lines they stood on."""
-        return self._hash.hexdigest()
-
-    def __enter__(self) -> "RowWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None:
-            self._flush()
-        self._parquet.close()
 
 
 def count_rows(path: Path) -> int:
@@ -213,15 +171,6 @@ def iter_rows(path: Path) -> Iterator[Row]:
         for number in range(file.metadata.num_row_groups):
             for record in file.read_row_group(number).to_pylist():
                 yield row_of(record)
-
-
-def _record(content: Content) -> dict[str, Any]:
-    """A row's columns; what its kind does not have stays null."""
-    found = {name: getattr(content, name) for name in (*SHAPES[content.kind], "tools")}
-    in_json = (*OF_MESSAGES, "tools")
-    return {
-        name: canonical_json(value) if name in in_json and value is not None else value for name, value in found.items()
-    }
 
 
 def row_of(record: dict[str, Any]) -> Row:

@@ -13,13 +13,13 @@ from uuid import uuid4
 
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
-from trainer.formats.canonical import RowWriter
 from trainer.formats.columns import describe_columns
-from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Recognition, recognise, unknown_fields
+from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Recognition, chosen, recognise, unknown_fields
 from trainer.formats.family import Family
 from trainer.formats.findings import BadLines, most_common
 from trainer.formats.problems import BadFile
 from trainer.formats.reading import Reading, Record, open_records
+from trainer.formats.row_writer import RowWriter
 from trainer.formats.sample import SAMPLE, write_sample
 from trainer.formats.sieve import Sieve
 
@@ -87,7 +87,7 @@ def _disk_full_named() -> Iterator[None]:
 
 
 def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve) -> Outcome:
-    outcome = Outcome(sieve, reading, Recognition(sieve.family, 1.0), [])
+    outcome = Outcome(sieve, reading, chosen(sieve.family), [])
     first: list[Record] = []
     try:
         try:

@@ -52,6 +52,16 @@ class Findings:
         if len(lines) < MAX_MIXED_LINES:
             lines.append(line)
 
+    def extend(self, other: "Findings", *, lines_before: int) -> None:
+        """Take in the ignored fields and mixed rows of what comes next; its errors are added one by one."""
+        for name, times in other.ignored.items():
+            if name in self.ignored or len(self.ignored) < MAX_KINDS:
+                self.ignored[name] += times
+        self._mixed_rows.update(other._mixed_rows)
+        for name, lines in other._mixed.items():
+            room = MAX_MIXED_LINES - len(self._mixed.setdefault(name, []))
+            self._mixed[name] += [line + lines_before for line in lines[:room]]
+
     @property
     def mixed(self) -> list[dict[str, Any]]:
         """The other formats, most frequent first: how many rows of each, and where the first are."""
@@ -87,18 +97,37 @@ class Statistics:
 
     def add(self, content: Content) -> None:
         messages = content.messages or [*content.prompt, *content.chosen, *content.rejected, *content.completion]
-        answers = [message for message in messages if message["role"] == "assistant"]
-        text = len(content.text or "")
-        self._turns.append(len(answers))
-        self._characters.append(text + sum(len(message["content"] or "") for message in messages))
-        self._answer_characters.append(text + sum(len(message["content"] or "") for message in answers))
-        facts = {
-            "with_system": any(message["role"] == "system" for message in messages),
-            "with_tools": content.tools is not None or any("tool_calls" in message for message in messages),
-            "empty": any(message["content"] == "" for message in messages),
-            "desirable": content.label is True,
-        }
-        self._counts.update(name for name, true in facts.items() if true)
+        turns = answered = 0
+        said = len(content.text or "")
+        system = tools = empty = False
+        for message in messages:
+            text, role = message["content"], message["role"]
+            size = len(text or "")
+            said += size
+            if role == "assistant":
+                turns += 1
+                answered += size
+            system = system or role == "system"
+            tools = tools or "tool_calls" in message
+            empty = empty or text == ""
+        self._turns.append(turns)
+        self._characters.append(said)
+        self._answer_characters.append(answered + len(content.text or ""))
+        for name, true in (
+            ("with_system", system),
+            ("with_tools", tools or content.tools is not None),
+            ("empty", empty),
+            ("desirable", content.label is True),
+        ):
+            if true:
+                self._counts[name] += 1
+
+    def extend(self, other: "Statistics") -> None:
+        """Take in those of the rows that come next."""
+        self._turns.extend(other._turns)
+        self._characters.extend(other._characters)
+        self._answer_characters.extend(other._answer_characters)
+        self._counts.update(other._counts)
 
     def to_dict(self, *, duplicates: int) -> dict[str, Any]:
         return {

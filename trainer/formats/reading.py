@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from trainer.formats.containers.columnar import ARROW_FILE, ARROW_STREAM, PARQUET, read_arrow, read_parquet
 from trainer.formats.containers.encodings import as_utf8, head_as_utf8
-from trainer.formats.containers.json_text import ListReader, read_lines
+from trainer.formats.containers.json_text import LineReader, ListReader
 from trainer.formats.containers.packed import EMPTY_ZIP, GZIP, ZIP, ZSTD, Member, members, seekable
 from trainer.formats.containers.paragraphs import has_paragraphs, read_text
 from trainer.formats.containers.record import Notes, Record
@@ -128,7 +128,7 @@ def _of_text(file: BinaryIO, head: bytes, kind: str, name: str, notes: Notes) ->
     if kind == "json":
         return ListReader(file, notes).records()
     if kind == "jsonl":
-        return read_lines(file, notes)
+        return LineReader(file, notes).records()
     text = head.decode(errors="replace")
     if kind == "csv":
         return read_separated(file, find_delimiter(text, named=_suffix(name) in OF_CELLS), notes)

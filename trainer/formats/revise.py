@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
-from trainer.formats.canonical import Content, Kind, Row, RowWriter, content_id, iter_rows, read_rows
+from trainer.formats.canonical import Content, Kind, Row, content_id, iter_rows, read_rows
 from trainer.formats.check import check_file
 from trainer.formats.findings import Findings, Statistics, most_common
 from trainer.formats.problems import BadRow
 from trainer.formats.publishing import aside, publish, publish_report
+from trainer.formats.row_writer import RowWriter
 from trainer.formats.shapes import READERS, read_shape
 from trainer.formats.splitting import TRAIN, Parts, SplitPlan, assign, likeness
 

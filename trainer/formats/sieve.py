@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer.formats.canonical import Content
 from trainer.formats.detect import mixed, other_family
-from trainer.formats.family import Family, Gathering
+from trainer.formats.family import Family, Gathering, nothing
 from trainer.formats.findings import BadLines, Findings, Statistics
 from trainer.formats.problems import BadFile, BadRow, Problem, kind_of
 from trainer.formats.reading import Record
@@ -85,9 +85,13 @@ class Sieve:
         return family.to_content(row)
 
     def _note(self, row: dict[str, Any]) -> None:
-        if self.family:
-            self.findings.ignore(self.family.passed_over(row))
-            self.repairs.update(self.family.repaired(row))
+        family = self.family
+        if family is None:
+            return
+        if family.ignored is not nothing or not row.keys() <= family.fields:
+            self.findings.ignore(family.passed_over(row))
+        if family.repaired is not nothing:
+            self.repairs.update(family.repaired(row))
 
 
 def _bad(found: Problem) -> BadRow:

@@ -8,29 +8,45 @@ from typing import BinaryIO, NoReturn
 from trainer.formats.containers.encodings import not_utf8
 from trainer.formats.containers.record import MAX_RECORD, SEPARATORS, TOO_LONG, Notes, Record
 from trainer.formats.problems import BadFile, Problem
+from trainer.formats.quick import ODD, decode
 from trainer.formats.strict import StrictDecoder
 
 CHUNK = 1024 * 1024
 SPACE = " \t\r\n"
+RAW_SEPARATORS = tuple(mark.encode() for mark in SEPARATORS)
 FIX_SYNTAX = 'Correct the JSON here. Quotes and line ends inside a text are written \\" and \\n.'
 
 
-def read_lines(file: BinaryIO, notes: Notes, *, line: int = 1) -> Iterator[Record]:
-    """Every line of the file that is not blank; `line` is the number of its first."""
-    decoder = StrictDecoder()
-    number = line - 1
-    while raw := file.readline(MAX_RECORD + 1):
-        number += 1
-        if len(raw) > MAX_RECORD:
-            while not raw.endswith(b"\n") and (rest := file.readline(CHUNK)):
-                raw = raw[:2000] + rest[-1:]
-            yield Record(number, raw[:2000], found=TOO_LONG)
-        elif not raw.isspace():
-            yield record_of_line(raw, number, decoder, notes)
+class LineReader:
+    """Takes the records out of the lines of a file, from where it stands on; `lines` counts what has been read."""
+
+    def __init__(self, file: BinaryIO, notes: Notes) -> None:
+        self._file = file
+        self._notes = notes
+        self._strict = StrictDecoder()
+        self.lines = 0
+
+    def records(self, size: int | None = None) -> Iterator[Record]:
+        """Every line that is not blank and begins within the next `size` bytes; to the end without a size."""
+        read, file = 0, self._file
+        while (size is None or read < size) and (raw := file.readline(MAX_RECORD + 1)):
+            self.lines += 1
+            read += len(raw)
+            if len(raw) > MAX_RECORD:
+                yield Record(self.lines, raw[:2000], found=TOO_LONG)
+                while not raw.endswith(b"\n") and (raw := file.readline(CHUNK)):
+                    read += len(raw)
+            elif not raw.isspace():
+                yield record_of_line(raw, self.lines, self._strict, self._notes)
 
 
 def record_of_line(raw: bytes, number: int, decoder: StrictDecoder, notes: Notes) -> Record:
     """What one line holds, strictly read."""
+    value = decode(raw)
+    if value is not ODD:
+        if not raw.isascii() and any(mark in raw for mark in RAW_SEPARATORS):
+            notes["separators"] += 1
+        return Record(number, raw, value)
     try:
         text = raw.decode().strip(SPACE)
     except UnicodeDecodeError as error:
