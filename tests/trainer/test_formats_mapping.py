@@ -86,6 +86,7 @@ def test_a_file_is_read_as_a_mapping_says(tmp_path: Path, name: str) -> None:
     assert only.shape() == shape
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["format"], report["kind"], report["mixed"]) == ("mapping", only.kind, [])
+    assert report["saw"].startswith(f'"{next(iter(given_mapping["fields"].values()))}" as ')
     assert set(report["ignored_fields"]) == set(row) - set(given_mapping["fields"].values())
 
 

@@ -57,6 +57,11 @@ class Recognition:
     repairs: tuple[str, ...] = ()
 
 
+def chosen(family: Family | None) -> Recognition:
+    """What a person has said that the rows are; nothing without a family."""
+    return Recognition(family, 1.0, f"{family.saw}.") if family else Recognition(None)
+
+
 def recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
     """What these rows, the first of a file, are. Names in capitals or with spaces count too, as a repair."""
     found = _recognise(rows)

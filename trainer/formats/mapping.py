@@ -115,7 +115,7 @@ def mapped_family(mapping: object) -> Family:
     return Family(
         name="mapping",
         kind=shape.kind,
-        saw=f"columns that you chose: {seen}",
+        saw=seen,
         fields=frozenset(fields.values()),
         matches=lambda row: 1.0,
         read=_reader(shape, inner, required=[fields[name] for name in shape.required]),
