@@ -25,6 +25,7 @@ HEAVY = {
     "mapping": "trainer.formats.mapping",
     "revise": "trainer.formats.revise",
     "fetch": "trainer.bases",
+    "fetch data": "trainer.hub_data",
 }
 
 EXIT_TEXT = "exit codes: " + ", ".join(f"{number} {name}" for name, number in EXIT_CODES.items())
@@ -84,6 +85,13 @@ def run_revise(given: argparse.Namespace, emit: Emit) -> None:
 def run_survey(given: argparse.Namespace, emit: Emit) -> None:
     _make_folder(given.out)
     importlib.import_module(HEAVY["survey"]).survey_rows(given.rows, given.out, emit)
+
+
+def run_fetch_data(given: argparse.Namespace, emit: Emit) -> None:
+    _make_folder(given.out.parent)
+    hub_data = importlib.import_module(HEAVY["fetch data"])
+    facts = hub_data.fetch_data(given.id, given.revision, given.out, only=given.only, limit=given.limit, emit=emit)
+    emit(Finished(folder=str(given.out), facts=facts))
 
 
 def run_fetch(given: argparse.Namespace, emit: Emit) -> None:
@@ -209,6 +217,13 @@ def _add_fetch(commands: Any) -> None:
     hub.add_argument("--revision", default="", help="branch, tag or commit; the main branch when left out")
     for kind in (demo, hub):
         kind.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the model is to lie")
+    data = kinds.add_parser("data", help="the data files of a dataset of the hub, as one file", epilog=EXIT_TEXT)
+    data.add_argument("id", metavar="ID", help="owner/name")
+    data.add_argument("--revision", default="", help="branch, tag or commit; the main branch when left out")
+    data.add_argument("--only", default="", metavar="TEXT", help="only files with this in their path")
+    data.add_argument("--limit", type=int, default=4 << 30, metavar="BYTES", help="the most that is fetched")
+    data.add_argument("--out", metavar="FILE", type=Path, required=True, help="where the file is to lie")
+    data.set_defaults(run=run_fetch_data)
     folder = kinds.add_parser("folder", help="check a folder that holds a model", epilog=EXIT_TEXT)
     folder.add_argument("path", metavar="PATH", type=Path)
 

@@ -96,7 +96,7 @@ def fetch_hub(hub_id: str, revision: str, out: Path, emit: Emit) -> dict[str, An
         raise TrainerError("user_config", f"{hub_id!r:.120} is no hub id.", "Write it as owner/name.")
     if revision and (not REVISION.fullmatch(revision) or ".." in revision):
         raise TrainerError("user_config", f"{revision!r:.80} is no revision.", "Write a branch, a tag or a commit.")
-    with _staged(out) as aside, _hub_failures(hub_id, revision):
+    with _staged(out) as aside, hub_failures(hub_id, revision):
         snapshot = _snapshot(hub_id, revision or "main", emit)
         for file in sorted(snapshot.iterdir()):
             if HUB_FILE.fullmatch(file.name):
@@ -177,7 +177,7 @@ def _cached(hub_id: str, revision: str) -> Path:
 
 
 @contextmanager
-def _hub_failures(hub_id: str, revision: str) -> Iterator[None]:
+def hub_failures(hub_id: str, revision: str, what: str = "model") -> Iterator[None]:
     """What the hub's client raises, as sentences. Its own texts name addresses and tokens, so they stay in the log."""
     try:
         yield
@@ -187,7 +187,7 @@ def _hub_failures(hub_id: str, revision: str) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise TrainerError("user_config", f"{hub_id} has no revision {revision}.", "Check its spelling.") from error
     except RepositoryNotFoundError as error:
-        text = f"The hub has no model {hub_id}, or it is private."
+        text = f"The hub has no {what} {hub_id}, or it is private."
         raise TrainerError("user_config", text, "Check its spelling, or set HF_TOKEN.") from error
     except (HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -41,7 +41,7 @@ def test_good_file_becomes_ready(cast: Cast) -> None:
     assert (version.status, version.row_count) == ("ready", 3)
     assert (version.report["format"], version.report["bad_rows"]) == ("alpaca", 0)
     assert version.content_hash == version.report["content_hash"]
-    assert names_in(version) == {"original", "rows.parquet", "report.json"}
+    assert names_in(version) == {"original", "rows.parquet", "report.json", "sample.json"}
     assert json.loads((version.folder / "report.json").read_text()) == version.report
     assert count_rows(version.rows_path) == 3
 
@@ -50,7 +50,7 @@ def test_bad_row_rejects_the_file_and_is_named(cast: Cast) -> None:
     version = inspected(upload(cast, GOOD + BAD + GOOD))
     assert (version.status, version.row_count, version.skippable_rows) == ("rejected", 0, 2)
     assert [(e["line"], e["field"]) for e in version.report["errors"]] == [(2, "output")]
-    assert names_in(version) == {"original"}
+    assert names_in(version) == {"original", "bad.jsonl", "sample.json"}
 
 
 def test_going_on_without_bad_rows_makes_a_new_version(cast: Cast) -> None:

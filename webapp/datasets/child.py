@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.events import Failed, decode
+from webapp.common.child_environment import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MEMORY_BYTES = 2 * 1024**3  # address space
 LEAST_SECONDS = 60
+FETCH_SECONDS = 3 * 3600
 BYTES_PER_SECOND = 2_000_000  # a tenth of what was measured on two busy cores
 PACKED = 10  # bytes of text in a byte of rows.parquet, at most in what was seen
 LOOK_SECONDS = 0.1
@@ -61,11 +63,25 @@ def run_survey(rows: Path, out: Path, *, still_ours: Callable[[], bool]) -> Endi
     return _run(["survey", str(rows), "--out", str(out)], out, seconds=seconds, still_ours=still_ours)
 
 
+def run_fetch(arguments: Sequence[str], out: Path, *, still_ours: Callable[[], bool]) -> Ending | None:
+    """Fetch a dataset's files from the hub; `out` is for what the child says. None when `still_ours` said no."""
+    own = child_environment(with_hub_token=True) | {"PYTHONUNBUFFERED": "1"}
+    return _run(["fetch", "data", *arguments], out, seconds=FETCH_SECONDS, still_ours=still_ours, environment=own)
+
+
 def _seconds_for(size: int) -> int:
     return LEAST_SECONDS + size // BYTES_PER_SECOND
 
 
-def _run(command: Sequence[str], out: Path, *, seconds: int, still_ours: Callable[[], bool]) -> Ending | None:
+def _run(
+    command: Sequence[str],
+    out: Path,
+    *,
+    seconds: int,
+    still_ours: Callable[[], bool],
+    environment: dict[str, str] | None = None,
+) -> Ending | None:
+    """Memory is limited for who reads what a stranger wrote, which has no environment of its own."""
     events, stderr = out / "events.jsonl", out / "stderr.txt"
     with events.open("wb") as said, stderr.open("wb") as complained:
         child = subprocess.Popen(
@@ -74,11 +90,12 @@ def _run(command: Sequence[str], out: Path, *, seconds: int, still_ours: Callabl
             stdout=said,
             stderr=complained,
             cwd=ROOT,
-            env=_environment(),
+            env=environment or _environment(),
             start_new_session=True,
         )
     try:
-        _limit(child.pid, seconds)
+        if environment is None:
+            _limit(child.pid, seconds)
         out_of_time = _watch(child, deadline=time.monotonic() + 2 * seconds, still_ours=still_ours)
     finally:
         _kill(child)

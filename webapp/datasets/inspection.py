@@ -15,7 +15,7 @@ from trainer.errors import EXIT_CODES
 from trainer.formats import count_rows
 from trainer.formats.sample import SAMPLE
 from webapp.common.storage import sync_path
-from webapp.datasets import lifecycle
+from webapp.datasets import hub, lifecycle
 from webapp.datasets.child import MEMORY_BYTES, Ending, run_check, run_revise
 from webapp.datasets.lineage import made_from
 from webapp.datasets.models import REVISED, DatasetVersion
@@ -36,9 +36,13 @@ def inspect_version(version_id: UUID, inspection: int) -> None:
     out.mkdir()
     try:
         pulse = Pulse(lambda: lifecycle.beat(version_id, inspection))
+        if hub.is_to_fetch(version) and not hub.fetch(version, inspection, out, pulse):
+            return
         ending = _revised(version, out, pulse) if version.origin in REVISED else _checked(version, out, pulse)
         if ending is not None:
             _conclude(version, inspection, ending=ending, out=out)
+    except hub.NotFetched as error:
+        lifecycle.reject(version_id, inspection, _failure(error.text, error.fix))
     finally:
         shutil.rmtree(out, ignore_errors=True)
 

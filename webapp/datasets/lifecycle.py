@@ -27,6 +27,11 @@ def accept(version_id: UUID, inspection: int, report: dict[str, Any], **lineage:
     return bool(_held(version_id, inspection).update(status=VersionStatus.READY, **found))
 
 
+def fetched(version_id: UUID, inspection: int, **original: Any) -> bool:
+    """Its original has come from the hub: name, size, hash and source of it."""
+    return bool(_held(version_id, inspection).update(**original))
+
+
 def reject(version_id: UUID, inspection: int, report: dict[str, Any]) -> bool:
     """inspecting → rejected."""
     return bool(_held(version_id, inspection).update(status=VersionStatus.REJECTED, report=report))

@@ -7,6 +7,7 @@ from typing import Any
 from trainer.formats import Row, read_rows
 from trainer.formats.detect import FAMILIES
 from webapp.common.words import number_text
+from webapp.datasets import hub
 from webapp.datasets.models import DatasetVersion, VersionStatus
 
 TEASER_ROWS = 3
@@ -96,6 +97,8 @@ def state_sentence(version: DatasetVersion) -> str:
     report = version.report
     if version.status == VersionStatus.UPLOADED:
         return "Uploaded; the inspection begins in a moment."
+    if version.status == VersionStatus.INSPECTING and hub.is_to_fetch(version):
+        return hub.progress(version)
     if version.status == VersionStatus.INSPECTING:
         return "Every row is being checked."
     if version.is_ready:
