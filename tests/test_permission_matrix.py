@@ -55,6 +55,7 @@ class World:
         team, alice = self.cast.team, self.cast.alice
         self.dataset = make.make_dataset(team, created_by=alice)
         self.version = self.dataset.versions.get()
+        self.change = make.make_added_row(self.version, alice)
         self.base = make.make_base(path=tiny_base())
         self.adapter = make.make_adapter(team, self.base)
         self.share = make.make_share(self.adapter, self.cast.bob.personal_team)
@@ -97,6 +98,10 @@ def team(world: World) -> list[Any]:
 
 def member(world: World) -> list[Any]:
     return [world.cast.team.slug, world.cast.vera.pk]
+
+
+def first_row(world: World) -> list[Any]:
+    return [world.version.pk, 1]
 
 
 def named(world: World) -> dict[str, Any]:
@@ -164,6 +169,18 @@ TABLE = {
     "version_errors": Row(SEEN, args=of("version")),
     "version_bad_lines": Row(SEEN, args=of("spoilt")),
     "dataset_skip_bad_rows": Row(NOT_SO, "login 404 403 409 409", of("version")),  # it has none
+    "version_diff": Row(SEEN, args=of("version")),
+    "version_restore": Row(NOT_SO, MEMBERS, of("version")),
+    "version_delete": Row(NOT_SO, "login 404 403 409 409", of("version")),  # a job was made from it
+    "split_new": Row("login 404 403 200 200", "login 404 403 422 422", of("version")),
+    "row_edit": Row("login 404 403 200 200", "login 404 403 422 422", first_row),
+    "row_add": Row("login 404 403 200 200", "login 404 403 422 422", of("version")),
+    "draft": Row("login 404 403 200 200", args=of("version")),
+    "draft_remove": Row(NOT_SO, MEMBERS, of("version"), lambda world: {"number": "1"}),
+    "draft_save": Row(NOT_SO, "login 404 403 409 302", of("version")),  # bob has none; alice's becomes a version
+    "draft_discard": Row(NOT_SO, MEMBERS, of("version")),
+    "draft_row": Row(MINE, "login 404 404 404 422", of("change")),
+    "draft_undo": Row(NOT_SO, MINE_POST, of("change")),
     # Base models: everyone's to see, the server owner's to change
     "base_models": Row(PAGE),
     "base_add": Row(STAFF, STAFF),

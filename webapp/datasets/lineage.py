@@ -4,11 +4,18 @@ import logging
 from typing import Any
 
 import pyarrow as pa
+from django.db.models import QuerySet
 
 from trainer.formats.comparing import compare
-from webapp.datasets.models import REVISED, DatasetVersion
+from webapp.datasets.models import REVISED, Dataset, DatasetVersion
 
 logger = logging.getLogger(__name__)
+
+
+def history(dataset: Dataset) -> "QuerySet[DatasetVersion]":
+    """All versions, the newest first, with the jobs and adapters that used each."""
+    rows = dataset.versions.select_related("created_by", "parent")
+    return rows.prefetch_related("jobs", "jobs_measured", "adapters", "children")
 
 
 def made_from(version: DatasetVersion, report: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from webapp.common.http import attachment_response, in_threads
 from webapp.datasets import services
 from webapp.datasets.bad_lines import errors_of
 from webapp.datasets.frame import TABS, can_change, frame
+from webapp.datasets.lineage import history
 from webapp.datasets.mapping import columns_of
 from webapp.datasets.models import Dataset, DatasetVersion
 from webapp.datasets.preview import FORMATS, findings, first_rows, read_as, state_sentence
+from webapp.datasets.splits import overlap_of, parts_of
 
 FRAGMENT = "HX-Request"
 
@@ -67,9 +69,10 @@ def _refresh(request: TeamRequest, version: DatasetVersion) -> HttpResponse:
 def _tab(version: DatasetVersion, tab: str) -> dict[str, Any]:
     """What the open tab shows."""
     if tab == "versions":
-        return {"versions": version.dataset.versions.select_related("created_by")}
+        return {"versions": history(version.dataset)}
     if tab == "overview":
-        ctx = errors_of(version, "") | {"read_as": read_as(version.report), "columns": columns_of(version)}
+        ctx = errors_of(version, "") | {"parts": parts_of(version), "overlap": overlap_of(version)}
+        ctx |= {"read_as": read_as(version.report), "columns": columns_of(version)}
         shown = {"findings": findings(version.report), "rows": first_rows(version)} if version.is_ready else {}
         return ctx | shown
     return {}
