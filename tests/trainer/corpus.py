@@ -183,6 +183,8 @@ CHAT = {
         *(HI, answer("Hello.", reasoning_content="A greeting."), HI, answer("<think>So</think>Hello.")),
     ),
     "messages as JSON in a text": one("messages", {"messages": json.dumps([HI, HELLO]), "tools": ""}, HI, HELLO),
+    "a label that is a class": one("messages", {"messages": [HI, HELLO], "label": 3}, HI, HELLO),
+    "OpenAI's first words": one("messages", {"messages": [system("S"), HELLO]}, system("S"), HELLO),
     "AutoTrain": one("messages", {"text": [HI, HELLO]}, HI, HELLO),
     "Unsloth's texts": one("messages", {"texts": [HI, HELLO]}, HI, HELLO),
     "Unsloth's trace": one("messages", {"agent_trace": [HI, HELLO], "score": 1}, HI, HELLO),
@@ -282,6 +284,8 @@ JUDGED = {
     "numbers": judged({"prompt": "Hi", "completion": "Hello.", "label": 1}, label=True, repairs=LABELS),
     "texts": judged({"prompt": "Hi", "completion": "Hello.", "label": "False"}, label=False, repairs=LABELS),
     "LLaMA-Factory": judged({"conversations": [HUMAN, GPT], "kto_tag": False}, label=False),
+    "LLaMA-Factory messages with a label": judged({"messages": [HI, HELLO], "label": True}, label=True),
+    "prompt and response": judged({"prompt": "Hi", "response": "Hello.", "label": False}, label=False),
     "LLaMA-Factory messages": judged({"messages": [HI, HELLO], "kto_tag": True}, label=True),
     "LLaMA-Factory alpaca": judged({"instruction": "Hi", "input": "", "output": "Hello.", "kto_tag": True}, label=True),
 }

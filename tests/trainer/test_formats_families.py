@@ -130,6 +130,13 @@ def test_what_was_seen_is_said() -> None:
     assert recognise([]).family is None
 
 
+def test_a_file_of_several_formats_is_said_to_be_one() -> None:
+    rows = [{"instruction": "a", "output": "b"}] * 4 + [{"messages": [HI, HELLO]}] * 3 + [{"text": "a"}] * 3
+    found = recognise(rows)
+    assert found.family and (found.family.name, found.sure) == ("alpaca", 0.4)
+    assert found.saw.endswith("Others are of other formats: messages (3), text (3).")
+
+
 def test_two_formats_in_the_same_rows_are_named() -> None:
     found = recognise([{"text": "a", "messages": [HI, HELLO]}])
     assert found.family and found.family.name == "messages"

@@ -1,5 +1,6 @@
 """Which family the rows of a file belong to: decided by looking at rows, never at the file's name."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -98,16 +99,20 @@ def unknown_fields(row: dict[str, Any]) -> str:
 def _recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
     totals = [sum(family.matches(row) for row in rows) for family in FAMILIES]
     best = max(totals, default=0.0)
-    if not rows or best < ENOUGH * len(rows):
-        return Recognition(None, 0.0, f"No known format: {unknown_fields(rows[0]) if rows else 'no rows'}.")
     family = FAMILIES[totals.index(best)]
+    if not rows or not best:
+        return Recognition(None, 0.0, f"No known format: {unknown_fields(rows[0]) if rows else 'no rows'}.")
+    others = Counter(other.name for row in rows if (other := other_family(row, family)))
+    if best + others.total() < ENOUGH * len(rows):
+        return Recognition(None, 0.0, f"No known format: {unknown_fields(rows[0])}.")
     whole = sum(family.matches(row) >= 1 for row in rows)
     counted = f"All {len(rows):,}" if whole == len(rows) else f"{whole:,} of the {len(rows):,}"
     saw = f"{counted} rows looked at hold {family.saw}."
-    sure = best / len(rows)
-    others = list(_beside(rows, family, totals))
     if others:
-        names = " and ".join(f'"{name}"' for name in others)
+        saw += f" Others are of other formats: {', '.join(f'{name} ({n:,})' for name, n in others.most_common())}."
+    sure = best / len(rows)
+    if beside := list(_beside(rows, family, totals)):
+        names = " and ".join(f'"{name}"' for name in beside)
         saw += f" They hold {names} too, which could be read by itself and is passed over."
         sure = min(sure, AMBIGUOUS)
     return Recognition(family, round(sure, 2), saw)

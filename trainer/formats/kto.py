@@ -10,14 +10,24 @@ from trainer.formats.problems import BadRow, kind_of
 from trainer.formats.question import PROMPT_FIELDS, read_answer, read_prompt
 from trainer.formats.tools import tools_of
 
+CONVERSATIONS = frozenset(COLUMNS)
 TAG = "kto_tag"  # LLaMA-Factory's name for the label
+ANSWERS = ("completion", "output", "response")
 WRITTEN = {"true": True, "false": False, "1": True, "0": False}
 REPAIR = "Labels written as text or as 1 and 0 are read as true and false"
 
 
 def matches(row: dict[str, Any]) -> float:
     """How much a row looks like this family, 0 to 1."""
-    return 1.0 if TAG in row or row.keys() >= {"prompt", "completion", "label"} else 0.0
+    if TAG in row:
+        return 1.0
+    if "label" not in row:
+        return 0.0
+    if "prompt" in row and "completion" in row:
+        return 1.0
+    # Elsewhere a label may be a class: only true or false is taken for a judgement.
+    judged = isinstance(row["label"], bool) and (("prompt" in row and "response" in row) or _column(row) is not None)
+    return 1.0 if judged else 0.0
 
 
 def read(row: dict[str, Any]) -> Content:
@@ -26,7 +36,7 @@ def read(row: dict[str, Any]) -> Content:
     if column := _column(row):
         prompt, completion = _parted(read_conversation(row, column), column)
     else:
-        answer = "output" if "output" in row and "completion" not in row else "completion"
+        answer = next((name for name in ANSWERS if name in row), ANSWERS[0])
         prompt, completion = read_prompt(row), read_answer(row, answer)
     return Content(prompt=prompt, completion=completion, label=label, tools=tools_of(row))
 
@@ -50,7 +60,7 @@ def repaired(row: dict[str, Any]) -> Iterable[str]:
 
 
 def _column(row: dict[str, Any]) -> str | None:
-    if COLUMNS_SET.isdisjoint(row):
+    if CONVERSATIONS.isdisjoint(row):
         return None
     return column_with(row, "from") or column_with(row, "role")
 
@@ -64,12 +74,11 @@ def _parted(messages: list[Message], column: str) -> tuple[list[Message], list[M
     return messages[: asked + 1], answer
 
 
-COLUMNS_SET = frozenset(COLUMNS)
 FAMILY = Family(
     name="kto",
     kind="labelled",
     saw='a "prompt", a "completion" and a "label" that judges it (KTO)',
-    fields=PROMPT_FIELDS | COLUMNS_SET | {"completion", "output", "label", TAG},
+    fields=PROMPT_FIELDS | CONVERSATIONS | {*ANSWERS, "label", TAG},
     matches=matches,
     read=read,
     repaired=repaired,

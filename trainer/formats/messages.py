@@ -10,15 +10,20 @@ from trainer.formats.family import Family
 from trainer.formats.fields import unpacked
 from trainer.formats.tools import tools_of
 
-OF_OTHERS = frozenset({"kto_tag", "rejected"})  # a conversation is not all that such a row holds
+OF_OTHERS = frozenset({"kto_tag", "rejected"})
 DEVELOPER = "Messages of the developer are read as system messages"
 
 
 def matches(row: dict[str, Any]) -> float:
     """How much a row looks like this family, 0 to 1."""
     if column_with(row, "role"):
-        return 1.0 if OF_OTHERS.isdisjoint(row) else 0.5
+        return 1.0 if is_all(row) else 0.5
     return 0.5 if "messages" in row and not column_with(row, "from") else 0.0
+
+
+def is_all(row: dict[str, Any]) -> bool:
+    """Whether the conversation is all that the row holds: neither judged nor one of two."""
+    return OF_OTHERS.isdisjoint(row) and not isinstance(row.get("label"), bool)
 
 
 def read(row: dict[str, Any]) -> Content:

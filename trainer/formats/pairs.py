@@ -6,10 +6,10 @@ from typing import Any
 from trainer.formats.canonical import Content, Message
 from trainer.formats.family import Family
 from trainer.formats.fields import maybe_text, read_text
+from trainer.formats.messages import OF_OTHERS
 
 CONTEXTS = ("context", "article", "passage")
 SYSTEMS = ("system", "system_prompt")
-OF_OTHERS = frozenset({"kto_tag", "rejected", "parent_id"})
 
 # Question, answer, and whose format it is. Where a row has several, the first counts.
 PAIRS = (

@@ -8,14 +8,14 @@ from trainer.formats.canonical import Content
 from trainer.formats.conversations import FIELDS, column_with, read_conversation
 from trainer.formats.family import Family
 from trainer.formats.fields import unpacked
-from trainer.formats.messages import OF_OTHERS, column_of
+from trainer.formats.messages import column_of, is_all
 from trainer.formats.tools import tools_of
 
 
 def matches(row: dict[str, Any]) -> float:
     """How much a row looks like this family, 0 to 1."""
     if column_with(row, "from"):
-        return 1.0 if OF_OTHERS.isdisjoint(row) else 0.5
+        return 1.0 if is_all(row) else 0.5
     return 0.5 if "conversations" in row and not column_with(row, "role") else 0.0
 
 
