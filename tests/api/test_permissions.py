@@ -42,7 +42,7 @@ def model(world: World) -> str:
 
 
 def file(world: World) -> str:
-    return f"files/file-{world.free_dataset.versions.get().pk.hex}"
+    return f"files/file-{world.spoilt.pk.hex}"
 
 
 def of_upload(what: str) -> Path:

@@ -169,6 +169,7 @@ def _settings_ctx(request: TeamRequest, **extra: Any) -> dict[str, Any]:
         "profile_form": ProfileForm(initial={"name": request.user.name}),
         "key_form": ApiKeyForm(),
         "keys": request.user.api_keys.all(),
+        "api_address": request.build_absolute_uri("/v1"),
     }
     return ctx | extra
 

@@ -3,10 +3,11 @@
 from typing import Any
 from uuid import UUID
 
+from django.db.models import prefetch_related_objects
 from django.http import HttpResponse, JsonResponse
 
 from webapp.accounts.access import require_role
-from webapp.accounts.models import Role
+from webapp.accounts.models import Role, Team
 from webapp.adapters.models import Adapter, BaseModel
 from webapp.adapters.services import delete_adapter
 from webapp.api.auth import ApiRequest
@@ -14,13 +15,13 @@ from webapp.api.names import FOR_NAMES, adapter_name, base_names, find_model, re
 from webapp.api.wire import ApiError, deleted, listing, timestamp
 
 SERVER = "lowrank"  # who owns a base model
+SHOWN = ("name", "created_at", "step", "team", "base_model", "of")
 
 
 def list_models(request: ApiRequest) -> HttpResponse:
     bases = ready_bases()
     names = base_names(bases)
-    adapters = Adapter.objects.usable_in(request.team).select_related(*FOR_NAMES)
-    adapters = adapters.defer("spec", "metrics", "base_model__facts", "of__spec", "of__metrics")
+    adapters = _with_names(list(Adapter.objects.usable_in(request.team).only(*SHOWN)), request.team, bases)
     return listing([*(_of_base(base, names) for base in bases), *(_of_adapter(adapter, names) for adapter in adapters)])
 
 
@@ -40,6 +41,19 @@ def delete_model(request: ApiRequest, model: str) -> HttpResponse:
     name = adapter_name(found.adapter)
     delete_adapter(adapter=found.adapter, actor=request.user, request=request)
     return deleted(name, "model")
+
+
+def _with_names(adapters: list[Adapter], team: Team, bases: list[BaseModel]) -> list[Adapter]:
+    """What their names are made of, taken from what is here already: scripts ask for this list all the time."""
+    here = {base.pk: base for base in bases}
+    for adapter in adapters:
+        if adapter.team_id == team.pk:
+            adapter.team = team
+        if base := here.get(adapter.base_model_id):
+            adapter.base_model = base
+    prefetch_related_objects(adapters, "team", "base_model")  # the rest, each once
+    prefetch_related_objects([adapter for adapter in adapters if adapter.of_id], *FOR_NAMES)
+    return adapters
 
 
 def _of_base(base: BaseModel, names: dict[UUID, str]) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""How many requests a second the API answers: two web workers of the real server on this machine."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.site import free_port
+from tests.processes import ROOT, Processes, wait_for
+
+ADAPTERS = 20
+REQUESTS = 3000
+AT_ONCE = 16
+WANTED = 200  # requests a second on /v1/models
+
+FILL = """
+import uuid
+from tests.cast import make_cast
+from webapp.accounts import keys
+from webapp.adapters.models import Adapter, BaseModel
+cast = make_cast()
+cast.bob.last_team = cast.team
+cast.bob.save()
+base = BaseModel.objects.create(name="org/model", status="ready", source="hub")
+for number in range({adapters}):
+    Adapter.objects.create(team=cast.team, base_model=base, name=f"adapter {{number}}", weights_sha256="0" * 64)
+print(keys.create(user=cast.bob, name="bench"))
+"""
+
+
+def serve(running: Processes) -> str:
+    """The address of gunicorn as `manage.py up` starts it, with two workers."""
+    port = free_port()
+    running.environment |= {"PORT": str(port), "WEB_CONCURRENCY": "2", "API_REQUESTS_PER_MINUTE": "1000000"}
+    config = ROOT / "webapp" / "system" / "gunicorn.py"
+    running.start("web", sys.executable, "-m", "gunicorn", "-c", str(config), "webapp.asgi:application")
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{address}/healthz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    wait_for(answers, why=running.log("web"))
+    return address
+
+
+async def load(address: str, key: str) -> list[float]:
+    """Seconds of each request, `AT_ONCE` under way all the time."""
+    took: list[float] = []
+    left = iter(range(REQUESTS))
+
+    async def script(client: httpx.AsyncClient) -> None:
+        for _ in left:
+            begun = time.perf_counter()
+            answer = await client.get("/v1/models")
+            took.append(time.perf_counter() - begun)
+            assert answer.status_code == 200, answer.text
+
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as client:
+        await asyncio.gather(*(script(client) for _ in range(AT_ONCE)))
+    return sorted(took)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="lr-bench-") as folder, Processes(Path(folder)) as running:
+        running.prepare()
+        running.broker()
+        command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", FILL.format(adapters=ADAPTERS)]
+        filled = subprocess.run(command, cwd=ROOT, env=running.environment, capture_output=True, text=True, check=True)
+        address = serve(running)
+        begun = time.perf_counter()
+        took = asyncio.run(load(address, filled.stdout.split()[-1]))
+        rate = REQUESTS / (time.perf_counter() - begun)
+        p50, p99 = (took[int(len(took) * part)] * 1000 for part in (0.5, 0.99))
+        print(f"/v1/models, {ADAPTERS + 1} models, {AT_ONCE} at once, two web workers, {os.cpu_count()} cores")
+        print(f"{rate:.0f} requests/s (wanted {WANTED}), median {p50:.1f} ms, 99th {p99:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
