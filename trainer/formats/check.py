@@ -21,6 +21,7 @@ from trainer.formats.problems import BadFile
 from trainer.formats.reading import Reading, Record, open_records
 from trainer.formats.row_writer import RowWriter
 from trainer.formats.sample import SAMPLE, write_sample
+from trainer.formats.sections import read_sections, worth_sections
 from trainer.formats.sieve import Sieve
 
 LOOK_AT_BYTES = 8 * 1024 * 1024  # rows kept in memory to tell the format
@@ -101,8 +102,11 @@ def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve) -> Outcome:
             raise BadFile(
                 seen.line, "format not recognised", FIX_UNKNOWN, text=seen.text, field=unknown_fields(rows[0])
             )
-        for record in chain(first, reading.records):
-            _keep(record, outcome, writer)
+        if sieve.gathering is None and outcome.recognition.family is sieve.family and worth_sections(reading):
+            _keep_sections(_objects(first), outcome, writer)
+        else:
+            for record in chain(first, reading.records):
+                _keep(record, outcome, writer)
         for line, content in sieve.gathered():
             writer.add(line, content)
     except BadFile as stop:
@@ -140,6 +144,21 @@ def _objects(records: list[Record]) -> list[dict[str, Any]]:
 def _keep(record: Record, outcome: Outcome, writer: RowWriter) -> None:
     if content := outcome.sieve.take(record):
         writer.add(record.line, content)
+
+
+def _keep_sections(first: list[dict[str, Any]], outcome: Outcome, writer: RowWriter) -> None:
+    """Read the file anew, in sections: the `first` rows among them."""
+    reading, sieve = outcome.reading, outcome.sieve
+    reading.notes["separators"] = lines = 0
+    for section in read_sections(reading.path, first, start=reading.lines_from):
+        section.begin_at(lines)
+        for pack in section.packs:
+            writer.add_pack(pack)
+        sieve.extend(section.sieve, lines_before=lines)
+        for line, found, text in section.refused:
+            sieve.refuse(line + lines, found, text)
+        reading.notes.update(section.notes)
+        lines += section.lines
 
 
 def _repairs(outcome: Outcome) -> list[str]:

@@ -58,10 +58,12 @@ class Reading:
     kinds: what the rows lie in ("jsonl", "csv", …), in the order of an archive. packing: what that was wrapped in.
     """
 
+    path: Path
     records: Iterator[Record] = field(default_factory=lambda: iter(()))
     kinds: list[str] = field(default_factory=list)
     packing: str = ""
     notes: Notes = field(default_factory=Notes)
+    lines_from: int = -1  # the byte from which on the file itself is JSONL in UTF-8; -1 when it is anything else
 
     @property
     def container(self) -> str:
@@ -77,7 +79,7 @@ def open_records(path: Path, name: str = "", *, scratch: Path | None = None) -> 
 
     Its records raise BadFile where reading must end.
     """
-    reading = Reading()
+    reading = Reading(path)
     reading.records = _records(path, name or path.name, scratch or path.parent, reading)
     return reading
 
@@ -115,7 +117,10 @@ def _of_member(member: Member, name: str, size: int, scratch: Path, reading: Rea
         stream_form = head.startswith(ARROW_STREAM)
         file = stream if stream_form else seekable(member, scratch)
         return read_arrow(file, reading.notes, size=size, stream=stream_form)
-    return _of_text(as_utf8(stream, head, reading.notes), head_as_utf8(head), kind, name, reading.notes)
+    file = as_utf8(stream, head, reading.notes)
+    if kind == "jsonl" and file is stream and not member.packing:
+        reading.lines_from = file.tell()
+    return _of_text(file, head_as_utf8(head), kind, name, reading.notes)
 
 
 def _columns(head: bytes) -> str:

@@ -40,6 +40,7 @@ class Pack:
         self.cells: dict[str, list[bytes | None]] = {}
         self.labels: list[bool | None] = []
         self._size = 0
+        self._sealed: dict[str, pa.Array] = {}
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -66,10 +67,16 @@ class Pack:
             if name not in cells:
                 column.append(None)
 
+    def seal(self) -> None:
+        """Nothing more is to come: what it holds in few large pieces, which another process gets at little cost."""
+        self._sealed |= {name: text_column(column) for name, column in self.cells.items()}
+        self.cells = {}
+        self.whole = [b"".join(self.whole)]
+
     def columns(self) -> dict[str, pa.Array]:
         """What the rows say, by name of column."""
-        made = {name: text_column(column) for name, column in self.cells.items()}
-        return made | {"line": pa.array(self.lines, pa.int64()), "label": pa.array(self.labels, pa.bool_())}
+        self.seal()
+        return self._sealed | {"line": pa.array(self.lines, pa.int64()), "label": pa.array(self.labels, pa.bool_())}
 
 
 def _cells(content: Content) -> dict[str, bytes | None]:

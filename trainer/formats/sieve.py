@@ -42,7 +42,7 @@ class Sieve:
             content = self._content(record)
         except BadRow as bad:
             found = bad.found.inside(record.member) if record.member else bad.found
-            self._refuse(record.line, found, record.text)
+            self.refuse(record.line, found, record.text)
             return None
         if content:
             self.statistics.add(content)
@@ -56,14 +56,20 @@ class Sieve:
                 self.statistics.add(one.content)
                 yield one.line, one.content
             elif one.found:
-                self._refuse(one.line, one.found, one.text)
+                self.refuse(one.line, one.found, one.text)
 
     def stop(self, broken: BadFile) -> None:
         """Note where reading had to end."""
         self.findings.add(broken.line, broken.found, broken.text)
         self.bad_lines.add(broken.line, broken.found, broken.text)
 
-    def _refuse(self, line: int, found: Problem, text: str) -> None:
+    def extend(self, other: "Sieve", *, lines_before: int) -> None:
+        """Take in what was noted of the good rows that come next; bad ones are refused one by one."""
+        self.findings.extend(other.findings, lines_before=lines_before)
+        self.statistics.extend(other.statistics)
+        self.repairs.update(other.repairs)
+
+    def refuse(self, line: int, found: Problem, text: str) -> None:
         self.bad_rows += 1
         self.findings.add(line, found, text)
         self.bad_lines.add(line, found, text)

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.formats.problems import Problem
 
+CHUNK = 1024 * 1024  # bytes read at once
 MAX_RECORD = 4 * 1024 * 1024  # bytes of one row; longer than any context window by far
 TOO_LONG = Problem("", "row longer than 4 MB", "Split this row into several.")
 NUL = Problem("", "NUL character", "Remove it: no text holds one, and a file full of them was not written to its end.")
