@@ -93,7 +93,7 @@ class UploadForm(FileForm):
     together = forms.BooleanField(
         required=False,
         label="Join the files into one dataset",
-        help_text="Otherwise each file becomes a dataset of its own, named after the file.",
+        help_text="Otherwise each file becomes a dataset of its own.",
     )
 
     @property
