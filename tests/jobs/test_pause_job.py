@@ -10,7 +10,7 @@ from tests.cast import Cast
 from tests.jobs.scripted import ScriptedTrainer, progress
 from tests.jobs.test_lifecycle import finished_folder, start
 from tests.jobs.test_supervise_job import QUICK, once_it_trains, run
-from tests.make import make_attempt, make_dataset, make_job, make_worker
+from tests.make import ADAPTER_FILES, make_attempt, make_dataset, make_job, make_worker
 from trainer import events
 from webapp.accounts.models import AuditEntry
 from webapp.datasets.models import DatasetVersion, VersionStatus
@@ -74,6 +74,15 @@ def test_the_trainer_keeps_a_checkpoint_and_the_next_attempt_goes_on_from_it(cas
     assert (job.status, job.fruitless_attempts) == (JobStatus.SUCCEEDED, 0)
     said = job.events.filter(kind="log", attempt_number=2).values_list("data__text", flat=True).first()
     assert said == str(["--resume", str(job.folder)])
+
+
+def test_a_trainer_that_was_done_when_the_signal_came_has_succeeded(cast: Cast, tmp_path: Path) -> None:
+    """Python takes no more signals while it shuts down: one that comes then ends it, with its work behind it."""
+    attempt = start(cast)
+    trainer = ScriptedTrainer(tmp_path).runs("signal.signal(signal.SIGTERM, signal.SIG_DFL)").says(progress(1))
+    trainer.runs(f"folder('adapter', {ADAPTER_FILES!r})").says(events.Finished(folder="adapter")).sleeps(30)
+    job = run(attempt, trainer, once_it_trains(lambda: lifecycle.pause(attempt.job_id, "alice")))
+    assert (job.status, job.paused, attempt.outcome) == (JobStatus.SUCCEEDED, False, "succeeded")
 
 
 def test_cancel_hurries_a_trainer_that_was_asked_to_pause(cast: Cast, tmp_path: Path) -> None:

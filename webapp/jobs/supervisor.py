@@ -199,7 +199,8 @@ class Supervision:
         finished, failed = self.last.get(events.Finished), self.last.get(events.Failed)
         if isinstance(failed, events.Failed):
             lifecycle.fail(self.attempt, failed.code, failed.text, failed.fix)
-        elif isinstance(finished, events.Finished) and status == 0:
+        # A signal that comes while Python shuts down ends it after its work is done: that counts.
+        elif isinstance(finished, events.Finished) and (status == 0 or self.stop):
             self._publish(finished)
         elif self.stop and self.stop.why == "stalled":
             lifecycle.fail(self.attempt, *self._stalled())
