@@ -5,6 +5,7 @@ import os.path
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +72,28 @@ class Renderer:
     def plain_ids(self, text: str) -> list[int]:
         """A text outside of any conversation, after what the tokenizer itself puts before every text."""
         return self._begin + self._tokens.encode(self._tokens.mark(self._tokens.guard(text)).text)[0]
+
+    def raw_ids(self, text: str) -> list[int]:
+        """A text as the plain tokenizer reads it, special tokens that it spells included: the asker writes it all."""
+        return self._tokens.encode_raw(text)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the tokenizer knows."""
+        return self._tokens.size
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes a token stands for; parts of a character are none that could be decoded."""
+        return self._tokens.piece(token)
+
+    @cached_property
+    def reads_tools(self) -> bool:
+        """Whether the template writes tools into the prompt."""
+        tool = {"type": "function", "function": {"name": "probe_tool", "description": "", "parameters": {}}}
+        try:
+            return "probe_tool" in self.text([{"role": "user", "content": "A"}], [tool])
+        except TrainerError:
+            return False
 
     def example(
         self,

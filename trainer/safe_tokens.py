@@ -37,6 +37,7 @@ class SafeTokenizer:
         # Templates also build on added tokens that are not called special (<tool_call>): only answers may hold those.
         structural = {content for content in added if content in template}
         self._plain = Tokenizer.from_str(json.dumps(data))
+        self._is_byte_level = "ByteLevel" in json.dumps(data.get("decoder"))
         nonce = secrets.token_hex(12)  # letters and digits survive every filter of a template; nobody can guess them
         self.marks = (f"g{nonce}a", f"g{nonce}z")  # what a ChatTemplate is to put around generation blocks
         self._guard = f"u{nonce}"
@@ -120,8 +121,37 @@ class SafeTokenizer:
         match = self._private_name.search(text, start)
         return self._ids[self._public[match.group()]] if match else None
 
+    def encode_raw(self, text: str) -> list[int]:
+        """As the plain tokenizer encodes: special tokens count wherever they are spelt."""
+        return list(self._plain.encode(text).ids)
+
+    @property
+    def size(self) -> int:
+        return int(self._plain.get_vocab_size())
+
+    def piece(self, token: int) -> bytes:
+        """What one token stands for."""
+        piece = self._plain.id_to_token(token) or ""
+        if token in self._ids.values():
+            return piece.encode()
+        if self._is_byte_level:
+            return bytes(BYTE_OF_CHARACTER[one] for one in piece if one in BYTE_OF_CHARACTER)
+        if match := re.fullmatch("<0x([0-9A-F]{2})>", piece):
+            return bytes.fromhex(match[1])
+        return piece.replace("\u2581", " ").encode()
+
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         return str(self._plain.decode(list(ids), skip_special_tokens=skip_special))
+
+
+def _byte_of_character() -> dict[str, int]:
+    """Byte-level vocabularies write each byte as a visible character (Radford et al. 2019, GPT-2)."""
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + at): byte for at, byte in enumerate(others)}
+
+
+BYTE_OF_CHARACTER = _byte_of_character()
 
 
 class _Spelling:

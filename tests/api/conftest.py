@@ -1,16 +1,27 @@
 """The API as clients meet it: a real server on this process's database, and the official client in front of it."""
 
+import json
 from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from django.core.cache import cache
 from openai import OpenAI
 
+from tests.api.answering import Answering, answering_server
 from tests.api.live import LiveServer
 from tests.cast import Cast, make_cast
+from tests.chat.conftest import broker, tiny_folder
+from tests.make import make_adapter, make_base
+from tests.tiny import CHATML, CONTEXT, make_tiny_base
+from tests.trainer.adapters import make_adapter as write_adapter
 from webapp.accounts import keys
+from webapp.adapters.models import Adapter, BaseModel
 
 Connect = Callable[..., OpenAI]
+TOOLS = "{% for tool in tools or [] %}{{ '<|im_start|>tool\\n' + tool | tojson + '<|im_end|>\\n' }}{% endfor %}"
+__all__ = ["broker", "tiny_folder"]  # fixtures that come from the chat's tests
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +76,48 @@ def pytest_runtest_makereport(item, call):
     if live and report.failed:
         report.sections.append(("server", live.log()[-3000:]))
     return report
+
+
+# Requests that models answer
+
+
+@pytest.fixture(scope="session")
+def answering(django_db_setup: None, broker: str) -> Iterator[Answering]:
+    with answering_server(broker) as made:
+        yield made
+
+
+@pytest.fixture
+def base(people: Cast, tiny_folder: Path) -> BaseModel:
+    facts = {
+        "context_length": CONTEXT,
+        "vocab_size": json.loads((tiny_folder / "config.json").read_text())["vocab_size"],
+    }
+    return make_base(name="tiny", path=tiny_folder, facts=facts)
+
+
+@pytest.fixture(scope="session")
+def tool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("tools"), template=TOOLS + CHATML)
+
+
+@pytest.fixture
+def tool_base(people: Cast, tool_folder: Path) -> BaseModel:
+    """A base model whose template has tools."""
+    return make_base(name="tools", path=tool_folder, facts={"context_length": CONTEXT})
+
+
+@pytest.fixture
+def adapter(people: Cast, base: BaseModel, tiny_folder: Path) -> Adapter:
+    """One of the red team, with random weights that PEFT wrote."""
+    made = make_adapter(people.team, base, name="style")
+    write_adapter(tiny_folder, made.folder, seed=1)
+    made.weights_sha256 = sha256((made.folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    made.save()
+    return made
+
+
+@pytest.fixture
+def talk(answering: Answering, connect: Connect, base: BaseModel) -> Callable[..., OpenAI]:
+    """`talk("bob")` is the official client in front of a server that answers."""
+    return lambda who="bob", **more: connect(who, base_url=f"{answering.address}/v1", timeout=60.0, **more)

@@ -1,0 +1,125 @@
+"""/v1/chat/completions, the request: every field checked, the prompt rendered by the base model's own template."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.errors import TrainerError
+from trainer.rendering import Renderer
+from webapp.accounts.models import Team, User
+from webapp.api.chat_messages import read_messages, read_tools
+from webapp.api.chat_options import MOST_TOP_LOGPROBS, Options, fit, read_options, require_vocabulary
+from webapp.api.chat_target import context_of, find_target, renderer_for
+from webapp.api.fields import Fields
+from webapp.api.names import Found
+from webapp.api.wire import ApiError
+
+LONGEST = 2**31
+# Taken and left aside: they concern what a hosted service does around an answer, not the answer.
+IGNORED = (
+    "metadata", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "reasoning_effort",
+    "safety_identifier", "service_tier", "store", "user", "verbosity",
+)  # fmt: skip
+UNABLE = ("audio", "functions", "function_call", "modalities", "prediction", "web_search_options")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that can be answered. `prompts` has a list of token ids for each row of the engine's batch."""
+
+    model: str  # as the request spelt it
+    found: Found
+    renderer: Renderer
+    prompts: list[list[int]]
+    options: dict[str, Any]
+    n: int
+    stream: bool
+    with_usage: bool
+    tools: tuple[str, ...] = ()  # the names of functions it may call
+    echo: tuple[str, ...] = ()  # what each prompt's answers begin with
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Each prompt counts once, however many answers it gets."""
+        return sum(len(prompt) for prompt in self.prompts[:: self.n])
+
+
+def read_chat(user: User, team: Team, body: Fields) -> Asked:
+    """Raises ApiError with `param` at the field that cannot be."""
+    found = find_target(user, team, body)
+    messages, tools = read_messages(body), _tools(body)
+    options = read_options(body, limit=_limit(body))
+    _refuse(body)
+    renderer = renderer_for(found)
+    if tools and not renderer.reads_tools:
+        text = f"The chat template of {found.base.name} has no place for tools. Use another base model."
+        raise ApiError(400, text, param="tools", code="tools_not_supported")
+    try:
+        prompt = renderer.prompt_ids(messages, tools or None)
+    except TrainerError as error:
+        raise ApiError(400, f"{error.text} {error.fix}", param="messages", code="prompt_refused") from error
+    options.engine["top_logprobs"] = _top_logprobs(body)
+    return asked(body, found, options, prompts=[prompt], param="messages", tools=tools)
+
+
+def asked(
+    body: Fields,
+    found: Found,
+    options: Options,
+    *,
+    prompts: list[list[int]],
+    param: str,
+    tools: list[dict[str, Any]] | None = None,
+) -> Asked:
+    """What both kinds of completions come to. `param` is the field that the prompts came from."""
+    context = context_of(found)
+    room = min(fit(options, prompt, context, param) for prompt in prompts)
+    require_vocabulary(options.engine, found.base.facts.get("vocab_size"))
+    stream = body.flag("stream") if body.has("stream") else False
+    stream_options = body.inside("stream_options")
+    if stream_options.values and not stream:
+        body.bad("stream_options", "is for streams: set `stream` to true")
+    return Asked(
+        model=body.text("model"),
+        found=found,
+        renderer=renderer_for(found),
+        prompts=[prompt for prompt in prompts for _ in range(options.n)],
+        options=options.engine | {"max_tokens": room},
+        n=options.n,
+        stream=stream,
+        with_usage=stream_options.flag("include_usage") if stream_options.has("include_usage") else False,
+        tools=tuple(tool["function"]["name"] for tool in tools or ()),
+    )
+
+
+def _limit(body: Fields) -> int | None:
+    """`max_completion_tokens`, or by its old name."""
+    name = next((one for one in ("max_completion_tokens", "max_tokens") if body.has(one)), None)
+    return body.whole(name, lowest=1, highest=LONGEST) if name else None
+
+
+def _tools(body: Fields) -> list[dict[str, Any]]:
+    tools = read_tools(body)
+    choice = body.values.get("tool_choice")
+    if choice not in (None, "auto", "none"):
+        body.bad("tool_choice", "must be auto or none: no model here can be made to call a function")
+    return [] if choice == "none" else tools
+
+
+def _top_logprobs(body: Fields) -> int | None:
+    wanted = body.flag("logprobs") if body.has("logprobs") else False
+    if not body.has("top_logprobs"):
+        return 0 if wanted else None
+    count = body.whole("top_logprobs", lowest=0, highest=MOST_TOP_LOGPROBS)
+    if not wanted:
+        body.bad("top_logprobs", "needs `logprobs` to be true")
+    return count
+
+
+def _refuse(body: Fields) -> None:
+    """What would change the answer and cannot be had."""
+    kind = body.inside("response_format")
+    if kind.values and kind.text("type", most=64) != "text":
+        kind.bad("type", "must be text: answers here cannot be held to JSON or a schema")
+    for name in UNABLE:
+        if body.has(name) and body.values[name] not in ([], ["text"]):
+            body.bad(name, "is not possible here")
