@@ -261,6 +261,9 @@ PAIRS = {
         *(system("S"), HI),
     ),
     "intel": pair("preference", {"system": "", "question": "Hi", "chosen": "Hello.", "rejected": "What?"}),
+    "distilabel": pair(
+        "preference", {"system": "S", "input": "Hi", "chosen": "Hello.", "rejected": "What?"}, system("S"), HI
+    ),
     "ultra": pair(
         "preference",
         {"prompt": "Hi", "chosen": [HI, HELLO], "rejected": [HI, answer("What?")], "messages": [HI, HELLO]},

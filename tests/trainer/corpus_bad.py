@@ -106,6 +106,11 @@ BAD: dict[str, tuple[Record, str, str]] = {
         "system_prompt",
         "must be text, not a",
     ),
+    "two contexts": (
+        {"question": "Hi", "answer": "Hello.", "context": "a", "article": "b"},
+        "article",
+        'says what "context" says',
+    ),
     "id empty": (turn("", None, "q", "a"), "id", "field is empty"),
     "id a list": (turn([], None, "q", "a"), "id", "must be text or a number, not a list"),
     "parent lost": (turn("b", "a", "q", "a"), "parent_id", "no row has this id"),

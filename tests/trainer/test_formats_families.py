@@ -16,6 +16,8 @@ from trainer.formats.check import check_file
 from trainer.formats.detect import FAMILIES, recognise
 from trainer.formats.problems import BadRow
 
+GPT_NO = {"role": "assistant", "content": "No."}
+
 
 def check(folder: Path, rows: list[Any], *, skip: bool = False) -> dict[str, Any]:
     """The report on a file of these rows, one on each line."""
@@ -177,6 +179,28 @@ def test_what_nothing_reads_is_counted(tmp_path: Path) -> None:
         tmp_path, [{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "x": 1}], "y": 2}]
     )
     assert report["ignored_fields"] == {"conversations.x": 1, "y": 1}
+
+
+TWICE: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "two conversations": ({"messages": [HI, HELLO], "conversations": [HI, HELLO]}, ["conversations"]),
+    "two prompts": ({"prompt": "Hi", "question": "Ho", "completion": "a"}, ["question"]),
+    "prompt and instruction": ({"instruction": "Hi", "prompt": "Ho", "chosen": "a", "rejected": "b"}, ["prompt"]),
+    "whole answers and a prompt": ({"prompt": "Hi", "chosen": [HI, HELLO], "rejected": [HI, GPT_NO]}, ["prompt"]),
+    "two names of the answers": (
+        {"prompt": "Hi", "chosen": "a", "rejected": "b", "chosen_response": "c"},
+        ["chosen_response"],
+    ),
+    "two completions": ({"prompt": "Hi", "completion": "a", "response": "b", "label": True}, ["response"]),
+    "two labels": ({"messages": [HI, HELLO], "kto_tag": True, "label": False}, ["label"]),
+    "a judged conversation with its prompt": ({"prompt": "Hi", "messages": [HI, HELLO], "label": True}, ["prompt"]),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_column_that_repeats_another_is_said_to_be_passed_over(tmp_path: Path, name: str) -> None:
+    row, passed_over = TWICE[name]
+    report = check(tmp_path, [row])
+    assert (report["errors"], sorted(report["ignored_fields"])) == ([], passed_over)
 
 
 def test_rows_that_hang_on_lost_ones_are_each_named(tmp_path: Path) -> None:

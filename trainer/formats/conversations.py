@@ -9,6 +9,7 @@ from trainer.formats.problems import BadRow, kind_of
 from trainer.formats.turns import read_turn
 
 COLUMNS = ("messages", "conversations", "conversation", "texts", "dialogue", "dialog", "chat")
+CONVERSATIONS = frozenset(COLUMNS)
 FIELDS = frozenset({*COLUMNS, "system", "tools", "functions", "parallel_tool_calls"})
 TRACE = "_trace"  # how Unsloth's column of a conversation may end
 
@@ -39,6 +40,12 @@ def column_with(row: dict[str, Any], key: str) -> str | None:
         elif isinstance(found, str) and found.startswith("[") and f'"{key}"' in found[:2000]:
             return name
     return None
+
+
+def unread(row: dict[str, Any], column: str) -> list[str]:
+    """Conversations in a good row beside the one that is read."""
+    there = CONVERSATIONS & row.keys()
+    return [name for name in there if name != column] if len(there) > 1 or column not in there else []
 
 
 def read_messages(row: dict[str, Any], field: str) -> list[Message]:

@@ -7,7 +7,7 @@ from trainer.formats.canonical import Content, Message
 from trainer.formats.conversations import COLUMNS, column_with, read_conversation
 from trainer.formats.family import Family
 from trainer.formats.problems import BadRow, kind_of
-from trainer.formats.question import PROMPT_FIELDS, read_answer, read_prompt
+from trainer.formats.question import PROMPT_FIELDS, QUESTIONS, read_answer, read_prompt, unread
 from trainer.formats.tools import tools_of
 
 CONVERSATIONS = frozenset(COLUMNS)
@@ -59,6 +59,13 @@ def repaired(row: dict[str, Any]) -> Iterable[str]:
         yield REPAIR
 
 
+def ignored(row: dict[str, Any]) -> list[str]:
+    labels = ["label"] if TAG in row and "label" in row else []
+    if column := _column(row):
+        return labels + [name for name in (CONVERSATIONS | {*QUESTIONS, *ANSWERS}) & row.keys() if name != column]
+    return labels + unread(row, ANSWERS)
+
+
 def _column(row: dict[str, Any]) -> str | None:
     if CONVERSATIONS.isdisjoint(row):
         return None
@@ -81,5 +88,6 @@ FAMILY = Family(
     fields=PROMPT_FIELDS | CONVERSATIONS | {*ANSWERS, "label", TAG},
     matches=matches,
     read=read,
+    ignored=ignored,
     repaired=repaired,
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 from trainer.formats import turns
 from trainer.formats.canonical import Content
-from trainer.formats.conversations import FIELDS, column_with, columns_of, read_conversation
+from trainer.formats.conversations import FIELDS, column_with, columns_of, read_conversation, unread
 from trainer.formats.family import Family
 from trainer.formats.fields import unpacked
 from trainer.formats.tools import tools_of
@@ -37,7 +37,8 @@ def column_of(row: dict[str, Any], key: str = "role") -> str:
 
 def ignored(row: dict[str, Any]) -> Iterable[str]:
     column = column_of(row)
-    return turns.passed_over(unpacked(row[column], column), column)
+    inside = turns.passed_over(unpacked(row[column], column), column)
+    return [*inside, *beside] if (beside := unread(row, column)) else inside
 
 
 def repaired(row: dict[str, Any]) -> Iterable[str]:

@@ -7,6 +7,7 @@ from trainer.formats.canonical import Content, Message
 from trainer.formats.family import Family
 from trainer.formats.fields import maybe_text, read_text
 from trainer.formats.messages import OF_OTHERS
+from trainer.formats.problems import BadRow
 
 CONTEXTS = ("context", "article", "passage")
 SYSTEMS = ("system", "system_prompt")
@@ -57,16 +58,24 @@ def _reader(question: str, answer: str, contexts: tuple[str, ...]) -> Callable[[
 
     def read(row: dict[str, Any]) -> Content:
         messages: list[Message] = []
-        if system := next((text for name in SYSTEMS if (text := maybe_text(row, name))), ""):
+        if system := _one_of(row, SYSTEMS):
             messages.append({"role": "system", "content": system})
         asked = read_text(row, question)
-        if context := next((text for name in contexts if (text := maybe_text(row, name))), ""):
+        if context := _one_of(row, contexts):
             asked = f"{context}\n\n{asked}" if leading else f"{asked}\n{context}"
         messages.append({"role": "user", "content": asked})
         messages.append({"role": "assistant", "content": read_text(row, answer)})
         return Content(messages=messages)
 
     return read
+
+
+def _one_of(row: dict[str, Any], names: tuple[str, ...]) -> str:
+    """The text under one of these names, "" when there is none. Two of them could not be told apart."""
+    found = [name for name in names if name in row and maybe_text(row, name)]
+    if len(found) > 1:
+        raise BadRow(found[1], f'says what "{found[0]}" says', "Keep one of the two columns, or choose one by hand.")
+    return str(row[found[0]]) if found else ""
 
 
 FAMILIES = tuple(_family(*pair) for pair in PAIRS)

@@ -8,7 +8,7 @@ from trainer.formats.conversations import check_answer, check_prompt, column_wit
 from trainer.formats.family import Family
 from trainer.formats.fields import read_text
 from trainer.formats.problems import BadRow
-from trainer.formats.question import PROMPT_FIELDS, differ, is_messages, read_answer, read_prompt
+from trainer.formats.question import PROMPT_FIELDS, QUESTIONS, differ, is_messages, read_answer, read_prompt, unread
 from trainer.formats.tools import tools_of
 from trainer.formats.transcripts import is_transcript, read_transcript
 
@@ -17,6 +17,8 @@ NAMES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("tex
 COLUMNS = ("conversations", "conversation")  # of a prompt; whole conversations in "messages" repeat the chosen answer
 
 _ASKING = re.compile(r'\[\{"(?:role|from)":\s*"(?:system|developer|user|human)"')
+OTHER_NAMES = frozenset(name for pair in NAMES for name in pair) - {"text"}
+
 Parted = tuple[list[Message], list[Message], list[Message]]
 
 
@@ -41,6 +43,14 @@ def read(row: dict[str, Any]) -> Content:
         prompt, chosen, rejected = read_prompt(row), read_answer(row, names[0]), read_answer(row, names[1])
     differ(chosen, rejected, names[1])
     return Content(prompt=prompt, chosen=chosen, rejected=rejected, tools=tools_of(row))
+
+
+def ignored(row: dict[str, Any]) -> list[str]:
+    names = _names(row)
+    left = [name for name in OTHER_NAMES & row.keys() if name not in names]
+    if _is_whole(row.get(names[0])):  # the conversations hold their prompt
+        return left + [name for name in ("instruction", *QUESTIONS, *COLUMNS) if row.get(name)]
+    return left + unread(row)
 
 
 def _names(row: dict[str, Any]) -> tuple[str, str]:
@@ -100,7 +110,8 @@ FAMILY = Family(
     name="preference",
     kind="preference",
     saw='"chosen" and "rejected" answers',
-    fields=PROMPT_FIELDS | {name for pair in NAMES for name in pair} - {"text"} | set(COLUMNS),
+    fields=PROMPT_FIELDS | OTHER_NAMES | set(COLUMNS),
     matches=matches,
     read=read,
+    ignored=ignored,
 )

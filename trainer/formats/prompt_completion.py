@@ -4,7 +4,7 @@ from typing import Any
 
 from trainer.formats.canonical import Content
 from trainer.formats.family import Family
-from trainer.formats.question import read_answer, read_prompt
+from trainer.formats.question import PROMPT_FIELDS, read_answer, read_prompt, unread
 from trainer.formats.tools import tools_of
 
 
@@ -25,7 +25,8 @@ FAMILY = Family(
     name="prompt/completion",
     kind="chat",
     saw='"prompt" and "completion"',
-    fields=frozenset({"prompt", "completion", "system", "tools", "functions"}),
+    fields=PROMPT_FIELDS | {"completion"},
     matches=matches,
     read=read,
+    ignored=unread,
 )

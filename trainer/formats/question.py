@@ -10,14 +10,15 @@ from trainer.formats.problems import BadRow
 from trainer.formats.transcripts import is_transcript, read_transcript
 
 _KEYS = (('"role"', '"content"'), ('"from"', '"value"'))
-PROMPT_FIELDS = frozenset({"prompt", "instruction", "input", "system", "history", "question", "tools", "functions"})
+QUESTIONS = ("prompt", "question", "query", "input")  # the first that a row has is what is asked
+PROMPT_FIELDS = frozenset({*QUESTIONS, "instruction", "system", "history", "tools", "functions"})
 
 
 def read_prompt(row: dict[str, Any]) -> list[Message]:
-    """What is asked: `prompt` as text or messages, `question`, or alpaca's `instruction` with `input`."""
+    """What is asked: `prompt` or one of its other names as text or messages, or alpaca's `instruction` with `input`."""
     if "instruction" in row:
         return read_question(row)
-    field = "question" if "question" in row and "prompt" not in row else "prompt"
+    field = next((name for name in QUESTIONS if name in row), QUESTIONS[0])
     value = row.get(field)
     if is_messages(value):
         prompt = with_system(read_messages(row, field), row)
@@ -30,6 +31,12 @@ def read_prompt(row: dict[str, Any]) -> list[Message]:
         return prompt
     system, asked = maybe_text(row, "system"), {"role": "user", "content": text}
     return [{"role": "system", "content": system}, asked] if system else [asked]
+
+
+def unread(row: dict[str, Any], *alternatives: tuple[str, ...]) -> list[str]:
+    """The columns of a good row that say what another one says, and so are not read: all but the first of each."""
+    asked = ("instruction", *QUESTIONS[:-1]) if "instruction" in row else QUESTIONS
+    return [name for names in (asked, *alternatives) for name in [one for one in names if row.get(one)][1:]]
 
 
 def read_answer(row: dict[str, Any], field: str) -> list[Message]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from trainer.formats import turns
 from trainer.formats.canonical import Content
-from trainer.formats.conversations import FIELDS, column_with, read_conversation
+from trainer.formats.conversations import FIELDS, column_with, read_conversation, unread
 from trainer.formats.family import Family
 from trainer.formats.fields import unpacked
 from trainer.formats.messages import column_of, is_all
@@ -26,7 +26,8 @@ def read(row: dict[str, Any]) -> Content:
 
 def ignored(row: dict[str, Any]) -> Iterable[str]:
     column = column_of(row, "from")
-    return turns.passed_over(unpacked(row[column], column), column)
+    inside = turns.passed_over(unpacked(row[column], column), column)
+    return [*inside, *beside] if (beside := unread(row, column)) else inside
 
 
 FAMILY = Family(
