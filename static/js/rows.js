@@ -118,6 +118,7 @@ area?.addEventListener("reset", () => setTimeout(countChosen));
 
 area?.addEventListener("submit", (event) => {
   const form = event.target;
+  if (event.submitter?.hasAttribute("formaction")) return; // to a page of its own
   if (form.matches("[data-marks]")) {
     event.preventDefault();
     mark(form, event.submitter);

@@ -1,6 +1,7 @@
 """What a row says as text that can be searched, and how what a person types becomes a query that cannot fail."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
 from trainer.formats.canonical import Message, Row, canonical_json
@@ -49,7 +50,19 @@ def terms_of(typed: str) -> list[tuple[str, bool]]:
 
 def _term(phrase: str, word: str) -> tuple[str, bool]:
     bare = word.rstrip("*")
-    return phrase or bare, len(bare) >= LEAST_PREFIX or (bare != word and len(bare) > 1)
+    letters = _last_word(bare)  # it is the one whose beginning would be looked for
+    return phrase or bare, letters >= LEAST_PREFIX or (bare != word and letters > 1)
+
+
+def _last_word(text: str) -> int:
+    """How many letters, digits and marks the last word of a text has."""
+    count = 0
+    for one in reversed(text):
+        if unicodedata.category(one)[0] in "LNM":
+            count += 1
+        elif count:
+            break
+    return count
 
 
 def as_query(typed: str) -> str:

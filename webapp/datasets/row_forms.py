@@ -7,7 +7,7 @@ from django import forms
 from webapp.datasets.row_marks import Change
 
 SIZES = (25, 50, 100, 200)
-MOST_ROWS_AT_ONCE = 1000  # marked by one request
+MOST_ROWS_AT_ONCE = 500  # marked by one request
 
 
 class RowsForm(forms.Form):

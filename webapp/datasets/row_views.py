@@ -1,13 +1,13 @@
 """The pages of rows: the table, one row, marks, and files for use elsewhere."""
 
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
 from trainer.formats.rows_file import rows_at
@@ -29,7 +29,7 @@ FRAGMENT = "HX-Request"
 def dataset_rows(request: TeamRequest, pk: UUID) -> HttpResponse:
     version = get_visible(_versions(request), pk)
     given = RowsForm(request.GET).given
-    ctx: dict[str, Any] = {"version": version, "can_change": can_change(request.user, version.team), "given": given}
+    ctx = _common(request, version) | {"given": given}
     if version.is_ready and version.rows_path.is_file():
         ctx |= {"table": table_of(version, given), **_choices(version, given)}
         if number := given.get("row"):
@@ -67,8 +67,7 @@ def row_marks_change(request: TeamRequest, pk: UUID) -> HttpResponse:
         row_marks.change_marks(user=request.user, dataset=version.dataset, row_ids=ids, change=form.change)
     if FRAGMENT in request.headers:
         return HttpResponse(status=204 if form.is_valid() else 422)
-    back = urlsplit(form.data.get("back", ""))
-    return redirect(f"{reverse('dataset_rows', args=[pk])}?{back.query}")
+    return redirect(_back(request) or reverse("dataset_rows", args=[pk]))
 
 
 @login_required
@@ -82,6 +81,17 @@ def version_export(request: TeamRequest, pk: UUID) -> HttpResponseBase:
     pieces = in_threads(export.pieces_of(version, layout, given))
     name = export.file_name(version, layout, found=bool(Address(given).filters))
     return attachment_response(pieces, name=name, content_type=export.content_type(layout))
+
+
+def _back(request: TeamRequest) -> str:
+    """Where the person came from, when that is a page of ours."""
+    asked = request.POST.get("back", "")
+    return asked if asked.startswith("/") and url_has_allowed_host_and_scheme(asked, allowed_hosts=None) else ""
+
+
+def _common(request: TeamRequest, version: DatasetVersion) -> dict[str, Any]:
+    changes = can_change(request.user, version.team)
+    return {"version": version, "can_change": changes, "back": request.get_full_path()}
 
 
 def _versions(request: TeamRequest) -> Any:
@@ -103,7 +113,6 @@ def _choices(version: DatasetVersion, given: dict[str, Any]) -> dict[str, Any]:
         "layouts": [(one, address.link(layout=one.name)) for one in export.layouts(version)],
         "is_filtered": bool(address.filters),
         "everything": Address({}).link(size=given.get("size")),
-        "here": address.link(row=None),
     }
 
 

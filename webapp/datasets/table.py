@@ -146,6 +146,7 @@ def _found(version: DatasetVersion, table: Table) -> Found:
     if table.address.filters:
         return find(version.survey_path, wanted_of(version, given), size=size, start=start, end=end)
     count = version.row_count
+    end = min(end, count)
     first = max(1, min(end - size + 1 if end else start, count))
     last = min(max(end, size) if end else first + size - 1, count)
     return Found(list(range(first, last + 1)), first > 1, last < count, count)
