@@ -22,7 +22,7 @@ def result_files(job: Job) -> list[str]:
     """Ids of the result files; they are written when somebody first asks for a job that succeeded."""
     if job.status != JobStatus.SUCCEEDED:
         return []
-    found = JobResult.objects.filter(job=job).first() or _write(job)
+    found: JobResult | None = getattr(job, "result", None) or _write(job)
     return [wire_id(FILE, found.file_id)] if found and found.file_id else []
 
 

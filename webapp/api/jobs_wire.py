@@ -13,7 +13,7 @@ from webapp.api.wire import timestamp, timestamp_or_none
 from webapp.jobs.files import refused_version
 from webapp.jobs.models import FailureReason, Job, JobQuerySet, JobStatus
 
-RELATED = ("team", "base_model", "dataset_version__dataset", "validation_version__dataset")
+RELATED = ("team", "base_model", "dataset_version__dataset", "validation_version__dataset", "result")
 
 
 def with_related(rows: JobQuerySet) -> JobQuerySet:

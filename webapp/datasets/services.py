@@ -75,7 +75,9 @@ def add_from_hub(*, user: User, team: Team, hub_id: str, name: str = "", only: s
 
 def job_made_from(dataset: Dataset) -> str:
     """The name of a job that keeps the dataset from being deleted; empty when none does."""
-    return dataset.versions.exclude(jobs=None).values_list("jobs__name", flat=True).first() or ""
+    made = dataset.versions.exclude(jobs=None).values_list("jobs__name", flat=True).first()
+    measured = dataset.versions.exclude(jobs_measured=None).values_list("jobs_measured__name", flat=True).first()
+    return made or measured or ""
 
 
 def delete_dataset(*, user: User, dataset: Dataset) -> None:

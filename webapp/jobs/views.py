@@ -133,7 +133,7 @@ def job(request: TeamRequest, pk: UUID) -> HttpResponse:
         "probes": history.probes(found),
         "attempts": attempts,
         "worker": attempts[-1].worker if attempts else None,
-        "yaml": portable_yaml(found.train_spec, found.base_model, found.dataset_version),
+        "yaml": _yaml(found),
         "can_change": _can_change(request, found.team),
         "retry": RetryForm(),
     }
@@ -197,7 +197,7 @@ def job_delete(request: TeamRequest, pk: UUID) -> HttpResponse:
 @require_safe
 def job_spec(request: TeamRequest, pk: UUID) -> HttpResponse:
     found = get_visible(_with_all(request), pk)
-    text = portable_yaml(found.train_spec, found.base_model, found.dataset_version)
+    text = _yaml(found)
     disposition = {"Content-Disposition": f'attachment; filename="job-{found.pk}.yaml"'}
     return HttpResponse(text, content_type="application/yaml", headers=disposition)
 
@@ -212,6 +212,10 @@ def job_log(request: TeamRequest, pk: UUID) -> HttpResponseBase:
         raise Http404
     name = f"job-{found.pk}-a{number}.txt"
     return attachment_response(in_threads(_pieces(file)), name=name, content_type="text/plain; charset=utf-8")
+
+
+def _yaml(found: Job) -> str:
+    return portable_yaml(found.train_spec, found.base_model, found.dataset_version, found.validation_version)
 
 
 def _pieces(file: Path) -> Iterator[bytes]:
