@@ -146,3 +146,58 @@ class KeptAnswer(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class BatchStatus(models.TextChoices):
+    VALIDATING = "validating"
+    FAILED = "failed"  # nothing of the file could be run
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+class BatchQuerySet(models.QuerySet["Batch"]):
+    def visible_to(self, user: User) -> BatchQuerySet:
+        return self.filter(team__memberships__user=user)
+
+
+class Batch(models.Model):
+    """A file of requests, answered when there is room beside those who wait at a screen."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="batches")
+    created_by = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    endpoint = models.CharField(max_length=40)
+    input_file = models.ForeignKey(ApiFile, on_delete=models.PROTECT, related_name="+")
+    output_file = models.ForeignKey(ApiFile, null=True, on_delete=models.SET_NULL, related_name="+")
+    error_file = models.ForeignKey(ApiFile, null=True, on_delete=models.SET_NULL, related_name="+")
+    status = models.CharField(max_length=12, choices=BatchStatus.choices, default=BatchStatus.VALIDATING)
+    errors = models.JSONField(default=list)  # code, line, message, param
+    metadata = models.JSONField(default=dict)
+    total = models.PositiveIntegerField(default=0)
+    completed = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    claim = models.CharField(max_length=32, blank=True)  # of the one worker that may write; empty: nobody's
+    worker = models.CharField(max_length=200, blank=True)
+    beat = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    in_progress_at = models.DateTimeField(null=True)
+    finalizing_at = models.DateTimeField(null=True)
+    cancelling_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField()
+
+    objects = BatchQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"the batch {self.pk.hex[:12]}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(settings.RUNS_DIR) / "batches" / str(self.pk)

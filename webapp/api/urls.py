@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from webapp.api import chat, completions, files, jobs, model_list, permissions, uploads
+from webapp.api import batches, chat, completions, files, jobs, model_list, permissions, uploads
 from webapp.api.entry import door
 
 urlpatterns = [
@@ -34,4 +34,7 @@ urlpatterns = [
     ),
     path("chat/completions", door(POST=chat.create), name="api_chat_completions"),
     path("completions", door(POST=completions.create), name="api_completions"),
+    path("batches", door(GET=batches.list_batches, POST=batches.create), name="api_batches"),
+    path("batches/<str:batch>", door(GET=batches.show), name="api_batch"),
+    path("batches/<str:batch>/cancel", door(POST=batches.cancel), name="api_batch_cancel"),
 ]

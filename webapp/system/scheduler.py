@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 
 from webapp.adapters.reconciling import Fetches
+from webapp.api.batch_reconciling import Batches
 from webapp.chat.reconciling import Answers
 from webapp.datasets.reconciling import Inspections, Surveys
 from webapp.jobs.reaper import Reaper
@@ -36,7 +37,7 @@ class CleanUp:
 
 def run(stopping: threading.Event) -> None:
     """Look at everything again and again until asked to stop. Several may run: conditional updates decide."""
-    watchers: list[Watcher] = [Reaper(), Answers(), Inspections(), Surveys(), Fetches(), CleanUp()]
+    watchers: list[Watcher] = [Reaper(), Answers(), Inspections(), Surveys(), Fetches(), Batches(), CleanUp()]
     while not stopping.is_set():
         for watcher in watchers:
             look(watcher)

@@ -1,0 +1,85 @@
+"""What happens to batches: each change is a conditional UPDATE by whoever holds the claim."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.db.models import F
+from django.utils import timezone
+
+from webapp.api.models import Batch, BatchQuerySet, BatchStatus
+
+LIVING = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCELLING)
+
+
+def claim(batch_id: UUID, *, worker: str) -> str:
+    """The right to write, as a token; empty when another worker has it, or the batch has ended."""
+    token = uuid4().hex
+    free = Batch.objects.filter(pk=batch_id, claim="", status__in=LIVING)
+    return token if free.update(claim=token, worker=worker, beat=F("beat") + 1) == 1 else ""
+
+
+def held(batch_id: UUID, token: str) -> BatchQuerySet:
+    return Batch.objects.filter(pk=batch_id, claim=token, status__in=LIVING)
+
+
+def begin(batch_id: UUID, token: str, *, total: int) -> None:
+    """validating → in_progress; one that goes on after its worker's death keeps its time."""
+    row = held(batch_id, token)
+    row.filter(status=BatchStatus.VALIDATING).update(status=BatchStatus.IN_PROGRESS, in_progress_at=timezone.now())
+    row.update(total=total)
+
+
+def count(batch_id: UUID, token: str, *, completed: int, failed: int) -> bool:
+    return held(batch_id, token).update(completed=completed, failed=failed, beat=F("beat") + 1) == 1
+
+
+def is_wanted(batch_id: UUID, token: str) -> bool:
+    """A sign of life; False once it is cancelled, expired, or somebody else's."""
+    row = held(batch_id, token)
+    alive = row.update(beat=F("beat") + 1) == 1
+    return alive and row.filter(expires_at__gt=timezone.now()).exclude(status=BatchStatus.CANCELLING).exists()
+
+
+def refuse(batch_id: UUID, token: str, *, errors: list[dict[str, Any]]) -> None:
+    """validating → failed: the file cannot be run."""
+    held(batch_id, token).update(status=BatchStatus.FAILED, errors=errors, ended_at=timezone.now(), claim="")
+
+
+def finalize(batch_id: UUID, token: str) -> bool:
+    """in_progress → finalizing; False when it is to be cancelled, or its time is over."""
+    row = held(batch_id, token).filter(status__in=(BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING))
+    return row.update(status=BatchStatus.FINALIZING, finalizing_at=timezone.now()) == 1
+
+
+def end(batch_id: UUID, token: str, *, status: BatchStatus, files: dict[str, Any]) -> bool:
+    return held(batch_id, token).update(status=status, ended_at=timezone.now(), claim="", **files) == 1
+
+
+def release(batch_id: UUID, token: str) -> None:
+    """Another worker may go on with it."""
+    held(batch_id, token).update(claim="")
+
+
+def release_silent(batch_id: UUID, *, seen_beat: int) -> bool:
+    """The same for a worker that gave no sign of life since `seen_beat`."""
+    return Batch.objects.filter(pk=batch_id, beat=seen_beat, status__in=LIVING).update(claim="") == 1
+
+
+def release_of_worker(worker: str) -> int:
+    """All that an earlier life of this worker was running."""
+    return Batch.objects.filter(worker=worker, status__in=LIVING).exclude(claim="").update(claim="")
+
+
+def cancel(batch_id: UUID) -> bool:
+    row = Batch.objects.filter(pk=batch_id, status__in=(BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS))
+    return row.update(status=BatchStatus.CANCELLING, cancelling_at=timezone.now()) == 1
+
+
+def beats() -> dict[UUID, int]:
+    return dict(Batch.objects.filter(status__in=LIVING).exclude(claim="").values_list("pk", "beat"))
+
+
+def waiting() -> list[UUID]:
+    """Batches nobody works on, oldest first."""
+    rows = Batch.objects.filter(status__in=LIVING, claim="").order_by("created_at")
+    return list(rows.values_list("pk", flat=True))
