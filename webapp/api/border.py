@@ -66,6 +66,8 @@ async def answer(request: HttpRequest) -> HttpResponseBase:
 def _address(request: HttpRequest) -> ResolverMatch:
     """The client never ends a path with a slash, people do; both lead to the same place."""
     try:
+        if "%00" in request.META.get("QUERY_STRING", ""):  # PostgreSQL refuses it in any text
+            raise ApiError(400, "The query has a NUL character.", code="invalid_query")
         match = request.resolver_match = resolve(request.path_info.rstrip("/"))
     except Resolver404:
         text = f"There is no such address: {request.method} {request.path}."
