@@ -62,6 +62,9 @@ class DataSpec:
     holdout: float = option(
         0.05, "Share of rows kept aside to measure what was learnt; 0 for none.", low=0, high=0.5, common=True
     )
+    split: str = option(
+        "test", "Named split of the dataset that is only measured on, in place of such a share; empty to ignore splits."
+    )
     holdout_path: str = option("", "File of rows to measure on, in place of such a share; empty for none.")
 
 

@@ -1,5 +1,6 @@
 """What a job will take, shown before it is queued: the trainer's estimate for this base, these rows, these machines."""
 
+import dataclasses
 import json
 import logging
 from dataclasses import dataclass
@@ -64,11 +65,12 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
     machine = Worker.objects.live().order_by("-memory_bytes").first()
     on_cpu = machine is None or machine.device.startswith("CPU")
     try:
+        spec, rows = _as_divided(spec, version)
         found = estimate(
             spec,
             base.facts,
-            rows=version.row_count,
-            tokens=tokens_in(version, base),
+            rows=rows,
+            tokens=round(tokens_in(version, base) * rows / max(1, version.row_count)),
             tokens_per_second=_speed(base),
             on=Place("cpu" if on_cpu else "cuda", machine.memory_bytes if machine else 0),
         )
@@ -76,6 +78,16 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
         return None
     slow = machine is not None and on_cpu and spec.model.dtype == "float16"
     return Outlook(found, _slices(found, machine.memory_bytes if machine else 0), machine, slow)
+
+
+def _as_divided(spec: TrainSpec, version: DatasetVersion) -> tuple[TrainSpec, int]:
+    """The spec with the share that the version's own split has, and the rows that the job will read."""
+    measured = version.splits.get(spec.data.split, 0)
+    if not measured:
+        return spec, version.row_count
+    apart = sum(rows for name, rows in version.splits.items() if name not in ("train", spec.data.split))
+    rows = version.row_count - apart
+    return dataclasses.replace(spec, data=dataclasses.replace(spec.data, holdout=measured / rows)), rows
 
 
 def tokens_in(version: DatasetVersion, base: BaseModel) -> int:

@@ -28,6 +28,7 @@ LABELS = {
     "method": "Method",
     "max_seq_length": "Longest example",
     "holdout": "Held out to measure",
+    "split": "Split to measure on",
     "probes": "Probe prompts, one a line",
     "layers_to_transform": "Numbers of the layers that learn",
     "rank_pattern": "Ranks of single modules (rank_pattern)",

@@ -1,0 +1,116 @@
+"""Dividing a version: by share and seed, evenly, by a second file; the next version's rows carry their part."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import HttpResponse
+from django.urls import reverse
+
+from tests.cast import Cast
+from tests.make import make_dataset
+from trainer.formats import iter_rows
+from webapp.datasets import versions
+from webapp.datasets.models import DatasetVersion, Origin
+from webapp.datasets.tasks import inspect
+
+ROWS = [
+    {"messages": [{"role": "user", "content": f"question {n}"}, {"role": "assistant", "content": "Yes. " * n}]}
+    for n in range(1, 21)
+]
+FORM = {"method": "random", "name": "test", "percent": "20", "seed": "7"}
+
+
+@pytest.fixture
+def version(cast: Cast) -> DatasetVersion:
+    return make_dataset(cast.team, rows=ROWS, created_by=cast.alice).versions.get()
+
+
+def post(cast: Cast, version: DatasetVersion, **form: Any) -> HttpResponse:
+    return cast.client("bob").post(reverse("split_new", args=[version.pk]), FORM | form)
+
+
+def newest(version: DatasetVersion) -> DatasetVersion:
+    made = version.dataset.versions.first()
+    assert made is not None
+    inspect(str(made.pk))
+    made.refresh_from_db()
+    return made
+
+
+def test_a_share_becomes_a_split(cast: Cast, version: DatasetVersion) -> None:
+    assert post(cast, version)["Location"].endswith("?version=2")
+    made = newest(version)
+    assert (made.origin, made.splits, made.note) == (Origin.SPLIT, {"train": 16, "test": 4}, "By chance: 20 %")
+    assert Counter(row.split for row in iter_rows(made.rows_path)) == {"train": 16, "test": 4}
+    assert [row.id for row in iter_rows(made.rows_path)] == [row.id for row in iter_rows(version.rows_path)]
+    page = cast.client("vera").get(reverse("dataset", args=[made.dataset_id])).content.decode()
+    assert "16 rows, 80.0 %" in page
+    assert "No row is in two parts." in page
+
+
+def test_a_split_stays_when_rows_are_edited(cast: Cast, version: DatasetVersion) -> None:
+    post(cast, version)
+    made = newest(version)
+    parts = {row.id: row.split for row in iter_rows(made.rows_path)}
+    versions.revise(user=cast.bob, version=made, changes={"add": [ROWS[0]], "edit": {next(iter(parts)): ROWS[5]}})
+    third = newest(version)
+    assert {row.id: row.split for row in iter_rows(third.rows_path)} | parts == {
+        row.id: row.split for row in iter_rows(third.rows_path)
+    }
+    assert third.splits == {"train": 17, "test": 4}
+
+
+def test_a_second_file_is_the_split(cast: Cast, version: DatasetVersion) -> None:
+    text = b'{"prompt": "question 1", "completion": "Yes. "}\n{"prompt": "another", "completion": "No."}\n'
+    file = SimpleUploadedFile("held-out.jsonl", text)
+    assert post(cast, version, method="file", file=file).status_code == 302
+    made = newest(version)
+    assert made.status == "ready", made.report
+    assert made.splits == {"train": 20, "test": 2}
+    assert made.report["overlap"] == 1
+    page = cast.client("vera").get(reverse("dataset", args=[made.dataset_id])).content.decode()
+    assert "1 row to learn from says the same as a row of another part." in page
+
+
+def test_what_the_second_file_has_is_left_out_when_asked(cast: Cast, version: DatasetVersion) -> None:
+    file = SimpleUploadedFile("held-out.jsonl", b'{"prompt": "question 1", "completion": "Yes. "}\n')
+    post(cast, version, method="file", file=file, drop_overlap="on")
+    made = newest(version)
+    assert (made.splits, made.report["overlap"], made.changes["removed"]) == ({"train": 19, "test": 1}, 0, 1)
+
+
+def test_a_bad_second_file_rejects_the_version_with_its_lines(cast: Cast, version: DatasetVersion) -> None:
+    file = SimpleUploadedFile("held-out.jsonl", b'{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
+    post(cast, version, method="file", file=file)
+    made = newest(version)
+    assert (made.status, made.report["errors"][0]["line"], made.skippable_rows) == ("rejected", 2, 0)
+
+
+def test_splits_are_taken_back(cast: Cast, version: DatasetVersion) -> None:
+    assert post(cast, version, method="none").status_code == 422, "there are none"
+    post(cast, version)
+    made = newest(version)
+    assert post(cast, made, method="none").status_code == 302
+    assert newest(version).splits == {}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"method": "magic"},
+        {"name": "train"},
+        {"name": "../x"},
+        {"name": ""},
+        {"percent": "0"},
+        {"percent": "100"},
+        {"percent": "nan"},
+        {"seed": "-1"},
+        {"method": "file"},
+        {"method": "label"},
+    ],
+)
+def test_what_means_nothing_is_shown_again(cast: Cast, version: DatasetVersion, form: dict[str, str]) -> None:
+    assert post(cast, version, **form).status_code == 422
+    assert DatasetVersion.objects.count() == 1

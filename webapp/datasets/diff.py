@@ -1,0 +1,175 @@
+"""What changed from one version to another, for a page: rows added and removed, and edits message by message."""
+
+import json
+import re
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from django.core.cache import cache
+
+from trainer.formats.canonical import Row
+from trainer.formats.comparing import Difference, compare
+from trainer.formats.rows_file import rows_at
+from webapp.datasets.models import DatasetVersion
+
+ROWS_PER_PAGE = 20
+MOST_KEPT = 20_000  # rows of a difference that is remembered
+KEPT_SECONDS = 3600
+MOST_SHOWN = 8_000  # characters of one message
+MOST_WORDS = 3_000  # of a message that is compared word by word
+KINDS = {"edited": "Edited", "added": "Added", "removed": "Removed", "moved": "Other split"}
+WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+
+Piece = tuple[str, str]  # "", "del" or "ins", and the text
+
+
+@dataclass(frozen=True)
+class ShownMessage:
+    """One message of a changed row. state: same, edited, added or removed."""
+
+    role: str
+    state: str
+    pieces: list[Piece]
+
+
+@dataclass(frozen=True)
+class ShownSection:
+    """A conversation, or one of the parts of a row that compares answers."""
+
+    name: str
+    messages: list[ShownMessage]
+
+
+@dataclass(frozen=True)
+class ShownChange:
+    """A row that is not the same; numbers count from 1, None where the row is not there."""
+
+    before: int | None
+    after: int | None
+    sections: list[ShownSection]
+    split: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some changes of one kind."""
+
+    kind: str
+    changes: list[ShownChange]
+    number: int
+    of: int
+
+    @property
+    def previous(self) -> int | None:
+        return self.number - 1 if self.number > 1 else None
+
+    @property
+    def next(self) -> int | None:
+        return self.number + 1 if self.number < self.of else None
+
+
+def difference(older: DatasetVersion, newer: DatasetVersion) -> Difference:
+    """Remembered, as versions never change; one of very many rows is told anew."""
+    key = f"diff:{older.pk}:{newer.pk}"
+    known: Difference | None = cache.get(key)
+    if known is None:
+        known = compare(older.rows_path, newer.rows_path)
+        if sum(known.counts.values()) <= MOST_KEPT:
+            cache.set(key, known, timeout=KEPT_SECONDS)
+    return known
+
+
+def page_of(older: DatasetVersion, newer: DatasetVersion, *, kind: str, number: str) -> tuple[Difference, Page]:
+    """The difference, and a page of one kind of changes: of the first kind that there is when none is asked for."""
+    found = difference(older, newer)
+    kind = kind if kind in KINDS else next((one for one in KINDS if found.counts[one]), "edited")
+    of = max(1, -(-found.counts[kind] // ROWS_PER_PAGE))
+    asked = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 1
+    asked = min(max(asked, 1), of)
+    some = _places(found, kind)[(asked - 1) * ROWS_PER_PAGE : asked * ROWS_PER_PAGE]
+    before = rows_at(older.rows_path, [old + 1 for old, _ in some if old is not None])
+    after = rows_at(newer.rows_path, [new + 1 for _, new in some if new is not None])
+    changes = [_shown(before, after, old, new) for old, new in some]
+    return found, Page(kind, changes, asked, of)
+
+
+def _places(found: Difference, kind: str) -> list[tuple[int | None, int | None]]:
+    if kind == "added":
+        return [(None, place) for place in found.added]
+    if kind == "removed":
+        return [(place, None) for place in found.removed]
+    return list(found.edited if kind == "edited" else found.moved)
+
+
+def _shown(before: dict[int, Row], after: dict[int, Row], old: int | None, new: int | None) -> ShownChange:
+    first = before.get(old + 1) if old is not None else None
+    second = after.get(new + 1) if new is not None else None
+    split = ((first and first.split) or "", (second and second.split) or "")
+    return ShownChange(
+        None if old is None else old + 1, None if new is None else new + 1, row_changes(first, second), split
+    )
+
+
+def row_changes(first: Row | None, second: Row | None) -> list[ShownSection]:
+    """What became of a row, section by section."""
+    left, right = _sections(first), _sections(second)
+    names = list(dict.fromkeys([*left, *right]))
+    found = [ShownSection(name, _aligned(left.get(name, []), right.get(name, []))) for name in names]
+    return [section for section in found if section.messages]
+
+
+def _sections(row: Row | None) -> dict[str, list[tuple[str, str]]]:
+    """Roles and texts of a row, by the name of the part they are in."""
+    if row is None:
+        return {}
+    told = {"": row.messages, "Prompt": row.prompt, "Chosen": row.chosen, "Rejected": row.rejected}
+    found = {name: [_message(one) for one in said] for name, said in {**told, "Completion": row.completion}.items()}
+    if row.text is not None:
+        found[""] = [("text", row.text)]
+    if row.label is not None:
+        found["Label"] = [("label", "Good" if row.label else "Bad")]
+    if row.tools:
+        found["Tools"] = [("tools", json.dumps(row.tools, ensure_ascii=False, indent=2))]
+    return found
+
+
+def _message(message: dict[str, Any]) -> tuple[str, str]:
+    """All that a message says, as text."""
+    rest = {name: value for name, value in message.items() if name not in ("role", "content") and value is not None}
+    if rest.get("weight") == 0:
+        rest["weight"] = "0 (read, not learned)"
+    told = [message.get("content") or ""]
+    for name, value in rest.items():
+        told.append(f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    return str(message["role"]), "\n".join(one for one in told if one)
+
+
+def _aligned(left: list[tuple[str, str]], right: list[tuple[str, str]]) -> list[ShownMessage]:
+    found: list[ShownMessage] = []
+    for tag, a, b, c, d in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        if tag == "equal":
+            found += [ShownMessage(role, "same", [("", text[:MOST_SHOWN])]) for role, text in left[a:b]]
+            continue
+        old, new = left[a:b], right[c:d]
+        while old and new and old[0][0] == new[0][0]:  # the same role: one message, edited
+            (role, text), (_, other) = old.pop(0), new.pop(0)
+            found.append(ShownMessage(role, "edited", words_changed(text, other)))
+        found += [ShownMessage(role, "removed", [("del", text[:MOST_SHOWN])]) for role, text in old]
+        found += [ShownMessage(role, "added", [("ins", text[:MOST_SHOWN])]) for role, text in new]
+    return found
+
+
+def words_changed(text: str, other: str) -> list[Piece]:
+    """Both texts in one: what stayed, what went, what came. Very long ones are not compared word by word."""
+    left, right = WORDS.findall(text[:MOST_SHOWN]), WORDS.findall(other[:MOST_SHOWN])
+    if max(len(left), len(right)) > MOST_WORDS:
+        return [("del", text[:MOST_SHOWN]), ("ins", other[:MOST_SHOWN])]
+    found: list[Piece] = []
+    for tag, a, b, c, d in SequenceMatcher(None, left, right, autojunk=len(left) > MOST_WORDS // 3).get_opcodes():
+        if tag == "equal":
+            found.append(("", "".join(left[a:b])))
+            continue
+        found += [("del", "".join(left[a:b]))] if b > a else []
+        found += [("ins", "".join(right[c:d]))] if d > c else []
+    return found

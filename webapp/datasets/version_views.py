@@ -1,0 +1,90 @@
+"""The pages of versions: what changed, an older state again, splits, and the end of a single version."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from webapp.accounts.access import TeamRequest, get_visible, get_with_role
+from webapp.datasets import diff, versions
+from webapp.datasets.frame import frame
+from webapp.datasets.models import DatasetVersion
+from webapp.datasets.splits import SplitForm, overlap_of, parts_of
+
+
+@login_required
+@require_safe
+def version_diff(request: TeamRequest, pk: UUID) -> HttpResponse:
+    """What changed up to this version, since its parent or the version asked for."""
+    newer = get_visible(_versions(request).ready(), pk)
+    others = newer.dataset.versions.ready().exclude(pk=newer.pk)
+    older = _asked(newer, request.GET.get("from", ""))
+    ctx = frame(request.user, newer, "versions") | {"older": older, "others": others}
+    if older and older.rows_path.is_file() and newer.rows_path.is_file():
+        kind, number = request.GET.get("kind", ""), request.GET.get("page", "")
+        found, page = diff.page_of(older, newer, kind=kind, number=number)
+        ctx |= {"page": page, "kinds": [(one, label, found.counts[one]) for one, label in diff.KINDS.items()]}
+    return render(request, "datasets/diff.html", ctx)
+
+
+def _asked(newer: DatasetVersion, number: str) -> DatasetVersion | None:
+    """The version to compare with: the parent where none is named, or else the one before."""
+    ready = newer.dataset.versions.ready().exclude(pk=newer.pk)
+    if number:
+        good = number.isascii() and number.isdigit() and len(number) < 9
+        found = ready.filter(number=int(number)).first() if good else None
+        if found is None:
+            raise Http404
+        return found
+    return ready.filter(children=newer).first() or ready.filter(number__lt=newer.number).first()
+
+
+@login_required
+@require_POST
+def version_restore(request: TeamRequest, pk: UUID) -> HttpResponse:
+    version = get_with_role(_versions(request), pk, request.user)
+    made = versions.restore(user=request.user, version=version, note=request.POST.get("note", ""))
+    messages.success(request, f"Version {made.number} is version {version.number} again.")
+    return redirect(version_link(made))
+
+
+@login_required
+@require_POST
+def version_delete(request: TeamRequest, pk: UUID) -> HttpResponse:
+    version = get_with_role(_versions(request), pk, request.user)
+    versions.delete_version(user=request.user, version=version)
+    messages.success(request, f"Version {version.number} was deleted.")
+    return redirect(f"{reverse('dataset', args=[version.dataset_id])}?tab=versions")
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def split_new(request: TeamRequest, pk: UUID) -> HttpResponse:
+    version = get_with_role(_versions(request), pk, request.user)
+    sent = request.method == "POST"
+    form = SplitForm(request.POST, request.FILES, version=version) if sent else SplitForm(version=version)
+    if form.is_bound and form.is_valid():
+        return redirect(version_link(_split(request, version, form)))
+    ctx = frame(request.user, version, "versions") | {"form": form, "parts": parts_of(version)}
+    ctx |= {"overlap": overlap_of(version)}
+    return render(request, "datasets/split.html", ctx, status=422 if form.is_bound else 200)
+
+
+def _split(request: TeamRequest, version: DatasetVersion, form: SplitForm) -> DatasetVersion:
+    told: dict[str, Any] = {"user": request.user, "version": version, "note": form.told}
+    if form.plan["method"] == "file":
+        return versions.split_by_file(file=form.cleaned_data["file"], plan=form.plan, **told)
+    return versions.revise(changes={"splits": form.plan}, **told)
+
+
+def version_link(version: DatasetVersion) -> str:
+    return f"{reverse('dataset', args=[version.dataset_id])}?version={version.number}"
+
+
+def _versions(request: TeamRequest) -> Any:
+    return DatasetVersion.objects.visible_to(request.user).select_related("dataset__team", "created_by")
