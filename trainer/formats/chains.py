@@ -21,14 +21,15 @@ CREATE TABLE rows(
     line INTEGER, id TEXT UNIQUE, parent TEXT, good INTEGER, turn TEXT, depth INTEGER, told INTEGER DEFAULT 0
 );
 """
+INSERT = "INSERT INTO rows(line, id, parent, turn, good) VALUES (?, ?, ?, ?, ?)"
 NEXT_DEPTH = """
 UPDATE rows SET depth = ? WHERE depth IS NULL AND good AND parent IN (SELECT id FROM rows WHERE depth = ?)
 """
-LEFT_OUT = "SELECT line, id, parent, turn FROM rows WHERE good AND depth IS NULL ORDER BY line"
+LEFT_OUT = "SELECT line, id, parent, turn FROM rows WHERE good AND depth IS NULL ORDER BY rowid"
 ENDS = """
 SELECT line, id FROM rows WHERE depth IS NOT NULL AND NOT EXISTS
     (SELECT 1 FROM rows AS next WHERE next.parent = rows.id AND next.depth IS NOT NULL)
-ORDER BY line
+ORDER BY rowid
 """
 
 
@@ -57,15 +58,20 @@ class Chains:
         own = _identity(row, "id")
         if own is None:
             raise BadRow("id", "field is empty", "Give each row an id of its own.")
-        if before := self._rows.execute("SELECT line FROM rows WHERE id = ?", (own,)).fetchone():
-            raise BadRow("id", "the same id twice", f"Line {before[0]} has this id too: give each row its own.")
         try:
             parent, turn = _identity(row, "parent_id"), json.dumps(_turn(row), ensure_ascii=False)
         except BadRow:
-            self._rows.execute("INSERT INTO rows(line, id, good) VALUES (?, ?, 0)", (line, own))
+            self._insert(line, own, None, None)
             raise
-        found = (line, own, parent, turn)
-        self._rows.execute("INSERT INTO rows(line, id, parent, turn, good) VALUES (?, ?, ?, ?, 1)", found)
+        self._insert(line, own, parent, turn)
+
+    def _insert(self, line: int, own: str, parent: str | None, turn: str | None) -> None:
+        try:
+            self._rows.execute(INSERT, (line, own, parent, turn, turn is not None))
+        except sqlite3.IntegrityError:
+            before = self._rows.execute("SELECT line FROM rows WHERE id = ?", (own,)).fetchone()[0]
+            fix = f"Line {before} has this id too: give each row its own."
+            raise BadRow("id", "the same id twice", fix) from None
 
     def results(self) -> Iterator[Gathered]:
         """The rows that hang on nothing that can be used, then one conversation for each row without a successor."""
@@ -76,7 +82,7 @@ class Chains:
             depth += 1
         for line, own, parent, turn in self._rows.execute(LEFT_OUT):
             yield Gathered(line, turn, found=self._why_left_out(own, parent))
-        for line, own in self._rows.execute(ENDS).fetchall():
+        for line, own in self._rows.execute(ENDS):  # told, which is written meanwhile, is nothing that it looks at
             yield self._conversation(line, own)
 
     def close(self) -> None:
