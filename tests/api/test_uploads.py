@@ -39,6 +39,7 @@ def test_parts_in_any_order_become_a_file(client: OpenAI, people: Cast) -> None:
     assert client.files.content(done.file.id).read() == GOOD
     assert DatasetVersion.objects.get().original_sha256 == hashlib.sha256(GOOD).hexdigest()
     assert not PartedUpload.objects.get().folder.exists()
+    assert client.uploads.complete(upload.id, part_ids=[first.id, second.id]) == done  # after a broken connection
 
 
 def test_the_clients_own_way_in_chunks(client: OpenAI, people: Cast) -> None:

@@ -10,9 +10,9 @@ from webapp.api import upload_store
 from webapp.api.auth import ApiRequest, require
 from webapp.api.fields import json_body
 from webapp.api.file_form import read_part, read_seconds
-from webapp.api.file_store import PURPOSES, AnyFile
+from webapp.api.file_store import PURPOSES, AnyFile, find_file
 from webapp.api.file_wire import file_object
-from webapp.api.models import PartedUpload
+from webapp.api.models import PartedUpload, UploadStatus
 from webapp.api.names import PART, UPLOAD, uuid_of, wire_id
 from webapp.api.wire import ApiError, from_user_error, timestamp
 from webapp.common.errors import UserError
@@ -41,7 +41,11 @@ def add_part(request: ApiRequest, upload: str) -> HttpResponse:
 
 
 def complete(request: ApiRequest, upload: str) -> HttpResponse:
-    found, fields = _found(request, upload), json_body(request)
+    """Asked again after it was done, as a client does whose connection broke, the same answer."""
+    found, fields = _visible(request, upload), json_body(request)
+    if found.status == UploadStatus.COMPLETED:
+        return JsonResponse(_upload_object(found, find_file(request.user, found.file_id)))
+    _require_open(found)
     md5 = fields.text("md5", most=32) if fields.has("md5") else None
     made = upload_store.complete(user=request.user, upload=found, part_ids=fields.items("part_ids"), md5=md5)
     return JsonResponse(_upload_object(found, made))
@@ -55,6 +59,17 @@ def cancel(request: ApiRequest, upload: str) -> HttpResponse:
 
 
 def _found(request: ApiRequest, upload: str) -> PartedUpload:
+    found = _visible(request, upload)
+    _require_open(found)
+    return found
+
+
+def _require_open(upload: PartedUpload) -> None:
+    if upload_store.status_of(upload) != UploadStatus.PENDING:
+        raise upload_store.not_open(upload)
+
+
+def _visible(request: ApiRequest, upload: str) -> PartedUpload:
     pk = uuid_of(upload, UPLOAD)
     rows = PartedUpload.objects.visible_to(request.user).select_related("team")
     found = rows.filter(pk=pk).first() if pk else None
@@ -62,8 +77,6 @@ def _found(request: ApiRequest, upload: str) -> PartedUpload:
         text = f"There is no upload `{upload[:100]}`, or your key may not see it."
         raise ApiError(404, text, param="upload_id", code="not_found")
     require_role(found.team, request.user, Role.MEMBER)
-    if upload_store.status_of(found) != "pending":
-        raise upload_store.not_open(found)
     return found
 
 
