@@ -1,14 +1,17 @@
 """Claiming: fair, once, and only what is to be had."""
 
+import re
 from datetime import timedelta
 from threading import Barrier, Thread
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.cast import Cast, make_cast
 from tests.make import make_job, make_worker
+from webapp.jobs import lifecycle
 from webapp.jobs.claiming import claim_next, place_in_line
 from webapp.jobs.models import Attempt, Job, JobStatus, Worker
 
@@ -75,3 +78,16 @@ def test_many_workers_one_claim_each() -> None:
     assert len(got) == 8
     assert sorted(claimed) == sorted(jobs)
     assert all(job.attempt_number == 1 and job.last_seq == 1 for job in Job.objects.all())
+
+
+def test_the_claim_itself_asks_for_every_condition(cast: Cast) -> None:
+    """In the UPDATE's own WHERE, where PostgreSQL looks again after waiting for another claim of the same row."""
+    job, worker = make_job(cast.team), make_worker()
+    with CaptureQueriesContext(connection) as seen:
+        assert lifecycle.claim(job.pk, worker)
+    update = next(one["sql"] for one in seen if one["sql"].startswith("UPDATE") and "jobs_job" in one["sql"])
+    where = update.partition(" WHERE ")[2]
+    outer = re.sub(r"\(SELECT .*?\)", "", where)
+    assert "JOIN" not in where
+    for column in ("status", "cancel_requested", "paused", "not_before", "dataset_version_id"):
+        assert f'"jobs_job"."{column}"' in outer, column
