@@ -47,7 +47,7 @@ def test_the_form_has_every_value_of_the_spec_and_its_limits(cast: Cast) -> None
     assert (rank["min"], rank["max"]) == ("1", "512")
     assert [value for value, _ in form.fields["model_quantization"].choices] == ["none", "int8", "nf4"]
     shown = [*form.how_much(), *form.how(), *form.other_options()]
-    assert len(shown) == len({field.name for field in shown}) == len(form.fields) - 4
+    assert len(shown) == len({field.name for field in shown}) == len(form.fields) - 5
 
 
 def test_it_works(cast: Cast) -> None:
@@ -147,6 +147,22 @@ def test_a_dataset_that_the_method_cannot_use_is_refused_at_the_method(cast: Cas
     assert client.post(reverse("job_estimate"), data).status_code == 200
     assert client.post(reverse("job_new"), data).status_code == 302
     assert TrainSpec.from_dict(Job.objects.get().spec).data.method == "dpo"
+
+
+def test_another_dataset_can_be_what_is_measured_on(cast: Cast) -> None:
+    aside = make_dataset(cast.team, name="aside").versions.get()
+    data, client = (
+        answers(cast, validation_version=aside.pk, evaluation_patience="2", data_holdout="0"),
+        cast.client("bob"),
+    )
+    client.post(reverse("job_new"), data)
+    job = Job.objects.get()
+    assert (job.validation_version, job.spec["data"]["holdout_path"]) == (aside, "")
+    assert "aside v1" in client.get(reverse("job", args=[job.pk])).content.decode()
+    again = client.get(reverse("job_new"), {"from": str(job.pk)})
+    assert again.context["form"]["validation_version"].value() == aside.pk
+    foreign = make_dataset(cast.charlie.personal_team).versions.get()
+    assert client.post(reverse("job_new"), answers(cast, validation_version=foreign.pk)).status_code == 422
 
 
 def test_rows_that_are_still_being_checked_are_waited_for(cast: Cast) -> None:

@@ -112,7 +112,11 @@ def values_of(job: Job) -> dict[str, Any]:
     """The form as it was filled in for a job."""
     spec = job.train_spec
     values = {one.key: form_value(getattr(getattr(spec, one.part), one.name)) for one in spec_fields()}
-    return values | {"name": job.name, "base_model": job.base_model_id, "dataset_version": job.dataset_version_id}
+    return (
+        values
+        | {"name": job.name, "base_model": job.base_model_id, "dataset_version": job.dataset_version_id}
+        | {"validation_version": job.validation_version_id}
+    )
 
 
 def all_presets() -> dict[str, dict[str, Any]]:
@@ -148,6 +152,13 @@ class JobForm(forms.Form):
     dataset_version = VersionChoice(
         DatasetVersion.objects.none(), label="Dataset", empty_label=None, help_text="What it learns from."
     )
+    validation_version = VersionChoice(
+        DatasetVersion.objects.none(),
+        required=False,
+        label="Measured on",
+        empty_label="A share of the dataset",
+        help_text="What it has learnt is measured on rows that it does not see: some of its own, or another dataset.",
+    )
     form_key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid4)
 
     def __init__(self, *args: Any, user: User, team: Team, **kwargs: Any) -> None:
@@ -155,7 +166,8 @@ class JobForm(forms.Form):
         self._choice("base_model").queryset = BaseModel.objects.ready()
         versions = DatasetVersion.objects.visible_to(user).filter(dataset__team=team)
         versions = versions.exclude(status=VersionStatus.REJECTED)
-        self._choice("dataset_version").queryset = versions.select_related("dataset").order_by("-created_at")
+        for name in ("dataset_version", "validation_version"):
+            self._choice(name).queryset = versions.select_related("dataset").order_by("-created_at")
         for one in spec_fields():
             self.fields[one.key] = _field(one)
             self.fields[one.key].unit = one.option.unit  # type: ignore[attr-defined]  # for the template
@@ -172,8 +184,8 @@ class JobForm(forms.Form):
             self._show(error.issues)
             return cleaned
         version = cleaned.get("dataset_version")
-        kind = version.kind if version and version.is_ready else ""
-        self._show(spec.issues() + (kind_issues(spec.data.method, kind) if kind else []))
+        files = [one for one in (version, cleaned.get("validation_version")) if one and one.is_ready]
+        self._show(spec.issues() + [issue for one in files for issue in kind_issues(spec.data.method, one.kind)])
         return cleaned | {"spec": spec, "name": cleaned.get("name") or (free_name(version) if version else "")}
 
     def _check_length(self, cleaned: Mapping[str, Any]) -> None:
@@ -264,6 +276,7 @@ def _spec_data(cleaned: Mapping[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = {part: {} for part in PARTS}
     data["model"] |= {"base": base.path if base else "-", "revision": base.revision if base else ""}
     data["data"] |= {"path": str(version.rows_path) if version else "-"}
+    data["data"] |= {"holdout_path": "-" if cleaned.get("validation_version") else ""}
     for one in spec_fields():
         if one.key in cleaned:
             data[one.part][one.name] = _spec_value(one, cleaned[one.key])

@@ -48,14 +48,13 @@ def submit_job(
     return _create(user=user, team=dataset_version.team, name=name, form_key=form_key, **asked, **more)
 
 
-def unfinished_twin(
-    *, user: User, name: str, base_model: BaseModel, dataset_version: DatasetVersion, spec: TrainSpec, form_key: UUID
-) -> Job | None:
+def unfinished_twin(*, user: User, name: str, spec: TrainSpec, form_key: UUID, **files: Any) -> Job | None:
     """The person's unfinished job that another form made with the same answers: they went back and sent it again.
 
-    Without a name any name is the same; a name of its own makes a job another one.
+    Without a name any name is the same; a name of its own makes a job another one. `files` are its columns: base model
+    and dataset versions.
     """
-    same = Job.objects.unfinished().filter(created_by=user, base_model=base_model, dataset_version=dataset_version)
+    same = Job.objects.unfinished().filter(created_by=user, **files)
     same = same.filter(name=name) if name else same
     plain = json.loads(json.dumps(_portable(spec)))  # as the database gives it back
     return next((job for job in same.exclude(form_key=form_key) if job.spec == plain), None)

@@ -26,6 +26,7 @@ from webapp.jobs.standing import reason_words, standing
 FRAGMENT = "HX-Request"
 LISTED = 200
 STATUSES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
+ASKED = ("name", "base_model", "dataset_version", "validation_version", "spec", "form_key")  # of a form
 PIECE = 1 << 16  # bytes of a download
 
 
@@ -72,7 +73,7 @@ def job_new(request: TeamRequest) -> HttpResponse:
     data = request.POST if request.method == "POST" else None
     form = JobForm(data, user=request.user, team=request.team, initial=_initial(request))
     if form.is_bound and form.is_valid():
-        asked = {key: form.cleaned_data[key] for key in ("name", "base_model", "dataset_version", "spec", "form_key")}
+        asked = {key: form.cleaned_data[key] for key in ASKED}
         written = {"name": form["name"].data or ""}  # an empty one was filled in by the form
         if twin := services.unfinished_twin(user=request.user, **asked | written):
             messages.info(request, "This job asks for the same and has not ended. Name the next one to queue it too.")
