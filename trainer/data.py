@@ -3,10 +3,8 @@
 import hashlib
 import math
 import random
-import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +12,12 @@ import pyarrow as pa
 import torch
 
 from trainer.errors import TrainerError
-from trainer.estimate import held_out_rows, optimizer_steps
+from trainer.estimate import optimizer_steps
 from trainer.events import Emit, Log
-from trainer.formats import Row, content_id, iter_rows
-from trainer.formats.check import check_file
+from trainer.formats import Row, iter_rows
+from trainer.holding_out import Found, divide
 from trainer.method_spec import kind_issues
+from trainer.raw_data import canonical_rows
 from trainer.rendering import Example, Renderer
 from trainer.spec import TrainSpec
 
@@ -147,28 +146,21 @@ class MicroBatch:
         return MicroBatch(self.ids.to(device), self.places.to(device), self.labels.to(device), self.rows)
 
 
-def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
-    """Read, render and split the rows of a spec. Raises TrainerError(dataset_invalid) when nothing could be learnt."""
-    with _checked(spec.data.path, "data.path") as path:
-        dataset = _render_rows(_canonical_rows(path), spec, renderer)
-    if spec.data.holdout_path:
-        with _checked(spec.data.holdout_path, "data.holdout_path") as path:
-            dataset = _with_holdout(dataset, _render_rows(_canonical_rows(path), spec, renderer))
+def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path | None = None) -> Dataset:
+    """Read, render and split the rows of a spec; other files than canonical rows are checked first, into `out`.
+
+    Raises TrainerError(dataset_invalid) when nothing could be learnt.
+    """
+    given = spec.data
+    with canonical_rows(Path(given.path), field="data.path", out=out and out / "dataset", emit=emit) as path:
+        dataset = _render_rows(_canonical_rows(path), spec, renderer, emit)
+    if given.holdout_path:
+        place, field = out and out / "holdout", "data.holdout_path"
+        with canonical_rows(Path(given.holdout_path), field=field, out=place, emit=emit) as path:
+            whole = replace(spec, data=replace(given, split=""))  # all of that file, whatever parts it has
+            dataset = _with_holdout(dataset, _render_rows(_canonical_rows(path), whole, renderer, emit))
     _report(dataset, spec, emit)
     return dataset
-
-
-@contextmanager
-def _checked(name: str, field: str) -> Iterator[Path]:
-    """The canonical rows of a file, which are made first when it holds others."""
-    path = Path(name)
-    if not path.is_file():
-        raise TrainerError("user_config", f"There is no file {path.name}.", f"Check {field}.")
-    with tempfile.TemporaryDirectory() as folder:
-        if path.suffix != ".parquet":
-            check_file(path, Path(folder), skip_bad_rows=False, emit=lambda event: None)
-            path = Path(folder) / "rows.parquet"
-        yield path
 
 
 def _with_holdout(dataset: Dataset, aside: Dataset) -> Dataset:
@@ -191,9 +183,9 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
         ) from error
 
 
-def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> Dataset:
+def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
     content = hashlib.sha256()
-    found: list[tuple[str, Trainable]] = []
+    found: list[Found[Trainable]] = []
     cuts, untrained, total = Cuts(), 0, 0
     for row in rows:
         total += 1
@@ -206,9 +198,9 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> Da
         if sample is None:
             untrained += 1
         else:
-            found.append((row.id, sample))
+            found.append(Found(row.content_id, row.split, sample))
     share = 0 if spec.data.holdout_path else spec.data.holdout
-    train, holdout = _split(found, share=share, seed=spec.optim.seed)
+    train, holdout = divide(found, split=spec.data.split, share=share, seed=spec.optim.seed, emit=emit)
     longest = spec.data.max_seq_length
     train, holdout = _with_mismatches(train, longest), _with_mismatches(holdout, longest)
     return Dataset(train, holdout, content.hexdigest(), total, cuts, untrained)
@@ -262,28 +254,6 @@ def _mismatch(asked: Item, answered: Item, longest: int) -> Item:
     prompt, answer = asked.trained.find(1), answered.trained.find(1)
     ids = asked.ids[:prompt] + answered.ids[answer:]
     return Item(ids[:longest], (bytes(prompt) + answered.trained[answer:])[:longest])
-
-
-def _split(items: list[tuple[str, Trainable]], *, share: float, seed: int) -> tuple[list[Trainable], list[Trainable]]:
-    """Keep `share` of the rows aside, chosen by what is in them: the same rows whatever order they come in.
-
-    Copies of a row stay together, or the measure would hold what was learnt by heart.
-    """
-    copies: dict[str, list[int]] = {}
-    for at, (row_id, _) in enumerate(items):
-        copies.setdefault(content_id(row_id), []).append(at)
-    aside, held = held_out_rows(len(items), share), set[int]()
-    groups = [
-        copies[name] for name in sorted(copies, key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest())
-    ]
-    for group in groups:
-        if len(held) + len(group) <= aside:
-            held.update(group)
-    if aside and not held and len(groups) > 1:  # every row has copies, more than were to be kept aside
-        smallest = min(groups, key=len)
-        held.update(smallest)
-    train = [item for at, (_, item) in enumerate(items) if at not in held]
-    return train, [items[at][1] for at in sorted(held)]
 
 
 def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:

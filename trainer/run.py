@@ -218,7 +218,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     emit(Phase(name="preparing"))
     base = _find_base(spec, out, emit)
     renderer = Renderer.load(base, moment=datetime.fromisoformat(position.started))
-    dataset = load_dataset(spec, renderer, emit)
+    dataset = load_dataset(spec, renderer, emit, out=out)
     _stop_early(should_stop)
     plan = Plan(dataset.train, spec)
     emit(Phase(name="loading"))

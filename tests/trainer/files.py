@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def zipped(**members: bytes | str) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
-            archive.writestr(name.replace("__", "."), content)
+            archive.writestr(re.sub(r"__(\w+)$", r".\1", name), content)
     return packed.getvalue()
 
 

@@ -128,10 +128,10 @@ def test_a_row_that_the_template_refuses_is_named_by_its_line(tmp_path: Path) ->
 
 
 def test_a_parquet_file_of_something_else(base: Path, tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "other.parquet")
+    pq.write_table(pa.table({"number": [1]}), tmp_path / "other.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 or not")
-    for name in ("other.parquet", "broken.parquet"):
-        with pytest.raises(TrainerError, match="holds no canonical rows") as caught:
+    for name, said in (("other.parquet", "format not recognised"), ("broken.parquet", "damaged or cut off")):
+        with pytest.raises(TrainerError, match=said) as caught:
             load(base, tmp_path / name)
         assert caught.value.code == "dataset_invalid"
 

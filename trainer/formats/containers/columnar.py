@@ -68,13 +68,13 @@ def _guarded(slices: Callable[[], Iterator[pa.RecordBatch]], notes: Notes, size:
     plain = Plain(notes)
     try:
         for batch in slices():
-            left -= batch.nbytes
-            if left < 0:
-                raise BadFile(number + 1, "unpacks to far more than its size", "Convert the file to JSONL.")
             columns = [(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
             for at in range(batch.num_rows):
                 number += 1
-                yield plain.record(number, {name: column[at] for name, column in columns})
+                record = plain.record(number, {name: column[at] for name, column in columns})
+                if plain.characters > left:
+                    raise BadFile(number, "unpacks to far more than its size", "Convert the file to JSONL.")
+                yield record
     except MemoryError:
         fix = "Write it with smaller row groups, or convert it to JSONL."
         raise BadFile(number + 1, "a part of the file is too large for the memory", fix) from None
@@ -91,6 +91,7 @@ class Plain:
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
         self._nulls = self._separators = False
+        self.characters = 0  # of all texts so far
 
     def record(self, number: int, scalars: dict[str, "pa.Scalar[Any]"]) -> Record:
         self._nulls = self._separators = False
@@ -129,6 +130,7 @@ class Plain:
         return self._rare(value, where)
 
     def _text(self, value: str, where: str) -> str:
+        self.characters += len(value)
         if len(value) > MAX_RECORD:
             raise BadRow(where, TOO_LONG.problem, TOO_LONG.fix)
         if "\0" in value:

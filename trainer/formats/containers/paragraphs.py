@@ -1,6 +1,5 @@
 """Plain text: a row is a paragraph where blank lines part them, a line where none do."""
 
-import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -8,11 +7,10 @@ from trainer.formats.containers.encodings import not_utf8
 from trainer.formats.containers.record import MAX_RECORD, NUL, SEPARATORS, TOO_LONG, Notes, Record
 from trainer.formats.problems import Problem
 
-BLANK_BETWEEN = re.compile(r"\S[^\n]*\n[ \t\r]*\n\s*\S")
-
 
 def has_paragraphs(head: str) -> bool:
-    return bool(BLANK_BETWEEN.search(head))
+    """Whether these first characters have a blank line between others."""
+    return any(not line.strip() for line in head.strip().split("\n"))
 
 
 class Gathered:
