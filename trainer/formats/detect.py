@@ -41,7 +41,8 @@ ENOUGH = 0.5  # less than half of what a family needs is no sign of it
 AMBIGUOUS = 0.8  # how sure one can be at most where the rows hold a second format
 FIX_UNKNOWN = (
     'Each row needs "messages" with role and content, "instruction" and "output" (alpaca), "prompt" and "completion", '
-    '"text", "chosen" and "rejected", or "prompt", "completion" and "label". Rename or convert the fields.'
+    '"text", "chosen" and "rejected", or "prompt", "completion" and "label". '
+    "Say which of your columns holds what, or rename them."
 )
 
 
@@ -153,7 +154,7 @@ def _in_other_names(family: Family, names: dict[str, str]) -> Family:
 
     return replace(
         family,
-        fields=(family.fields - names.keys()) | names.keys(),
+        fields=family.fields | names.keys(),
         matches=lambda row: family.matches(_renamed(row, names)),
         read=read,
         ignored=lambda row: family.ignored(_renamed(row, names)),
