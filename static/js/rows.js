@@ -40,7 +40,7 @@ async function turn(address, { push = true, at = "first" } = {}) {
   countChosen();
   if (push) history.pushState(null, "", address);
   said.textContent = area.querySelector("[data-count]")?.textContent ?? "";
-  if (at === "first") area.querySelector("[data-open]")?.focus();
+  if (at === "first") { area.querySelector("[data-open]")?.focus(); area.scrollIntoView({ block: "nearest" }); }
   else if (at) line(at)?.querySelector("[data-open]").focus();
 }
 
