@@ -49,7 +49,7 @@ async def post(
         nonlocal status
         status = message.get("status", status)
 
-    limits = Limits(form=FORM - FORM_OVERHEAD, upload=UPLOAD - FORM_OVERHEAD, upload_pages=tuple(dict(PAGES)))
+    limits = Limits(form=FORM - FORM_OVERHEAD, upload=UPLOAD - FORM_OVERHEAD, upload_pages=(*dict(PAGES), "upload"))
     await limit_body(get_asgi_application(), limits)(scope, receive, send)
     return status, min(taken, pieces)
 
@@ -79,6 +79,14 @@ async def test_other_pages_take_a_form_at_most(session: str, path: str) -> None:
     assert await post(3, path=path, session=session) == (413, 0)
     assert await post(9, path=path, session=session, says_size=False) == (413, 3)
     assert (await post(2, path=path, session=session))[1] == 2
+
+
+async def test_parts_have_the_limit_of_files(session: str) -> None:
+    place = reverse("upload", args=[uuid4()])
+    assert await post(9, path=place, session=session, method="PATCH") == (413, 0)
+    assert await post(50, path=place, session=session, method="PATCH", says_size=False) == (413, 9)
+    assert await post(8, path=place, session=session, method="PATCH") == (403, 8)
+    assert await post(8, path=place, method="PATCH") == (403, 0)
 
 
 async def test_reading_the_page_takes_no_file(session: str) -> None:

@@ -16,6 +16,7 @@ from webapp.datasets.models import REVISED, DatasetVersion
 from webapp.datasets.preview import ShownRow, shown_row
 from webapp.datasets.storing import add_version, files_removed_on_failure, same_original
 
+MOST_SHOWN = 3  # of the first rows
 KINDS = {
     "prompt_completion": ("Question and answer", "One column asks, one answers."),
     "chat": ("Conversation", "One column holds the whole conversation."),
@@ -95,7 +96,7 @@ def first_rows_as(version: DatasetVersion, mapping: Mapping) -> list[Read]:
         return []
     family = mapped_family(mapping)
     read = []
-    for number, row in enumerate(read_sample(version.folder / SAMPLE), 1):
+    for number, row in enumerate(read_sample(version.folder / SAMPLE)[:MOST_SHOWN], 1):
         try:
             content = family.to_content(row)
         except BadRow as bad:
