@@ -51,6 +51,15 @@ def serve(running: Processes) -> str:
     return address
 
 
+def processor_seconds(running: Processes) -> float:
+    """What the web workers have used so far; it tells more than the clock where others use the machine too."""
+    stats = [
+        Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        for pid in running.leftovers(containing="gunicorn")
+    ]
+    return sum(int(one[11]) + int(one[12]) for one in stats) / os.sysconf("SC_CLK_TCK")
+
+
 async def load(address: str, key: str) -> list[float]:
     """Seconds of each request, `AT_ONCE` under way all the time."""
     took: list[float] = []
@@ -76,12 +85,14 @@ def main() -> None:
         command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", FILL.format(adapters=ADAPTERS)]
         filled = subprocess.run(command, cwd=ROOT, env=running.environment, capture_output=True, text=True, check=True)
         address = serve(running)
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), processor_seconds(running)
         took = asyncio.run(load(address, filled.stdout.split()[-1]))
         rate = REQUESTS / (time.perf_counter() - begun)
+        each = (processor_seconds(running) - used) / REQUESTS * 1000
         p50, p99 = (took[int(len(took) * part)] * 1000 for part in (0.5, 0.99))
         print(f"/v1/models, {ADAPTERS + 1} models, {AT_ONCE} at once, two web workers, {os.cpu_count()} cores")
         print(f"{rate:.0f} requests/s (wanted {WANTED}), median {p50:.1f} ms, 99th {p99:.1f} ms")
+        print(f"{each:.1f} ms of processor time each in the web workers; load of the machine {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """How many requests a key may make in a minute, counted in the cache."""
 
+import functools
 import time
 
 from django.conf import settings
-from django.core.cache import cache
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
 
 from webapp.accounts.models import ApiKey
 from webapp.api.wire import ApiError
@@ -41,10 +43,16 @@ class TooManyRequests(ApiError):
         self.headers = headers
 
 
+@functools.cache
+def _counts() -> BaseCache:
+    """One for the process. Django's own is one a thread, and here each request has a thread: a connection each."""
+    return caches.create_connection("default")
+
+
 def _add_one(name: str) -> int:
-    if cache.add(name, 1, timeout=2 * WINDOW):
-        return 1
     try:
-        return int(cache.incr(name))
-    except ValueError:  # thrown out of a full cache meanwhile
-        return 1
+        return int(_counts().incr(name))
+    except ValueError:  # not counted yet
+        if _counts().add(name, 1, timeout=2 * WINDOW):
+            return 1
+    return int(_counts().incr(name))  # another request was the first
