@@ -1,4 +1,4 @@
-"""Seconds and memory to check a JSONL file, beside `datasets.load_dataset` of the same file: fresh processes in turn."""
+"""Seconds and memory to check a JSONL file, beside `datasets.load_dataset` of the same: fresh processes in turn."""
 
 import json
 import os
@@ -30,9 +30,8 @@ def main() -> None:
             out = Path(folder) / str(number)
             ours.append(measured([sys.executable, "-m", "trainer", "check", str(file), "--out", str(out / "ours")]))
             peer.append(measured([sys.executable, "-c", PEER, str(file), str(out / "peer")]))
-            print(
-                f"check {ours[-1][0]:6.1f} s {ours[-1][1]:7.0f} MB   load_dataset {peer[-1][0]:6.1f} s {peer[-1][1]:7.0f} MB"
-            )
+            for name, (seconds, memory) in (("check", ours[-1]), ("load_dataset", peer[-1])):
+                print(f"{name:<12} {seconds:6.1f} s {memory:7.0f} MB")
         seconds, theirs = min(one[0] for one in ours), min(one[0] for one in peer)
         memory, others = max(one[1] for one in ours), max(one[1] for one in peer)
         print(f"check takes {seconds / theirs:.2f} of its time and {memory / others:.2f} of its memory")

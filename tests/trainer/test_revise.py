@@ -12,10 +12,10 @@ import pytest
 from trainer.errors import EXIT_CODES, TrainerError
 from trainer.formats import Row, iter_rows
 from trainer.formats.canonical import Content
-from trainer.formats.row_writer import RowWriter
 from trainer.formats.check import check_file
 from trainer.formats.comparing import compare
 from trainer.formats.revise import revise_file
+from trainer.formats.row_writer import RowWriter
 from trainer.formats.splitting import SplitPlan, assign
 
 COPIES = 3
