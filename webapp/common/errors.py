@@ -51,8 +51,6 @@ CATALOGUE: dict[str, Entry] = {
         "Version {number} changed rows that your draft changes too: {rows}.", "Undo those in your draft.", 409
     ),
     "version_in_use": Entry("{what} keeps version {number}.", "{fix}", 409),
-    "version_only": Entry("A dataset has at least one version.", "Delete the dataset instead.", 409),
-    "split_refused": Entry("{text}", "{fix}", 422),
     # adapters
     "base_not_ready": Entry("The base model {name} is not ready.", "Wait for the download, or choose another.", 409),
     "base_in_use": Entry("The base model {name} has adapters or jobs.", "Delete those first.", 409),

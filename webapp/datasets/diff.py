@@ -151,12 +151,21 @@ def _aligned(left: list[tuple[str, str]], right: list[tuple[str, str]]) -> list[
         if tag == "equal":
             found += [ShownMessage(role, "same", [("", text[:MOST_SHOWN])]) for role, text in left[a:b]]
             continue
-        old, new = left[a:b], right[c:d]
-        while old and new and old[0][0] == new[0][0]:  # the same role: one message, edited
-            (role, text), (_, other) = old.pop(0), new.pop(0)
-            found.append(ShownMessage(role, "edited", words_changed(text, other)))
-        found += [ShownMessage(role, "removed", [("del", text[:MOST_SHOWN])]) for role, text in old]
-        found += [ShownMessage(role, "added", [("ins", text[:MOST_SHOWN])]) for role, text in new]
+        found += _replaced(left[a:b], right[c:d])
+    return found
+
+
+def _replaced(old: list[tuple[str, str]], new: list[tuple[str, str]]) -> list[ShownMessage]:
+    """Messages that are not the same: where the roles follow each other alike, one is the other, edited."""
+    found: list[ShownMessage] = []
+    roles = [role for role, _ in old], [role for role, _ in new]
+    for tag, a, b, c, d in SequenceMatcher(None, *roles, autojunk=False).get_opcodes():
+        if tag == "equal":
+            pairs = zip(old[a:b], new[c:d], strict=True)
+            found += [ShownMessage(role, "edited", words_changed(text, other)) for (role, text), (_, other) in pairs]
+            continue
+        found += [ShownMessage(role, "removed", [("del", text[:MOST_SHOWN])]) for role, text in old[a:b]]
+        found += [ShownMessage(role, "added", [("ins", text[:MOST_SHOWN])]) for role, text in new[c:d]]
     return found
 
 

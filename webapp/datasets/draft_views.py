@@ -98,8 +98,12 @@ def draft_remove(request: TeamRequest, pk: UUID) -> HttpResponse:
     if not form.is_valid():
         raise Http404
     rows = rows_at(version.rows_path, form.cleaned_data["number"])
-    count = drafts.remove_rows(user=request.user, version=version, row_ids=[row.id for row in rows.values()])
-    messages.success(request, f"{count} row{'' if count == 1 else 's'} to remove in your draft.")
+    if len(rows) == 1:
+        ((number, row),) = rows.items()
+        drafts.remove_row(user=request.user, version=version, row=row, number=number)
+    else:
+        drafts.remove_rows(user=request.user, version=version, row_ids=[row.id for row in rows.values()])
+    messages.success(request, f"Your draft removes {len(rows)} row{'' if len(rows) == 1 else 's'}.")
     return redirect(_back(request, version))
 
 

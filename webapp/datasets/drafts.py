@@ -94,6 +94,12 @@ def edit_added(*, user: User, change: DraftChange, content: Content, seen: str) 
         changes_of(user, change.version).filter(pk=change.pk).update(shape=_text(content), label=_label(content))
 
 
+def remove_row(*, user: User, version: DatasetVersion, row: Row, number: int) -> None:
+    """Put the removal of one row into the draft, named by its question."""
+    if remove_rows(user=user, version=version, row_ids=[row.id], label=_label(row)):
+        changes_of(user, version).filter(row_id=row.id).update(number=number)
+
+
 def remove_rows(*, user: User, version: DatasetVersion, row_ids: Iterable[str], label: str = "") -> int:
     """Put the removal of rows into the draft, as one change that is undone as one. Returns how many are new in it.
 
