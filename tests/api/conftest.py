@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -119,5 +120,5 @@ def adapter(people: Cast, base: BaseModel, tiny_folder: Path) -> Adapter:
 
 @pytest.fixture
 def talk(answering: Answering, connect: Connect, base: BaseModel) -> Callable[..., OpenAI]:
-    """`talk("bob")` is the official client in front of a server that answers."""
-    return lambda who="bob", **more: connect(who, base_url=f"{answering.address}/v1", timeout=60.0, **more)
+    """`talk()` is bob's official client in front of a server that answers."""
+    return partial(connect, base_url=f"{answering.address}/v1", timeout=60.0)

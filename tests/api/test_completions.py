@@ -20,7 +20,7 @@ def test_texts_and_token_ids_go_on_alike(talk: Talk, base: BaseModel) -> None:
     request = Request(prompt_ids=ids, max_tokens=8)
     wanted = "".join(c.text for c in Engine(base.folder, dtype="float32").generate([request], lambda: False))
     for prompt in ("The cat sat", ids, ["The cat sat"], [ids]):
-        done = talk().completions.create(model="tiny", prompt=prompt, max_tokens=8, temperature=0)  # type: ignore[arg-type]
+        done = talk().completions.create(model="tiny", prompt=prompt, max_tokens=8, temperature=0)
         assert done.object == "text_completion"
         assert [choice.text for choice in done.choices] == [wanted]
         assert done.usage is not None

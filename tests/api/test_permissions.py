@@ -8,10 +8,12 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern
+from django.utils import timezone
 
 from tests.test_permission_matrix import World, fresh_world
 from webapp.accounts import keys
 from webapp.api import urls
+from webapp.api.models import ApiFile, Batch
 from webapp.api.upload_store import begin
 
 # Answers are for: charlie (a stranger), vera (viewer), bob (member), alice (owner). One word stands for all.
@@ -74,6 +76,23 @@ def new_job(world: World) -> dict[str, Any]:
     return {"model": world.base.name, "training_file": f"file-{world.version.pk.hex}"}
 
 
+def adapter_alone(world: World) -> dict[str, Any]:
+    """A model, and nothing to answer."""
+    return {"model": model(world).removeprefix("models/")}
+
+
+def of_batch(what: str = "") -> Path:
+    def path(world: World) -> str:
+        team = world.cast.team
+        read = ApiFile.objects.create(team=team, purpose="batch", filename="a", size=1)
+        facts: dict[str, Any] = {"endpoint": "/v1/completions", "expires_at": timezone.now()}
+        batch = Batch.objects.create(team=team, created_by=world.cast.bob, input_file=read, **facts)
+        return f"batches/batch_{batch.pk.hex}{what}"
+
+    return path
+
+
+NO_FILE = {"endpoint": "/v1/completions", "completion_window": "24h", "input_file_id": f"file-{'0' * 32}"}
 ANNOUNCED = {"filename": "a", "purpose": "batch", "mime_type": "text/plain", "bytes": 1}
 
 # By the address's name and method
@@ -98,6 +117,12 @@ TABLE: dict[tuple[str, str], Row] = {
     ("api_permissions", "GET"): (SEEN, of_checkpoint(), None),
     ("api_permissions", "POST"): (MEMBERS, of_checkpoint(), {"project_ids": ["charlie-own"]}),
     ("api_permission", "DELETE"): (MEMBERS, permission, None),
+    ("api_chat_completions", "POST"): ("404 400 400 400", at("chat/completions"), adapter_alone),
+    ("api_completions", "POST"): ("404 400 400 400", at("completions"), adapter_alone),
+    ("api_batches", "GET"): (ALL, at("batches"), None),
+    ("api_batches", "POST"): ("404 403 404 404", at("batches"), NO_FILE),
+    ("api_batch", "GET"): (SEEN, of_batch(), None),
+    ("api_batch_cancel", "POST"): (MEMBERS, of_batch("/cancel"), None),
     ("api_models", "GET"): (ALL, at("models"), None),
     ("api_model", "GET"): (SEEN, model, None),
     ("api_model", "DELETE"): (MEMBERS, model, None),

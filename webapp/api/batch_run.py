@@ -51,9 +51,17 @@ def run_batches(*, worker: str) -> None:
         while not shutting_down.is_set() and (waiting := batch_lifecycle.waiting()):
             for batch_id in waiting:
                 if token := batch_lifecycle.claim(batch_id, worker=worker):
-                    _run(batch_id, token)
+                    _run_or_release(batch_id, token)
     finally:
         _one_at_a_time.release()
+
+
+def _run_or_release(batch_id: UUID, token: str) -> None:
+    """What breaks is logged by the worker; the batch is free again, and the scheduler rings for it in a while."""
+    try:
+        _run(batch_id, token)
+    finally:
+        batch_lifecycle.release(batch_id, token)
 
 
 def _run(batch_id: UUID, token: str) -> None:

@@ -1,0 +1,180 @@
+"""/v1/batches: a file of requests is answered in the background, and goes on where a killed worker left it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from openai.types import Batch as WireBatch
+
+from tests.api.answering import Answering
+from tests.api.test_chat import alone
+from tests.processes import wait_for
+from webapp.adapters.models import Adapter, BaseModel
+from webapp.api.batch_file import ERRORS, OUTPUT, Results
+from webapp.api.models import Batch
+from webapp.api.names import adapter_name
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Talk = Callable[..., OpenAI]
+CHAT: Any = "/v1/chat/completions"
+CAT = [{"role": "user", "content": "cat"}]
+
+
+def line(custom_id: str, *, url: str = CHAT, **body: Any) -> dict[str, Any]:
+    usual = {"model": "tiny", "messages": CAT, "max_tokens": 6, "temperature": 0}
+    return {"custom_id": custom_id, "method": "POST", "url": url, "body": usual | body}
+
+
+def start(client: OpenAI, lines: list[Any], **more: Any) -> WireBatch:
+    text = "\n".join(one if isinstance(one, str) else json.dumps(one) for one in lines)
+    file = client.files.create(file=("asked.jsonl", text.encode()), purpose="batch")
+    asked: Any = {"endpoint": CHAT, "completion_window": "24h"} | more
+    return client.batches.create(input_file_id=file.id, **asked)
+
+
+def ended(client: OpenAI, batch: WireBatch) -> WireBatch:
+    wait_for(lambda: client.batches.retrieve(batch.id).status in ("completed", "failed", "cancelled"), seconds=90)
+    return client.batches.retrieve(batch.id)
+
+
+def rows_of(client: OpenAI, file_id: str | None) -> dict[str, Any]:
+    assert file_id
+    return {row["custom_id"]: row for row in map(json.loads, client.files.content(file_id).text.splitlines())}
+
+
+def test_a_file_of_requests_is_answered(talk: Talk, base: BaseModel, adapter: Adapter) -> None:
+    client = talk()
+    asked = [line(f"plain {at}", messages=[{"role": "user", "content": "cat " * at}]) for at in range(1, 40)]
+    asked += [line("adapter", model=adapter_name(adapter)), line("two", n=2), line("no model", model="none")]
+    asked += [line("wrong", temperature=9), line("long", max_tokens=5000)]
+    begun = start(client, asked, metadata={"kind": "night"})
+    assert begun.id.startswith("batch_")
+    assert begun.status in ("validating", "in_progress")
+    done = ended(client, begun)
+    assert done.status == "completed"
+    assert done.request_counts is not None
+    counts = done.request_counts
+    assert (counts.total, counts.completed, counts.failed) == (44, 41, 3)
+    assert done.metadata == {"kind": "night"}
+    found = rows_of(client, done.output_file_id)
+    assert len(found) == 41
+    assert found["plain 1"]["response"]["status_code"] == 200
+    said = found["adapter"]["response"]["body"]["choices"][0]["message"]["content"]
+    assert said == alone(base.folder, CAT, adapter, max_tokens=6)
+    assert len(found["two"]["response"]["body"]["choices"]) == 2
+    wrong = rows_of(client, done.error_file_id)
+    assert {name: row["response"]["body"]["error"]["code"] for name, row in wrong.items()} == {
+        "no model": "model_not_found",
+        "wrong": "invalid_value",
+        "long": "context_length_exceeded",
+    }
+    assert [one.id for one in client.batches.list()] == [done.id]
+
+
+def test_texts_go_on_in_a_batch_too(talk: Talk, base: BaseModel) -> None:
+    one = line("text", url="/v1/completions", prompt="The cat sat")
+    done = ended(talk(), start(talk(), [one], endpoint="/v1/completions"))
+    body = rows_of(talk(), done.output_file_id)["text"]["response"]["body"]
+    assert body["object"] == "text_completion"
+
+
+def test_a_wrong_file_fails_with_its_lines(talk: Talk, base: BaseModel) -> None:
+    wrong = [
+        line("a"),
+        "no json",
+        line("a"),
+        line("b", url="/v1/embeddings"),
+        line("c") | {"method": "GET"},
+        line("d") | {"body": 1},
+        line("e", stream=True),
+        {},
+    ]
+    done = ended(talk(), start(talk(), wrong))
+    assert done.status == "failed"
+    assert done.errors is not None
+    assert [(one.line, one.code) for one in done.errors.data or []] == [
+        (2, "invalid_json_line"),
+        (3, "duplicate_custom_id"),
+        (4, "mismatched_url"),
+        (5, "invalid_method"),
+        (6, "invalid_body"),
+        (7, "invalid_body"),
+        (8, "invalid_custom_id"),
+    ]
+
+
+def test_a_cancelled_batch_keeps_what_it_has(talk: Talk, base: BaseModel) -> None:
+    client = talk()
+    asked = [line("short", max_tokens=1)] + [
+        line(str(at), max_tokens=450, logit_bias={"2": -100}, n=16, temperature=1) for at in range(60)
+    ]
+    begun = start(client, asked)
+    wait_for(lambda: Batch.objects.get().in_progress_at, seconds=20)
+    client.batches.cancel(begun.id)
+    done = ended(client, begun)
+    assert done.status == "cancelled"
+    assert done.request_counts is not None
+    assert done.request_counts.completed < 61
+    assert client.batches.cancel(begun.id).status == "cancelled"
+
+
+def test_a_killed_worker_goes_on_where_it_was(talk: Talk, answering: Answering, base: BaseModel) -> None:
+    client = talk()
+    asked = [line(str(at), max_tokens=40, logit_bias={"2": -100}) for at in range(200)]
+    begun = start(client, asked)
+    wait_for(lambda: Batch.objects.get().completed, seconds=30, every=0.01)
+    answering.worker.kill()
+    before = Batch.objects.get()
+    written = (before.folder / OUTPUT).read_text().splitlines()
+    assert 0 < len(written) < 200
+    answering.worker.start()
+    done = ended(client, begun)
+    assert done.status == "completed"
+    found = client.files.content(done.output_file_id or "").text.splitlines()
+    assert len({json.loads(row)["custom_id"] for row in found}) == len(found) == 200
+    assert found[: len(written) - 1] == written[:-1]
+
+
+def test_a_half_written_line_is_asked_again(tmp_path: Path) -> None:
+    (tmp_path / OUTPUT).write_text('{"custom_id": "a"}\n{"custom_id": "b')
+    results = Results(tmp_path)
+    assert results.has("a")
+    assert not results.has("b")
+    results.add(ERRORS, {"custom_id": "b"})
+    results.close()
+    assert (tmp_path / OUTPUT).read_text() == '{"custom_id": "a"}\n'
+    assert Results(tmp_path).failed == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "kind"),
+    [
+        ({"endpoint": "/v1/embeddings"}, "endpoint", openai.BadRequestError),
+        ({"completion_window": "1h"}, "completion_window", openai.BadRequestError),
+        ({"input_file_id": "file-00000000000000000000000000000000"}, "input_file_id", openai.NotFoundError),
+        ({"metadata": {"a": 1}}, "metadata.a", openai.BadRequestError),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_names_its_field(
+    client: OpenAI, change: dict[str, Any], param: str, kind: type[openai.APIStatusError]
+) -> None:
+    file = client.files.create(file=("asked.jsonl", b"{}"), purpose="batch")
+    asked = {"endpoint": CHAT, "completion_window": "24h", "input_file_id": file.id} | change
+    with pytest.raises(kind) as caught:
+        client.post("/batches", body=asked, cast_to=object)
+    assert caught.value.param == param
+
+
+def test_files_in_use_stay_and_viewers_make_none(connect: Callable[..., OpenAI]) -> None:
+    begun = start(connect("bob"), [line("a")])
+    with pytest.raises(openai.ConflictError, match="the batch"):
+        connect("bob").files.delete(begun.input_file_id)
+    with pytest.raises(openai.PermissionDeniedError):
+        connect("vera").batches.create(input_file_id=begun.input_file_id, endpoint=CHAT, completion_window="24h")
+    with pytest.raises(openai.NotFoundError):
+        connect("charlie").batches.retrieve(begun.id)

@@ -1,0 +1,116 @@
+"""Streamed answers: the same text as whole ones, an end that says how, and a worker that stops when nobody listens."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from tests.api.answering import Answering
+from tests.cast import Cast
+from tests.processes import wait_for
+from webapp.accounts import keys
+from webapp.adapters.models import BaseModel
+from webapp.chat import call_lifecycle
+from webapp.chat.models import Call
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Talk = Callable[..., OpenAI]
+CAT: Any = [{"role": "user", "content": "cat"}]
+LONG: dict[str, Any] = {"model": "tiny", "messages": CAT, "max_tokens": 450, "logit_bias": {"2": -100}, "stream": True}
+
+
+def test_the_chunks_are_the_whole_answer(talk: Talk, base: BaseModel) -> None:
+    asked: Any = {"model": "tiny", "messages": CAT, "max_tokens": 20, "seed": 1, "n": 2, "logprobs": True}
+    whole = talk().chat.completions.create(**asked)
+    chunks = list(talk().chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk.id for chunk in chunks}) == 1
+    *others, last = chunks
+    assert last.choices == []
+    assert last.usage == whole.usage
+    assert all(chunk.usage is None for chunk in others)
+    for number, choice in enumerate(whole.choices):
+        mine = [chunk.choices[0] for chunk in others if chunk.choices[0].index == number]
+        assert mine[0].delta.role == "assistant"
+        assert "".join(one.delta.content or "" for one in mine) == choice.message.content
+        assert [one.finish_reason for one in mine if one.finish_reason] == [choice.finish_reason]
+        scored = [token for one in mine if one.logprobs for token in one.logprobs.content or []]
+        assert choice.logprobs is not None
+        assert [one.token for one in scored] == [one.token for one in choice.logprobs.content or []]
+
+
+def test_several_async_clients_at_once(answering: Answering, people: Cast, base: BaseModel) -> None:
+    key = keys.create(user=people.bob, name="script")
+
+    async def ask(client: AsyncOpenAI, seed: int) -> str:
+        stream = await client.chat.completions.create(model="tiny", messages=CAT, max_tokens=20, seed=seed, stream=True)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    async def all_of_them() -> list[str]:
+        async with AsyncOpenAI(api_key=key, base_url=f"{answering.address}/v1") as client:
+            return await asyncio.gather(*(ask(client, at % 4) for at in range(12)))
+
+    texts = asyncio.run(all_of_them())
+    assert len(set(texts)) == 4
+    assert texts[:4] == texts[4:8] == texts[8:]
+
+
+def test_the_wire_is_plain_server_sent_events(answering: Answering, people: Cast, base: BaseModel) -> None:
+    key = keys.create(user=people.bob, name="curl")
+    body = {"model": "tiny", "messages": CAT, "max_tokens": 3, "stream": True}
+    answer = httpx.post(
+        f"{answering.address}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"}, timeout=60
+    )
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["x-accel-buffering"] == "no"
+    blocks = [block for block in answer.text.split("\n\n") if block and not block.startswith(":")]
+    assert blocks[-1] == "data: [DONE]"
+    assert all(json.loads(block.removeprefix("data: "))["choices"] for block in blocks[:-1])
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_hanging_up_ends_the_answer(talk: Talk, base: BaseModel, streamed: bool) -> None:
+    client = talk()
+    if streamed:
+        stream = client.chat.completions.create(**LONG)
+        next(iter(stream))
+        assert Call.objects.count() == 1
+        stream.close()
+    else:
+        with pytest.raises(openai.APITimeoutError):
+            client.with_options(timeout=0.15).chat.completions.create(**{**LONG, "stream": False, "n": 16})
+    wait_for(lambda: not Call.objects.exists(), seconds=2, every=0.02, why="the call is gone")
+
+
+def test_a_call_that_fails_on_the_way_tells_it_in_the_stream(talk: Talk, base: BaseModel) -> None:
+    stream = talk().chat.completions.create(**LONG, n=8)
+
+    def fail() -> None:
+        wait_for(call_lifecycle.beats, seconds=5, every=0.01)
+        for call, seen in call_lifecycle.beats().items():
+            call_lifecycle.fail_silent(call, seen_beat=seen)
+
+    with pytest.raises(openai.APIError) as caught:
+        for number, _ in enumerate(stream):
+            if number == 0:
+                thread = threading.Thread(target=fail)
+                thread.start()
+                thread.join()
+    assert "chat worker was restarted" in str(caught.value)
+
+
+def test_a_worker_that_is_killed_ends_its_streams_in_words(talk: Talk, answering: Answering, base: BaseModel) -> None:
+    stream = iter(talk().chat.completions.create(**LONG, n=16))
+    next(stream)
+    answering.worker.kill()
+    answering.worker.start()
+    with pytest.raises(openai.APIError, match="chat worker was restarted"):
+        list(stream)
+    done = talk().chat.completions.create(model="tiny", messages=CAT, max_tokens=2)
+    assert done.choices[0].finish_reason
