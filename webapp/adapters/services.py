@@ -1,6 +1,7 @@
 """What people ask for: base models to add, fetch again and remove; adapters to rename, share and delete."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from django.db import IntegrityError, transaction
@@ -85,7 +86,8 @@ def delete_adapter(*, adapter: Adapter, actor: User, request: HttpRequest | None
     with transaction.atomic():
         record(actor=actor, action="adapter.delete", team=adapter.team, target=adapter.name, request=request)
         adapter.delete()
-        transaction.on_commit(lambda: [shutil.rmtree(folder, ignore_errors=True) for folder in folders])
+        for folder in folders:
+            transaction.on_commit(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def share_adapter(*, adapter: Adapter, team: Team | None, actor: User, request: HttpRequest | None = None) -> Share:
