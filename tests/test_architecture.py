@@ -39,6 +39,7 @@ CATCH_ALL = {
     "webapp/system/scheduler.py": "the task border of what the scheduler does by itself",
     "webapp/api/border.py": "the border of the API: any failure becomes an answer in the wire's shape",
     "webapp/chat/answering.py": "the stream: readers of an answer must hear that it broke off",
+    "webapp/chat/call_answering.py": "the same, for who asks over the API",
 }
 REDIS = {
     "webapp/common/streams.py": "live streams",

@@ -66,4 +66,4 @@ def answering_server(broker: str) -> Iterator[Answering]:
             yield Answering(server, worker)
         finally:
             worker.stop()
-            print(worker.log())  # shown when a test fails
+            sys.stdout.write(worker.log())  # shown when a test fails

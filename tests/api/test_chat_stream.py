@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -91,17 +90,14 @@ def test_hanging_up_ends_the_answer(talk: Talk, base: BaseModel, streamed: bool)
 def test_a_call_that_fails_on_the_way_tells_it_in_the_stream(talk: Talk, base: BaseModel) -> None:
     stream = talk().chat.completions.create(**LONG, n=8)
 
-    def fail() -> None:
-        wait_for(call_lifecycle.beats, seconds=5, every=0.01)
-        for call, seen in call_lifecycle.beats().items():
-            call_lifecycle.fail_silent(call, seen_beat=seen)
+    def failed() -> bool:
+        found = call_lifecycle.beats()
+        return any([call_lifecycle.fail_silent(call, seen_beat=seen) for call, seen in found.items()])
 
     with pytest.raises(openai.APIError) as caught:
         for number, _ in enumerate(stream):
             if number == 0:
-                thread = threading.Thread(target=fail)
-                thread.start()
-                thread.join()
+                wait_for(failed, seconds=10, every=0.01)
     assert "chat worker was restarted" in str(caught.value)
 
 
