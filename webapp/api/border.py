@@ -67,7 +67,8 @@ def _address(request: HttpRequest) -> ResolverMatch:
     """The client never ends a path with a slash, people do; both lead to the same place."""
     try:
         if "%00" in request.META.get("QUERY_STRING", ""):  # PostgreSQL refuses it in any text
-            raise ApiError(400, "The query has a NUL character.", code="invalid_query")
+            param = next((name for name, value in request.GET.items() if "\x00" in value), None)
+            raise ApiError(400, "The query has a NUL character.", param=param, code="invalid_query")
         match = request.resolver_match = resolve(request.path_info.rstrip("/"))
     except Resolver404:
         text = f"There is no such address: {request.method} {request.path}."
