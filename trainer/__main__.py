@@ -14,6 +14,7 @@ from typing import Any
 from trainer import failures
 from trainer.errors import EXIT_CODES, Stopped, TrainerError
 from trainer.events import Emit, Finished
+from trainer.launch import launch
 from trainer.process import EventStream, StopWish, die_with_parent
 from trainer.spec import SpecError, TrainSpec
 
@@ -35,10 +36,12 @@ EVENTS_TEXT = "Events are written to stdout, one JSON object a line; everything 
 def main(arguments: list[str]) -> int:
     """Run one command. Returns the process's exit code."""
     given = _parser().parse_args(arguments)
+    given.arguments = arguments
     _quiet_libraries()
     die_with_parent()
     stream = EventStream()
     try:
+        given.stream = stream
         given.run(given, stream.emit)
     except Stopped:
         return EXIT_CODES["stopped"]
@@ -63,6 +66,8 @@ def run_train(given: argparse.Namespace, emit: Emit) -> None:
     should_stop = StopWish()  # here alone: the other commands have nothing to save, so a signal may simply end them
     spec = read_spec(given.spec)
     _make_folder(given.out)
+    if spec.model.gpus > 1 and "RANK" not in os.environ:
+        sys.exit(launch(spec.model.gpus, given.arguments, stdout=given.stream.fileno()))
     sft = importlib.import_module(HEAVY["train"])
     sft.train(spec, out=given.out, resume=given.resume, emit=emit, should_stop=should_stop)
 

@@ -10,6 +10,7 @@ from trainer.errors import TrainerError
 from trainer.events import Evaluated, Sample
 from trainer.loss import summed_hits, summed_loss
 from trainer.model import AdaptedModel, undisturbed
+from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 
 PROBE_TOKENS = 96
@@ -17,14 +18,20 @@ HIGHEST_EXPONENT = 80.0  # a perplexity beyond e^80 says no more, and stays a nu
 
 
 def evaluate(
-    model: AdaptedModel, items: Sequence[Trainable], *, step: int, budget: int, before_pass: Callable[[int, int], None]
+    model: AdaptedModel,
+    ranks: Ranks,
+    items: Sequence[Trainable],
+    *,
+    step: int,
+    budget: int,
+    before_pass: Callable[[int, int], None],
 ) -> Evaluated:
-    """Score held-out rows in passes of at most `budget` tokens.
+    """Score held-out rows in passes of at most `budget` tokens, each process its share.
 
     `before_pass(number, of)` may end it by raising. Raises TrainerError(diverged) when the loss is no number.
     """
-    total, hits = 0.0, 0
-    passes = micro_batches(items, budget)
+    total = hits = 0.0
+    passes = micro_batches(ranks.share(items), budget)
     with undisturbed(model.peft):
         for number, whole in enumerate(passes, start=1):
             before_pass(number, len(passes))
@@ -32,6 +39,7 @@ def evaluate(
             hidden = model.hidden(batch.ids)
             total += float(summed_loss(hidden, batch, model.head))
             hits += summed_hits(hidden, batch, model.head)
+    total, hits = ranks.totals(total, hits)
     labels = sum(item.labels for item in items)
     loss = finite(total / labels, step)
     perplexity = math.exp(min(loss, HIGHEST_EXPONENT))

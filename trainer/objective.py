@@ -12,6 +12,7 @@ from trainer.evaluation import evaluate, finite
 from trainer.events import Evaluated
 from trainer.loss import row_scores, summed_loss
 from trainer.model import AdaptedModel, undisturbed
+from trainer.ranks import Ranks
 from trainer.spec import PreferenceSpec, TrainSpec
 
 BeforePass = Callable[[int, int], None]
@@ -34,17 +35,18 @@ class Objective(Protocol):
     def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated: ...
 
 
-def objective_of(spec: TrainSpec, model: AdaptedModel) -> Objective:
+def objective_of(spec: TrainSpec, model: AdaptedModel, ranks: Ranks) -> Objective:
     if spec.data.method == "sft":
-        return Imitation(model)
-    return (DirectPreference if spec.data.method == "dpo" else GoodAndBad)(model, spec.preference)
+        return Imitation(model, ranks)
+    return (DirectPreference if spec.data.method == "dpo" else GoodAndBad)(model, ranks, spec.preference)
 
 
 class Imitation:
     """Supervised fine-tuning: the next token of each answer, every token of a window alike."""
 
-    def __init__(self, model: AdaptedModel) -> None:
+    def __init__(self, model: AdaptedModel, ranks: Ranks) -> None:
         self._model = model
+        self._ranks = ranks
 
     def prepare(self, dataset: Dataset, *, budget: int, before_pass: BeforePass) -> None:
         """Nothing to compare with."""
@@ -60,7 +62,7 @@ class Imitation:
         return summed_loss(self._model.hidden(on_device.ids), on_device, self._model.head)
 
     def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
-        return evaluate(self._model, rows, step=step, budget=budget, before_pass=before_pass)
+        return evaluate(self._model, self._ranks, rows, step=step, budget=budget, before_pass=before_pass)
 
 
 class _Compared:
@@ -70,8 +72,9 @@ class _Compared:
     with the rows: no second model, and one pass for them in a whole training.
     """
 
-    def __init__(self, model: AdaptedModel, values: PreferenceSpec) -> None:
+    def __init__(self, model: AdaptedModel, ranks: Ranks, values: PreferenceSpec) -> None:
         self._model = model
+        self._ranks = ranks
         self._values = values
 
     def prepare(self, dataset: Dataset, *, budget: int, before_pass: BeforePass) -> None:
@@ -95,8 +98,8 @@ class _Compared:
 
     def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
         """Loss, mean margin, and as accuracy the share of rows whose margin is above zero."""
-        loss = margin = right = 0.0
-        passes = micro_batches(rows, budget)
+        loss = margin = right = 0.0  # sums over this process's share
+        passes = micro_batches(self._ranks.share(rows), budget)
         with undisturbed(self._model.peft):
             drift = self.drift(rows, budget=budget)
             for number, batch in enumerate(passes, start=1):
@@ -105,6 +108,7 @@ class _Compared:
                 loss += float(self._losses(batch, margins).sum())
                 margin += float(margins.sum())
                 right += int((margins > 0).sum())
+        loss, margin, right = self._ranks.totals(loss, margin, right)
         count = len(rows)
         mean = finite(loss / count, step)
         return Evaluated(step=step, loss=mean, accuracy=right / count, margin=margin / count, rows=count)

@@ -69,6 +69,11 @@ class MasterAdamW:
                 self._gradients[name].add_(weight.grad)
                 weight.grad = None
 
+    @property
+    def gradient(self) -> Tensor:
+        """All that was collected, end to end."""
+        return self._gradient
+
     def discard(self) -> None:
         """Forget what was collected."""
         for weight in self._weights.values():

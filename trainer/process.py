@@ -25,6 +25,10 @@ class EventStream:
         os.dup2(2, 1)
         self._number = 0
 
+    def fileno(self) -> int:
+        """Of what was stdout, for a process that writes its own events there."""
+        return self._file.fileno()
+
     def emit(self, event: Event) -> None:
         self._number += 1
         self._file.write(encode(self._number, event) + "\n")

@@ -28,6 +28,7 @@ from trainer.forgetting import GeneralText, measure_forgetting, read_general_tex
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import Objective, objective_of
 from trainer.optimizer import MasterAdamW
+from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
@@ -55,6 +56,7 @@ class Run:
     checkpoints: Checkpoints
     position: Position
     general: GeneralText | None = None  # what forgetting is measured on
+    ranks: Ranks = field(default_factory=Ranks)
     resumed_from: Path | None = None  # the checkpoint
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of position.best_step, where they are to be kept
     spoke_at: float = field(default_factory=time.monotonic)
@@ -63,7 +65,8 @@ class Run:
 
     def save(self) -> None:
         """Leave a checkpoint of the last whole step."""
-        self.checkpoints.save(self.position, self.optimizer, self.best)
+        if self.ranks.is_first:
+            self.checkpoints.save(self.position, self.optimizer, self.best)
 
     def keep(self) -> str:
         """Before a failure: forget the unfinished step, keep the last whole one, and say which can be gone on from."""
@@ -94,6 +97,10 @@ class Run:
         self.save()
         raise Stopped
 
+    def may_stop_here(self) -> bool:
+        """Whether to end within a step or a measurement. Several processes agree on an end between steps alone."""
+        return self.ranks.is_alone and self.should_stop()
+
     def evaluation_due(self) -> bool:
         """Before the first step, at each interval and at the end, once each, over all attempts."""
         if not self.evaluates:
@@ -113,9 +120,9 @@ class Run:
         """Measure on the held-out rows and answer the probes; both are part of the record once all is done."""
         step, began = self.position.step, time.monotonic()
         self.emit(Phase(name="evaluating"))
-        found = self._with_forgetting(self._measured()) if self.dataset.holdout else None
+        found = self.ranks.agree(self._with_forgetting(self._measured())) if self.dataset.holdout else None
         for prompt in self.spec.evaluation.probes:
-            if self.should_stop():
+            if self.may_stop_here():
                 self.stop()
             self.emit(answer(self.model, self.renderer, prompt, step=step))
         if found:
@@ -168,7 +175,7 @@ class Run:
         return replace(found, general_kl=forgot.kl, general_perplexity=forgot.perplexity)
 
     def _before_pass(self, number: int, of: int) -> None:
-        if self.should_stop():
+        if self.may_stop_here():
             self.stop()
         self.sign_of_life(f"Evaluating: pass {number} of {of}")
 
@@ -207,7 +214,9 @@ class Run:
         )
 
 
-def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool]) -> Run:
+def prepare(
+    spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool], ranks: Ranks
+) -> Run:
     """Read the data, load the model, and go back to the checkpoint, if one is given. Raises TrainerError."""
     if problems := spec.issues():
         raise TrainerError("user_config", " ".join(f"{one.path}: {one.problem}" for one in problems), problems[0].fix)
@@ -216,9 +225,9 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     earlier = read_position(checkpoint) if checkpoint else None
     position = earlier or Position(started=datetime.now().isoformat())
     emit(Phase(name="preparing"))
-    base = _find_base(spec, out, emit)
+    base = ranks.first_one_first(lambda: _find_base(spec, out, emit))
     renderer = Renderer.load(base, moment=datetime.fromisoformat(position.started))
-    dataset = load_dataset(spec, renderer, emit, out=out)
+    dataset = ranks.first_one_first(lambda: load_dataset(spec, renderer, emit, out=out))
     _stop_early(should_stop)
     plan = Plan(dataset.train, spec)
     emit(Phase(name="loading"))
@@ -232,14 +241,9 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     optimizer = MasterAdamW(model.lora, spec.optim)
     give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
-    facts, device = inspect_folder(base), model.device
-    free = device.free_bytes()
-    budget = micro_batch_tokens(spec, facts, free_bytes=free, device=device.place.type)
-    budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or budget
-    every = recompute_every(spec, facts, tokens=budget, free_bytes=free, device=device.place.type)
-    # An earlier attempt that ran out of memory may have got to passes of less than one row.
-    _recompute(model, 1 if budget < spec.data.max_seq_length else every, emit)
-    objective = objective_of(spec, model)
+    facts = inspect_folder(base)
+    budget = _fit_memory(model, spec, facts, position, emit)
+    objective = objective_of(spec, model, ranks)
     objective.prepare(dataset, budget=budget, before_pass=_not_in_silence(should_stop, emit))
     if checkpoint:
         position = load_checkpoint(checkpoint, inputs, optimizer)
@@ -260,6 +264,7 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
         checkpoints=Checkpoints(out / "checkpoints", inputs, emit, resumed=position.step, size=optimizer.bytes_on_disk),
         position=position,
         general=general,
+        ranks=ranks,
         resumed_from=checkpoint,
         best=load_best(checkpoint, position) if checkpoint and spec.evaluation.keep_best else {},
     )
@@ -267,11 +272,19 @@ def prepare(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, shou
     return run
 
 
-def _recompute(model: AdaptedModel, every: int, emit: Emit) -> None:
+def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Position, emit: Emit) -> int:
+    """Tokens of a pass. Where memory does not hold what layers keep of so many, some are computed again."""
+    free, kind = model.device.free_bytes(), model.device.place.type
+    fitting = micro_batch_tokens(spec, facts, free_bytes=free, device=kind)
+    budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or fitting
+    every = recompute_every(spec, facts, tokens=budget, free_bytes=free, device=kind)
+    if budget < spec.data.max_seq_length:  # an earlier attempt ran out of memory with less than one long row
+        every = 1
     if every:
         model.recompute(every)
         which = {1: "Every layer is", 2: "Half of the layers are"}.get(every, f"One layer in {every} is")
         emit(Log(text=f"{which} computed again on the way back, to fit the memory"))
+    return budget
 
 
 def _say_what_learns(run: Run, *, of: int) -> None:
@@ -282,7 +295,8 @@ def _say_what_learns(run: Run, *, of: int) -> None:
         run.emit(Log(level="warning", text="A CPU is many times slower in float16; set model.dtype to auto"))
     run.emit(Log(text=f"{learn:,} weights learn beside {of:,} frozen ones ({learn / of:.1%}), in {number_format}"))
     passes = f"in passes of up to {run.position.budget:,} tokens"
-    run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {device.place}"))
+    where = device.place if run.ranks.is_alone else f"{run.ranks.of} times {device.place.type}"
+    run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {where}"))
     if run.position.step:
         run.emit(Log(text=f"Going on after step {run.position.step:,}"))
 

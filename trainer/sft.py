@@ -10,6 +10,7 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Phase
 from trainer.failures import is_memory, out_of_memory
 from trainer.optimizer import learning_rate_at
+from trainer.ranks import join_ranks, leave_ranks, say_nothing
 from trainer.run import Run, prepare, seed_step
 from trainer.snapshots import keep_snapshot, kept_snapshots, snapshot_due, take_over
 from trainer.spec import TrainSpec
@@ -23,7 +24,9 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
     machine: same weights, with or without a stop in between. Raises TrainerError for failures with a name, and Stopped
     after a checkpoint when `should_stop()` is true.
     """
-    run = prepare(spec, out=out, resume=resume, emit=emit, should_stop=should_stop)
+    ranks = join_ranks()
+    emit = emit if ranks.is_first else say_nothing
+    run = prepare(spec, out=out, resume=resume, emit=emit, should_stop=should_stop, ranks=ranks)
     take_over(run)
     emit(Phase(name="training"))
 
@@ -31,11 +34,11 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         # -- measure, before the first step (the base model), at intervals and at the end
         if run.evaluation_due():
             run.evaluate()
-        if snapshot_due(run):
+        if ranks.is_first and snapshot_due(run):
             keep_snapshot(run)
         if run.position.step == run.plan.steps or run.patience_is_spent():
             break
-        if should_stop():
+        if ranks.any(wish=should_stop()):
             run.stop()
 
         # -- gradient of the window, pass by pass; with half as much at a time where memory does not hold it
@@ -44,6 +47,8 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         window = run.plan.window(step)
         labels = sum(item.labels for item in window)
         loss = within_memory(run, lambda: gradient_of(run, window))  # noqa: B023 # called at once
+        (loss,) = ranks.totals(loss)
+        ranks.add_up(run.optimizer.gradient)
 
         # -- update
         norm = run.optimizer.norm()
@@ -63,28 +68,30 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         run.record("progress", run.progress(loss=loss, learning_rate=learning_rate, norm=norm))
 
         # -- keep
-        if run.checkpoints.due(run.position.step):
+        if ranks.is_first and run.checkpoints.due(run.position.step):
             run.save()
 
     emit(Phase(name="saving"))
     run.finish()
-    emit(Finished(folder="adapter", facts=save_adapter(run) | {"checkpoints": kept_snapshots(run)}))
+    if ranks.is_first:
+        emit(Finished(folder="adapter", facts=save_adapter(run) | {"checkpoints": kept_snapshots(run)}))
+    leave_ranks(ranks)
 
 
 def gradient_of(run: Run, window: Sequence[Trainable]) -> float:
-    """Collect the gradient of a window, pass by pass. Returns the window's loss."""
+    """Collect the gradient of this process's share of a window, pass by pass. Returns its part of the window's loss."""
     step = run.position.step
     units = run.objective.units(window)
-    seed_step(run.spec.optim.seed, step)
+    seed_step(run.spec.optim.seed + run.ranks.rank, step)
     drift = run.objective.drift(window, budget=run.position.budget)
     loss = 0.0
-    passes = micro_batches(window, run.position.budget)
+    passes = micro_batches(run.ranks.share(window), run.position.budget)
     for number, batch in enumerate(passes, start=1):
         share = run.objective.summed(batch, drift) / units
         (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
         run.optimizer.collect()
         loss += share.item()
-        if run.should_stop():  # half a window is no step: forget it, and keep the last whole one
+        if run.may_stop_here():  # half a window is no step: forget it, and keep the last whole one
             run.optimizer.discard()
             run.stop()
         run.sign_of_life(f"Step {step + 1}: pass {number} of {len(passes)} is done")

@@ -47,6 +47,9 @@ class ModelSpec:
         common=True,
     )
     dtype: Dtype = option("auto", "Number format of the computation; auto takes bfloat16 where the device has it.")
+    gpus: int = option(
+        1, "GPUs that train together, each on its share of the rows of a step.", unit="GPUs", low=1, high=64
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

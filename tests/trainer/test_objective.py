@@ -15,6 +15,7 @@ from trainer.events import Checkpoint, Log
 from trainer.loss import row_scores
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import objective_of
+from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
@@ -38,7 +39,7 @@ def moved(spec: TrainSpec, base: Path) -> tuple[AdaptedModel, list[Trainable], A
     """A model some way from where it started, its rows with their references, and the objective."""
     model = load_adapted(spec, base, lambda event: None)
     dataset = load_dataset(spec, Renderer.load(base), lambda event: None)
-    objective = objective_of(spec, model)
+    objective = objective_of(spec, model, Ranks())
     objective.prepare(dataset, budget=200, before_pass=lambda number, of: None)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -26,6 +26,7 @@ LABELS = {
     "target_modules": "Layers that learn",
     "quantization": "Base model kept as",
     "method": "Method",
+    "gpus": "GPUs",
     "max_seq_length": "Longest example",
     "holdout": "Held out to measure",
     "split": "Split to measure on",
