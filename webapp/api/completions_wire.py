@@ -32,7 +32,8 @@ def old_logprobs(asked: Asked, scored: Sequence[Scored], offset: int) -> dict[st
     if asked.options["top_logprobs"] is None:
         return None
     names = [_name(asked, token) for token, _, _ in scored]
-    offsets = [offset + sum(map(len, names[:at])) for at in range(len(names))]
+    sizes = [len(asked.renderer.token_bytes(token).decode(errors="replace")) for token, _, _ in scored]
+    offsets = [offset + sum(sizes[:at]) for at in range(len(sizes))]
     tops = [{_name(asked, token): finite(value) for token, value in top} for _, _, top in scored]
     return {
         "tokens": names,
@@ -43,7 +44,12 @@ def old_logprobs(asked: Asked, scored: Sequence[Scored], offset: int) -> dict[st
 
 
 def _name(asked: Asked, token: int) -> str:
-    return asked.renderer.token_bytes(token).decode(errors="replace")
+    """Parts of characters are told apart by their bytes, as the old API did."""
+    raw = asked.renderer.token_bytes(token)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 @dataclass
