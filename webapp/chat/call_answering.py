@@ -40,7 +40,7 @@ def answer_call(call_id: UUID, *, worker: str) -> None:
             mark = uuid4().hex[:8]
             logger.exception("call %s failed (error %s)", call_id, mark)
             sender.fail(f"Answering failed inside the chat worker (error {mark}); its log has the cause.", "internal")
-    call_lifecycle.forget(call_id)
+    call_lifecycle.end(call_id)
 
 
 def _answer(call: Call, sender: Sender, hung_up: threading.Event) -> None:

@@ -30,8 +30,13 @@ def beat(call_ids: Collection[UUID]) -> set[UUID]:
     return set(wanted.values_list("pk", flat=True))
 
 
+def end(call_id: UUID) -> None:
+    """Its worker has said the last word. One that was failed meanwhile stays, so that its asker learns why."""
+    Call.objects.filter(pk=call_id, status=CompletionStatus.STREAMING).delete()
+
+
 def forget(call_id: UUID) -> None:
-    """It has ended, or whoever asked has gone."""
+    """Nobody waits for it any more."""
     Call.objects.filter(pk=call_id).delete()
 
 
