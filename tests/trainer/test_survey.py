@@ -12,7 +12,7 @@ import pytest
 from tests.source import ROOT
 from trainer.errors import TrainerError
 from trainer.events import Event, Finished
-from trainer.formats import survey
+from trainer.formats import survey, survey_findings
 from trainer.formats.canonical import Content
 from trainer.formats.row_writer import RowWriter
 from trainer.formats.searching import as_query
@@ -148,7 +148,7 @@ def test_findings_name_their_rows(tmp_path: Path) -> None:
     found = database.execute("SELECT kind, number, detail FROM findings ORDER BY number").fetchall()
     assert found == [
         ("empty_message", 4, "message 1 is empty"),
-        ("repeated", 5, "says exactly what an earlier row says"),
+        ("repeated", 5, "says what row 1 says"),
     ]
     assert report["findings"] == {"empty_message": 1, "repeated": 1}
     assert report["roles"] == {"user": 6, "assistant": 6, "system": 1, "tool": 1}
@@ -174,7 +174,7 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     def breaks(row: object) -> str:
         raise RuntimeError("broke off")
 
-    monkeypatch.setitem(survey.FINDERS, "breaks", breaks)
+    monkeypatch.setitem(survey_findings.FINDERS, "breaks", breaks)
     with pytest.raises(RuntimeError):
         surveyed(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["rows.parquet"]

@@ -20,7 +20,7 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Row, iter_rows
 from trainer.formats.searching import TOKENIZER, segmented, texts_of
-from trainer.formats.survey_findings import FINDERS
+from trainer.formats.survey_findings import Detectives
 
 ROWS_AT_ONCE = 500
 MOST_SEARCHED_BYTES = 8_000_000_000  # of rows; beyond that an index for searching would take too long and too much disk
@@ -40,6 +40,7 @@ TABLES = (
 INDEXES = (
     "CREATE INDEX rows_by_id ON rows (id)",
     "CREATE INDEX findings_by_kind ON findings (kind, number)",
+    "CREATE INDEX findings_by_number ON findings (number)",
 )
 # The text is not kept a second time, only where each word stands.
 SEARCH = f'CREATE VIRTUAL TABLE texts USING fts5 (text, content="", columnsize=0, tokenize="{TOKENIZER}")'
@@ -75,6 +76,7 @@ class Survey:
         self._database = database
         self._searchable = searchable
         self._findings: Counter[str] = Counter()
+        self._detectives = Detectives()
         self._splits: Counter[str] = Counter()
         self._roles: Counter[str] = Counter()
         self._longest = 0
@@ -104,13 +106,18 @@ class Survey:
         return (number, row.id, row.line, *lengths, f" {' '.join(of.roles)} ", row.split)
 
     def _found(self, row: Row) -> Iterator[tuple[str, str]]:
-        for kind, finder in FINDERS.items():
-            if detail := finder(row):
-                self._findings[kind] += 1
-                yield kind, detail
+        for kind, detail in self._detectives.add(row):
+            self._findings[kind] += 1
+            yield kind, detail
+
+    def _found_together(self) -> Iterator[tuple[int, str, str]]:
+        for finding in self._detectives.finish():
+            self._findings[finding[1]] += 1
+            yield finding
 
     def finish(self) -> dict[str, Any]:
         """Make what was written quick to read, and say what was counted."""
+        self._database.executemany("INSERT INTO findings VALUES (?, ?, ?)", self._found_together())
         for statement in (*INDEXES, *(["INSERT INTO texts (texts) VALUES ('optimize')"] if self._searchable else [])):
             self._database.execute(statement)
         return {

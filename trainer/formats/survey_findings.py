@@ -1,22 +1,47 @@
-"""What a survey points out about single rows: one function for each kind of finding."""
+"""What a survey points out: row by row what each tells by itself, and at the end what all of them tell together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from trainer.formats.canonical import COPY, Row
+from trainer.formats.canonical import Row
+from trainer.formats.finding_groups import Copies, Finding, Splits
+from trainer.formats.finding_near import NearDuplicates
+from trainer.formats.finding_outliers import Outliers
+from trainer.formats.finding_private import private_in
+from trainer.formats.finding_texts import cut_off, echo, empty_answer, empty_message, refusal
 
 Finder = Callable[[Row], str]  # what was found in the row, in a few words; empty when nothing
 
-
-def repeated(row: Row) -> str:
-    """The row says what an earlier one says."""
-    return "says exactly what an earlier row says" if COPY in row.id and row.edited is None else ""
-
-
-def empty_message(row: Row) -> str:
-    """A message of the system or of a tool is empty; others are not let in."""
-    said = [*row.messages, *row.prompt, *row.chosen, *row.rejected, *row.completion]
-    places = [str(number) for number, message in enumerate(said, 1) if message["content"] == ""]
-    return f"message {', '.join(places[:5])} is empty" if places else ""
+FINDERS: dict[str, Finder] = {
+    "empty_message": empty_message,
+    "empty_answer": empty_answer,
+    "echo": echo,
+    "refusal": refusal,
+    "cut_off": cut_off,
+}
 
 
-FINDERS: dict[str, Finder] = {"repeated": repeated, "empty_message": empty_message}
+class Detectives:
+    """All that looks for findings in one pass over the rows; what is kept of a row is about 150 bytes."""
+
+    def __init__(self) -> None:
+        self._splits = Splits()
+        self._copies = Copies(self._splits)
+        self._near = NearDuplicates(self._splits)
+        self._outliers = Outliers()
+
+    def add(self, row: Row) -> Iterator[tuple[str, str]]:
+        """Takes the next row in; kind and detail of what it tells by itself."""
+        self._splits.add(row.split)
+        self._copies.add(row)
+        self._near.add(row)
+        self._outliers.add(row)
+        yield from private_in(row).items()
+        for kind, finder in FINDERS.items():
+            if detail := finder(row):
+                yield kind, detail
+
+    def finish(self) -> Iterator[Finding]:
+        """What all rows tell together."""
+        yield from self._copies.finish()
+        yield from self._near.finish(self._copies.copies())
+        yield from self._outliers.finish()

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from trainer.formats import Row
 from trainer.formats.canonical import Message, canonical_json
+from trainer.formats.finding_kinds import KINDS
 from trainer.formats.rows_file import rows_at
 from trainer.formats.searching import texts_of
 from trainer.formats.survey import measure
@@ -22,7 +23,7 @@ MOST_CLOSED = 130  # characters of a cell that fit without opening it
 MARKS = ("starred", "rating", "tag")
 SOUGHT = ("q", "finding", "role", "split", "shortest", "longest", "turns", "turns_to")
 FILTERS = (*SOUGHT, *MARKS)
-FINDING_NAMES = {"any": "any finding", "repeated": "repeats an earlier row", "empty_message": "has an empty message"}
+FINDING_NAMES = {"any": "any finding"} | {kind.name: kind.label for kind in KINDS}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,157 @@
+"""The kinds of findings a survey has: what each means, how sure it is, and what mends it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fix = Literal["", "remove", "mask"]
+Sure = Literal["certain", "likely", "a hint"]
+
+
+@dataclass(frozen=True)
+class FindingKind:
+    """title: of the rows, in a list. meaning: one sentence. label: of a single row, as in a filter."""
+
+    name: str
+    title: str
+    label: str
+    meaning: str
+    sure: Sure
+    fix: Fix = ""
+    button: str = ""
+
+
+KINDS = (
+    FindingKind(
+        "secret",
+        "Likely keys and passwords",
+        "holds a key or password",
+        "A text looks like an API key, a private key, a token or a password in an address; a model may repeat it.",
+        "likely",
+        "mask",
+        "Mask them",
+    ),
+    FindingKind(
+        "personal",
+        "Likely personal data",
+        "holds personal data",
+        "A text holds an e-mail address, a phone number, an IBAN or a card number; a model may repeat it.",
+        "likely",
+        "mask",
+        "Mask them",
+    ),
+    FindingKind(
+        "in_two_splits",
+        "In two splits",
+        "is in two splits",
+        "The same row is in the part to learn from too, so measuring on it flatters the model.",
+        "certain",
+        "remove",
+        "Take them out of the split measured on",
+    ),
+    FindingKind(
+        "nearly_in_two_splits",
+        "Nearly the same in two splits",
+        "is nearly in two splits",
+        "The part to learn from has a row with almost the same words, so measuring on this one flatters the model.",
+        "likely",
+        "remove",
+        "Take them out of the split measured on",
+    ),
+    FindingKind(
+        "repeated",
+        "Repeated rows",
+        "repeats an earlier row",
+        "The row says exactly what an earlier one says, and counts once more in training.",
+        "certain",
+        "remove",
+        "Keep the first of each",
+    ),
+    FindingKind(
+        "near_duplicate",
+        "Nearly repeated rows",
+        "nearly repeats an earlier row",
+        "The row has almost the same words as an earlier one.",
+        "likely",
+        "remove",
+        "Keep the first of each",
+    ),
+    FindingKind(
+        "answered_differently",
+        "Same question, different answers",
+        "is answered differently elsewhere",
+        "Another row asks exactly the same and answers otherwise, so the model learns a mixture.",
+        "certain",
+    ),
+    FindingKind(
+        "empty_answer",
+        "Empty answers",
+        "has an empty answer",
+        "The answer says nothing: it is blank, or only a placeholder such as “N/A”.",
+        "certain",
+        "remove",
+        "Remove them",
+    ),
+    FindingKind(
+        "empty_message",
+        "Empty messages",
+        "has an empty message",
+        "A message of the system or of a tool is empty.",
+        "certain",
+    ),
+    FindingKind(
+        "echo",
+        "Answers that repeat the question",
+        "answers with the question",
+        "The answer is the question once more, word for word.",
+        "certain",
+        "remove",
+        "Remove them",
+    ),
+    FindingKind(
+        "refusal",
+        "Sentences of other assistants",
+        "speaks as another assistant",
+        "An answer speaks as some other assistant does (“As an AI language model …”); the model will say so too.",
+        "likely",
+        "remove",
+        "Remove them",
+    ),
+    FindingKind(
+        "common_answer",
+        "One answer for many questions",
+        "has a very common answer",
+        "Many rows have this very answer, so the model may give it to everything.",
+        "certain",
+    ),
+    FindingKind(
+        "cut_off",
+        "Answers that break off",
+        "has an answer that breaks off",
+        "The answer ends in the middle: after a comma or a word that needs another, or with code that is not closed.",
+        "likely",
+        "remove",
+        "Remove them",
+    ),
+    FindingKind(
+        "short_answer",
+        "Unusually short answers",
+        "has an unusually short answer",
+        "The answer is far shorter than nearly all others.",
+        "a hint",
+    ),
+    FindingKind(
+        "long_row",
+        "Unusually long rows",
+        "is unusually long",
+        "The row is far longer than nearly all others; a training may cut it.",
+        "a hint",
+    ),
+    FindingKind(
+        "other_script",
+        "Written in another script",
+        "is written in another script",
+        "The row is written in other letters than nearly all others.",
+        "a hint",
+    ),
+)
+BY_NAME = {kind.name: kind for kind in KINDS}

@@ -1,0 +1,98 @@
+"""Findings about rows that are unlike nearly all others: in length, and in the letters they are written in."""
+
+import re
+from array import array
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.formats.canonical import Row
+from trainer.formats.finding_groups import Finding
+from trainer.formats.finding_texts import taught
+from trainer.formats.searching import texts_of
+
+TIMES = 20  # as long, or as short, as the median
+LONG = 4000  # characters; below that nothing is too long
+SHORT = 20  # characters; above that nothing is too short
+MOST_OUTLIERS = 0.03  # of the rows; what is more often than that is no exception
+LEAST_ROWS = 30  # of fewer it cannot be told what is usual
+SAMPLE = 1500  # characters of a row by which its letters are known
+FEW_LETTERS = 6
+
+# Blocks of Unicode that are one script, or are written together.
+SCRIPTS = {
+    "Latin": "\u00c0-\u024f\u1e00-\u1eff",
+    "Greek": "\u0370-\u03ff\u1f00-\u1fff",
+    "Cyrillic": "\u0400-\u052f",
+    "Armenian": "\u0530-\u058f",
+    "Hebrew": "\u0590-\u05ff",
+    "Arabic": "\u0600-\u06ff\u0750-\u077f\u08a0-\u08ff",
+    "Indic": "\u0900-\u0dff",
+    "Thai and Lao": "\u0e00-\u0eff",
+    "Georgian": "\u10a0-\u10ff",
+    "Ethiopic": "\u1200-\u139f",
+    "Japanese": "\u3040-\u30ff\u31f0-\u31ff",
+    "Chinese": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff",
+    "Korean": "\u1100-\u11ff\uac00-\ud7af",
+}
+_NAMES = ["", *SCRIPTS]
+_LETTERS = [(number, re.compile(f"[{blocks}]")) for number, blocks in enumerate(SCRIPTS.values(), 1)]
+_ASCII = re.compile(r"[\x00-\x7f]+")
+_LATIN = _NAMES.index("Latin")
+_CHINESE, _JAPANESE = _NAMES.index("Chinese"), _NAMES.index("Japanese")
+
+
+def script_of(text: str) -> int:
+    """The number of the script that most letters are of; 0 where there are too few."""
+    if text.isascii():
+        return _LATIN if sum(map(str.isalpha, text[:200])) >= FEW_LETTERS else 0
+    others = _ASCII.sub("", text)
+    counts = {number: len(letters.findall(others)) for number, letters in _LETTERS}
+    counts[_LATIN] += sum(one.isascii() and one.isalpha() for one in text)
+    if counts[_JAPANESE]:  # is written with Chinese characters as well
+        counts[_JAPANESE] += counts[_CHINESE]
+    number = max(counts, key=lambda one: counts[one])
+    return number if counts[number] >= FEW_LETTERS else 0
+
+
+class Outliers:
+    """Rows unlike the others; what is usual is known when all were seen."""
+
+    def __init__(self) -> None:
+        self._rows, self._answers, self._scripts = array("I"), array("I"), array("B")
+
+    def add(self, row: Row) -> None:
+        texts = [text for _, text in texts_of(row)]
+        answers = [one["content"] or "" for one in taught(row) if not one.get("tool_calls")]
+        self._rows.append(min(sum(map(len, texts)), 2**32 - 1))
+        self._answers.append(min((len(one) for one in answers), default=0))
+        share = SAMPLE // max(1, len(texts)) + 1
+        self._scripts.append(script_of("".join(text[:share] for text in texts[:SAMPLE])))
+
+    def finish(self) -> Iterator[Finding]:
+        rows, answers = np.frombuffer(self._rows, np.uint32), np.frombuffer(self._answers, np.uint32)
+        scripts = np.frombuffer(self._scripts, np.uint8)
+        if len(rows) < LEAST_ROWS:
+            return
+        usual = int(np.median(rows))
+        for row in _few((rows > TIMES * usual) & (rows > LONG)):
+            yield row + 1, "long_row", f"{rows[row]:,} characters; half of all rows have at most {usual:,}"
+        said = answers[answers > 0]
+        usual = int(np.median(said)) if len(said) else 0
+        for row in _few((answers > 0) & (answers.astype(np.int64) * TIMES < usual) & (answers <= SHORT)):
+            yield row + 1, "short_answer", f"{_characters(answers[row])}; half of all answers have more than {usual:,}"
+        counts = np.bincount(scripts[scripts > 0], minlength=len(_NAMES))
+        most = int(counts.argmax())
+        for row in _few((scripts > 0) & (scripts != most)):
+            yield row + 1, "other_script", f"written in {_NAMES[scripts[row]]}, most rows in {_NAMES[most]}"
+
+
+def _characters(count: int) -> str:
+    return "1 character" if count == 1 else f"{count:,} characters"
+
+
+def _few(which: NDArray[np.bool_]) -> list[int]:
+    """The places, when they are exceptions."""
+    found: list[int] = np.flatnonzero(which).tolist()
+    return found if len(found) <= max(1, MOST_OUTLIERS * len(which)) else []

@@ -1,0 +1,183 @@
+"""Finds what should not be learnt in texts: keys, passwords, personal data; and puts a placeholder in its place.
+
+Conservative on purpose: shapes that are well known and numbers whose check digits are right, nothing that might be.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.formats.canonical import Row
+from trainer.formats.searching import texts_of
+
+DIGITS: tuple[str, ...] = ()  # the hint of what needs many digits
+
+
+@dataclass(frozen=True)
+class Shape:
+    """hints: one of these is in every text that holds it; looking for them first is what makes this fast."""
+
+    kind: str
+    name: str
+    hints: tuple[str, ...]
+    pattern: re.Pattern[str]
+    holds: Callable[[str], bool] = bool  # what a match must be as well
+    keeps: int = 0  # the group that is masked
+
+    @property
+    def placeholder(self) -> str:
+        return f"[{self.name}]"
+
+
+def _luhn(text: str) -> bool:
+    """The check digit of card numbers (ISO/IEC 7812-1)."""
+    digits = [int(one) for one in text if one.isdigit()]
+    doubled = [sum(divmod(2 * one, 10)) for one in digits[-2::-2]]
+    return len(set(digits)) > 2 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _iban(text: str) -> bool:
+    """The check digits of account numbers (ISO 13616)."""
+    bare = text.replace(" ", "")
+    return 15 <= len(bare) <= 34 and int("".join(str(int(one, 36)) for one in bare[4:] + bare[:4])) % 97 == 1
+
+
+def _phone(text: str) -> bool:
+    return 9 <= sum(map(str.isdigit, text)) <= 15 and len(set(text)) > 5
+
+
+# Names kept for examples (RFC 2606), and those of pictures (logo@2x.png).
+_NOBODY = re.compile(
+    r"@(?:[\w-]+\.){0,4}(?:example|test|invalid|localhost)(?:\.(?:com|org|net))?\Z|\.(?:png|jpe?g|gif|svg|webp)\Z"
+)
+
+
+def _somebody(address: str) -> bool:
+    return not _NOBODY.search(address.lower())
+
+
+def _no_placeholder(password: str) -> bool:
+    """Of an address: `user:password@` and `user:${PASSWORD}@` stand for one."""
+    word = password.lower()
+    return not re.fullmatch(r"[<{$\[%*x.].*|pass(?:word|wd)?|secret|pw|pwd|your.*", word)
+
+
+def _varied(text: str) -> bool:
+    """Documentation writes keys as `sk-xxxxxxxx` or `AKIAIOSFODNN7EXAMPLE`."""
+    return len(set(text[4:].lower())) > 6 and "example" not in text.lower() and "your" not in text.lower()
+
+
+_TOKENS = (
+    r"(?<![\w-])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,}|glpat-[\w-]{20,}"
+    r"|xox[abprs]-[A-Za-z0-9-]{20,}|[sr]k_live_[A-Za-z0-9]{20,}|sk-(?:proj-|ant-|svcacct-)?[\w-]{32,}"
+    r"|AIza[\w-]{35}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|SG\.[\w-]{20,}\.[\w-]{40,})(?![\w-])"
+)
+_TOKEN_HINTS = (
+    "AKIA",
+    "ASIA",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "xox",
+    "k_live_",
+    "sk-",
+    "AIza",
+    "hf_",
+    "npm_",
+    "pypi-",
+    "SG.",
+)
+_CARD = (
+    r"(?<![\w.+-])(?:(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|6011|65\d\d)(?:[ -]?\d{4}){3}"
+    r"|3[47]\d\d[ -]?\d{6}[ -]?\d{5})(?![\w.-]?\d)"
+)
+_EDGE = r"(?:[A-Z]{2,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
+_PRIVATE_KEY = rf"-----BEGIN {_EDGE}[\s\S]{{40,}}?(?:-----END {_EDGE}|\Z)"
+
+SHAPES = (
+    Shape("secret", "private key", ("PRIVATE KEY",), re.compile(_PRIVATE_KEY)),
+    Shape("secret", "access key", _TOKEN_HINTS, re.compile(_TOKENS), _varied),
+    Shape("secret", "token", ("eyJ",), re.compile(r"(?<![\w.-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")),
+    Shape(
+        "secret",
+        "password",
+        ("://",),
+        re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@\"'<>]{1,64}:([^\s:/@\"'<>]{3,128})@[\w.-]+"),
+        _no_placeholder,
+        keeps=1,
+    ),
+    Shape(
+        "personal",
+        "e-mail address",
+        ("@",),
+        re.compile(r"(?<![\w.+%/:@-])[\w.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w@])"),
+        _somebody,
+    ),
+    Shape(
+        "personal",
+        "phone number",
+        ("+",),
+        re.compile(r"(?<![\w+=*/^.-])\+[1-9]\d{0,2}(?:[ ./-]?\(?\d{2,5}\)?){2,5}(?!\w)"),
+        _phone,
+    ),
+    Shape(
+        "personal",
+        "IBAN",
+        DIGITS,
+        re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"),
+        _iban,
+    ),
+    Shape("personal", "card number", DIGITS, re.compile(_CARD), _luhn),
+)
+_DIGITS = re.compile(r"[0-9][0-9 -]{7}")  # in every IBAN and every card number
+
+
+def _matches(shape: Shape, text: str, *, has_digits: bool) -> Iterator[re.Match[str]]:
+    likely = has_digits if shape.hints is DIGITS else any(hint in text for hint in shape.hints)
+    if likely:
+        yield from (match for match in shape.pattern.finditer(text) if shape.holds(match[shape.keeps]))
+
+
+def private_in(row: Row) -> dict[str, str]:
+    """What a row holds by kind of finding, in a few words that repeat none of it."""
+    found: dict[str, dict[str, None]] = {}
+    for who, text in texts_of(row):
+        has_digits = _DIGITS.search(text) is not None
+        for shape in SHAPES:
+            if next(_matches(shape, text, has_digits=has_digits), None):
+                found.setdefault(shape.kind, {})[f"{shape.name} ({who})"] = None
+    return {kind: ", ".join(names) for kind, names in found.items()}
+
+
+def masked_text(text: str, kind: str) -> str:
+    """The text with a placeholder for each thing of this kind."""
+    has_digits = _DIGITS.search(text) is not None
+    for shape in SHAPES:
+        if shape.kind == kind:
+            for match in reversed(list(_matches(shape, text, has_digits=has_digits))):
+                text = text[: match.start(shape.keeps)] + shape.placeholder + text[match.end(shape.keeps) :]
+    return text
+
+
+def masked_shape(row: Row, kind: str) -> dict[str, Any]:
+    """All that a row holds, masked: messages, texts and what tools are called with."""
+    return {name: value if name == "tools" else _masked(value, kind) for name, value in row.shape().items()}
+
+
+def _masked(value: Any, kind: str) -> Any:
+    if isinstance(value, str):
+        return masked_text(value, kind)
+    if isinstance(value, list):
+        return [_masked(one, kind) for one in value]
+    if isinstance(value, dict):
+        return {key: _masked_member(key, one, kind) for key, one in value.items()}
+    return value
+
+
+def _masked_member(key: str, value: Any, kind: str) -> Any:
+    return value if key in ("role", "id", "type", "tool_call_id") else _masked(value, kind)

@@ -1,0 +1,108 @@
+"""What a single row's texts tell: empty and broken-off answers, and sentences of other assistants."""
+
+import re
+
+from trainer.formats.canonical import Message, Row
+
+LEAST_CUT = 60  # characters; a shorter answer may well end as it likes
+PLACEHOLDERS = frozenset(
+    {
+        "n/a",
+        "na",
+        "none",
+        "null",
+        "nan",
+        "nil",
+        "todo",
+        "tbd",
+        "-",
+        "–",
+        "—",
+        "...",
+        "…",
+        "?",
+        ".",
+        "{}",
+        "[]",
+        "undefined",
+    }
+)
+_OTHERS = re.compile(
+    r"\bas an? (?:ai|artificial intelligence|large|language)[ -](?:language |ai )?model\b"
+    r"|\bi(?: a|['’])m (?:chatgpt|gpt-4|claude|bard|gemini|copilot|deepseek|qwen)\b"
+    r"|\bi (?:was|am|have been) (?:created|developed|made|trained|built) by (?:openai|anthropic|google|meta|deepseek)\b"
+    r"|\bmy (?:knowledge|training)(?: data)? cut-?off\b"
+    r"|\bi(?: a|['’])m sorry,? but i (?:can(?:no|['’])t|am unable to|am not able to) "
+    r"(?:assist|help|fulfil|comply|provide)"
+    r"|\bi can(?:no|['’])t (?:assist with|fulfil+) (?:that|this|your) request\b"
+)
+_OTHERS_HINTS = (
+    "model",
+    "assistant",
+    "i'm ",
+    "i am ",
+    "i’m ",
+    "i was ",
+    "i have been ",
+    "cutoff",
+    "cut-off",
+    "request",
+)
+_NEEDS_MORE = re.compile(r"(?:[,(\[{]|\b(?:the|an|and|or|of|because|und|oder|weil|et|ou))\Z")
+
+
+def taught(row: Row) -> list[Message]:
+    """The answers that the row teaches: not what is only read, rejected or bad."""
+    if row.kind == "preference":
+        return row.chosen
+    if row.kind == "labelled":
+        return row.completion if row.label else []
+    return [one for one in row.messages if one["role"] == "assistant" and one.get("weight") != 0]
+
+
+def question_of(row: Row) -> str:
+    """What was asked last before the row's last answer."""
+    asked = [one for one in (row.messages or row.prompt) if one["role"] == "user"]
+    return (asked[-1]["content"] or "") if asked else ""
+
+
+def empty_message(row: Row) -> str:
+    """A message of the system or of a tool is empty; others are not let in."""
+    said = [*row.messages, *row.prompt, *row.chosen, *row.rejected, *row.completion]
+    places = [str(number) for number, message in enumerate(said, 1) if message["content"] == ""]
+    return f"message {', '.join(places[:5])} is empty" if places else ""
+
+
+def empty_answer(row: Row) -> str:
+    for one in taught(row):
+        text = (one["content"] or "").strip()
+        if not one.get("tool_calls") and (not text or text.lower() in PLACEHOLDERS):
+            # A question about signs may be answered by one; "?" as an answer to it is none of our business.
+            return f"the answer is only “{text}”" if text else "the answer is blank"
+    return ""
+
+
+def echo(row: Row) -> str:
+    answers = taught(row)
+    text = ((answers[-1]["content"] or "") if answers else "").strip()
+    same = len(text) > 3 and text == question_of(row).strip()
+    return "the answer is the question" if same else ""
+
+
+def refusal(row: Row) -> str:
+    for one in taught(row):
+        text = (one["content"] or "").lower()
+        if any(hint in text for hint in _OTHERS_HINTS) and (found := _OTHERS.search(text)):
+            return f"“{found[0]}”"
+    return ""
+
+
+def cut_off(row: Row) -> str:
+    answers = taught(row)
+    text = ((answers[-1]["content"] or "") if answers else "").rstrip()
+    if answers and answers[-1].get("tool_calls"):
+        return ""
+    if text.count("\n```") % 2 != text.startswith("```"):
+        return "a block of code is not closed"
+    ends = len(text) >= LEAST_CUT and _NEEDS_MORE.search(text[-12:])
+    return f"ends with “{text[-24:].split(maxsplit=1)[-1]}”" if ends else ""
