@@ -19,7 +19,7 @@ test: $(VENV)/installed-dev tools-for-tests ## every test; ARGS="tests/jobs -x" 
 check: $(VENV)/installed-dev ## lint, format, types, templates, migrations, architecture, compiled CSS, README
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy webapp trainer
+	$(BIN)/mypy webapp trainer lowrank
 	$(BIN)/djlint templates --lint --quiet
 	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export DATA_DIR="$$folder"; \
 	  $(BIN)/python manage.py makemigrations --check --dry-run; \

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BEGIN, END = "<!-- modules: made by docs/layout.py -->\n", "<!-- end of modules -->"
-PACKAGES = ("webapp", "trainer")
+PACKAGES = ("webapp", "trainer", "lowrank")
 
 
 def sentence(module: Path) -> str:

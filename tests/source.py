@@ -38,7 +38,7 @@ def own(*patterns: str) -> list[str]:
 
 
 def python_files(*folders: str) -> list[str]:
-    return own(*(f"{folder}/**/*.py" for folder in folders or ("webapp", "trainer")))
+    return own(*(f"{folder}/**/*.py" for folder in folders or ("webapp", "trainer", "lowrank")))
 
 
 @cache

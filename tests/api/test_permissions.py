@@ -43,6 +43,10 @@ def model(world: World) -> str:
     return f"models/ft:any:any:any:{world.adapter.pk.hex[:12]}"
 
 
+def adapter_content(world: World) -> str:
+    return f"{model(world).replace('models/', 'adapters/')}/content"
+
+
 def file(world: World) -> str:
     return f"files/file-{world.spoilt.pk.hex}"
 
@@ -124,6 +128,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("api_batch", "GET"): (SEEN, of_batch(), None),
     ("api_batch_cancel", "POST"): (MEMBERS, of_batch("/cancel"), None),
     ("api_models", "GET"): (ALL, at("models"), None),
+    ("api_adapter_content", "GET"): (SEEN, adapter_content, None),
     ("api_model", "GET"): (SEEN, model, None),
     ("api_model", "DELETE"): (MEMBERS, model, None),
 }
