@@ -207,14 +207,8 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit:
 
 
 def _render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
-    longest = spec.data.max_seq_length
     try:
-        if row.text is not None:
-            return [renderer.text_example(row.text, max_seq_length=longest)]
-        return [
-            renderer.example(messages, tools=row.tools, train_on=spec.data.train_on, max_seq_length=longest)
-            for messages in row.conversations()
-        ]
+        return renderer.examples(row, train_on=spec.data.train_on, max_seq_length=spec.data.max_seq_length)
     except TrainerError as error:
         raise TrainerError(error.code, f"Line {row.line} of the dataset: {error.text}", error.fix) from error
 
@@ -231,7 +225,7 @@ def _sample(row: Row, examples: Sequence[Example]) -> Trainable | None:
 
 def _item(example: Example) -> Item | None:
     """What of an example is worth computing: nothing after its last trained token changes the loss."""
-    trained = bytes([0, *example.trained[1:]])
+    trained = example.learnt
     end = trained.rfind(1) + 1
     return Item(array("i", example.ids[:end]), trained[:end]) if end else None
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from trainer.chat_template import ChatTemplate, Message
 from trainer.errors import TrainerError
+from trainer.formats.canonical import Content
 from trainer.safe_tokens import Marked, SafeTokenizer
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -27,6 +28,11 @@ class Example:
     @property
     def truncated(self) -> bool:
         return len(self.ids) < self.whole
+
+    @property
+    def learnt(self) -> bytes:
+        """`trained`, one byte a token, without the first: nothing foretells it."""
+        return bytes([0, *self.trained[1:]])
 
 
 class Renderer:
@@ -82,6 +88,11 @@ class Renderer:
         """How many tokens the tokenizer knows."""
         return self._tokens.size
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that only a template writes, never the text of a person."""
+        return self._tokens.special_ids
+
     def token_bytes(self, token: int) -> bytes:
         """The bytes a token stands for; parts of a character are none that could be decoded."""
         return self._tokens.piece(token)
@@ -114,6 +125,21 @@ class Renderer:
             trained = _inside(offsets, self._answer_spans(plain, tools, full, moment))
         cut = max_seq_length if max_seq_length is not None and len(ids) > max_seq_length else None
         return Example(ids[:cut], trained[:cut], whole=len(ids))
+
+    def examples(
+        self,
+        row: Content,
+        *,
+        train_on: Literal["answers", "everything"] = "answers",
+        max_seq_length: int | None = None,
+    ) -> list[Example]:
+        """All that a canonical row gives to learn from: one example, or two that differ in their answers."""
+        if row.text is not None:
+            return [self.text_example(row.text, max_seq_length=max_seq_length)]
+        return [
+            self.example(messages, tools=row.tools, train_on=train_on, max_seq_length=max_seq_length)
+            for messages in row.conversations()
+        ]
 
     def text_example(self, text: str, *, max_seq_length: int | None = None) -> Example:
         """Plain text for training, with no template around it: every token is learnt, and that it ends."""

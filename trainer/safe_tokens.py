@@ -129,6 +129,10 @@ class SafeTokenizer:
     def size(self) -> int:
         return int(self._plain.get_vocab_size())
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        return frozenset(one for one in self._ids.values() if one is not None)
+
     def piece(self, token: int) -> bytes:
         """What one token stands for."""
         piece = self._plain.id_to_token(token) or ""

@@ -53,10 +53,7 @@ def seen_by(base: BaseModel, rows: list[tuple[int, Content]]) -> list[Seen]:
 
 def _seen(renderer: Renderer, number: int, content: Content) -> list[Seen]:
     try:
-        if content.text is not None:
-            examples = [renderer.text_example(content.text)]
-        else:
-            examples = [renderer.example(messages, tools=content.tools) for messages in content.conversations()]
+        examples = renderer.examples(content)
     except TrainerError as error:
         return [Seen(number, [], refused=f"{error.text} {error.fix}")]
     return [Seen(number, _pieces(renderer, one), len(one.ids), sum(one.trained)) for one in examples]
