@@ -154,6 +154,7 @@ def test_templates_hold_no_inline_code_and_nothing_foreign() -> None:
 MAKES_HTML = {
     "static/js/markdown.js": "of a model's text, through the sanitiser",
     "static/js/chat.js": "of fragments that our own templates rendered and escaped",
+    "static/js/rows.js": "of fragments that our own templates rendered and escaped",
 }
 
 
