@@ -14,7 +14,7 @@ os.environ.setdefault("SECRET_KEY", "tests-only-" + "x" * 50)
 from webapp.settings import *  # noqa: E402,F403 - DATA_DIR must be set first
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+CACHES = {"default": {"BACKEND": "tests.json_cache.JsonLocMemCache"}}
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -72,12 +72,13 @@ class Page:
 def difference(older: DatasetVersion, newer: DatasetVersion) -> Difference:
     """Remembered, as versions never change; one of very many rows is told anew."""
     key = f"diff:{older.pk}:{newer.pk}"
-    known: Difference | None = cache.get(key)
-    if known is None:
-        known = compare(older.rows_path, newer.rows_path)
-        if sum(known.counts.values()) <= MOST_KEPT:
-            cache.set(key, known, timeout=KEPT_SECONDS)
-    return known
+    if known := cache.get(key):
+        pairs = {name: [(before, after) for before, after in known[name]] for name in ("edited", "moved")}
+        return Difference(known["removed"], known["added"], **pairs)
+    found = compare(older.rows_path, newer.rows_path)
+    if sum(found.counts.values()) <= MOST_KEPT:
+        cache.set(key, asdict(found), timeout=KEPT_SECONDS)
+    return found
 
 
 def page_of(older: DatasetVersion, newer: DatasetVersion, *, kind: str, number: str) -> tuple[Difference, Page]:
