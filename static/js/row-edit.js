@@ -1,6 +1,7 @@
 // The editor of a row: its JSON as a chat. What is sent is always the JSON of the text field, so that it works without.
-import { area, element, jsonArea } from "./row-fields.js";
+import { area, element, jsonArea, parsed } from "./row-fields.js";
 import { messageCard } from "./row-message.js";
+import { toast } from "./shared/toasts.js";
 
 const form = document.querySelector("[data-row-edit]");
 if (form) start(form);
@@ -18,7 +19,7 @@ function start(form) {
 
   function read() {
     try {
-      const found = JSON.parse(text.value);
+      const found = parsed(text.value);
       const whole = found && typeof found === "object" && !Array.isArray(found);
       const messages = lists.flatMap((name) => (Array.isArray(found?.[name]) ? found[name] : [null]));
       return whole && messages.every((one) => one && typeof one === "object") ? found : null;
@@ -119,7 +120,11 @@ function start(form) {
     dirty = false;
   });
   addEventListener("beforeunload", (event) => { if (dirty) event.preventDefault(); });
-  mode.addEventListener("click", () => show(chat.hidden));
+  mode.addEventListener("click", () => {
+    const asked = chat.hidden;
+    show(asked);
+    if (asked && chat.hidden) toast("This JSON cannot be shown as a chat. It can be kept as it is, if it is a row.", { level: "warning" });
+  });
   for (const one of form.querySelectorAll("[data-row-mode], [data-row-keys]")) one.hidden = false;
   show(true);
 }

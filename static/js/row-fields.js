@@ -21,6 +21,15 @@ export function area(name, value, changed, path) {
   return box;
 }
 
+// The value of JSON text, each number as it is written: 1.0 and 9007199254740993 stay what they are.
+// Throws where that cannot be held, as with JSON.parse: names that are numbers would change their order.
+export function parsed(text) {
+  return JSON.parse(text, function (name, value, { source }) {
+    if (/^\d+$/.test(name) && !Array.isArray(this)) throw new RangeError(name);
+    return typeof value === "number" && String(value) !== source ? JSON.rawJSON(source) : value;
+  });
+}
+
 // JSON that is kept once it can be read; empty text is nothing at all.
 export function jsonArea(name, value, changed, path) {
   const box = area(name, value === undefined || value === null ? "" : JSON.stringify(value, null, 2), () => {}, path);
@@ -29,10 +38,11 @@ export function jsonArea(name, value, changed, path) {
   input.spellcheck = false;
   input.addEventListener("input", () => {
     try {
-      changed(input.value.trim() ? JSON.parse(input.value) : undefined);
+      changed(input.value.trim() ? parsed(input.value) : undefined);
       input.setCustomValidity("");
-    } catch {
-      input.setCustomValidity("This is not valid JSON.");
+    } catch (error) {
+      const named = error instanceof RangeError;
+      input.setCustomValidity(named ? `“${error.message}” as a name can only be written in the JSON of the whole row.` : "This is not valid JSON.");
     }
   });
   return box;

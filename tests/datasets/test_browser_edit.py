@@ -16,7 +16,12 @@ from webapp.datasets.models import DatasetVersion, DraftChange
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-CALL = {"type": "function", "function": {"name": "add", "arguments": {"b": 2, "a": 1}}}
+
+def call(**arguments: float) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "add", "arguments": arguments}}
+
+
+CALL = call(b=2, a=1)
 ROWS = [
     {
         "messages": [
@@ -28,6 +33,18 @@ ROWS = [
         ]
     },
     {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]},
+    {
+        "messages": [
+            {"role": "user", "content": "Add them."},
+            {"role": "assistant", "content": None, "tool_calls": [call(b=1.0, a=2**53 + 1)]},
+        ]
+    },
+    {
+        "messages": [
+            {"role": "user", "content": "Add them."},
+            {"role": "assistant", "content": None, "tool_calls": [call(**{"b": 2, "1": 1})]},
+        ]
+    },
 ]
 
 
@@ -129,6 +146,25 @@ def test_broken_json_of_a_call_is_not_sent(page: Page) -> None:
     assert page.url.endswith("/edit/")
     page.get_by_role("button", name="As JSON").click()
     assert page.locator("[data-row-json]").is_visible()
+
+
+def test_numbers_stay_as_they_are_written(page: Page, version: DatasetVersion) -> None:
+    page.goto(f"/datasets/versions/{version.pk}/rows/3/edit/")
+    page.locator(".message-card").first.get_by_label("Text").fill("Add these.")
+    calls = page.get_by_label("As a JSON list").first
+    calls.fill(calls.input_value().replace('"add"', '"sum"'))
+    page.get_by_role("button", name="Keep in the draft").click()
+    page.wait_for_url("**/draft/")
+    shape = DraftChange.objects.get().shape
+    assert '"name":"sum","arguments":{"b":1.0,"a":9007199254740993}' in shape
+
+
+def test_a_row_whose_names_would_change_their_order_is_edited_as_json(page: Page, version: DatasetVersion) -> None:
+    page.goto(f"/datasets/versions/{version.pk}/rows/4/edit/")
+    field = page.get_by_label("The row as JSON")
+    page.get_by_role("button", name="As chat").click()
+    page.wait_for_selector("text=cannot be shown as a chat")
+    assert field.is_visible()
 
 
 def test_it_works_without_scripts(chromium: Browser, cast: Cast, site: str, version: DatasetVersion) -> None:

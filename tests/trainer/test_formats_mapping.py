@@ -174,6 +174,7 @@ def test_no_row_makes_a_mapping_raise_anything_but_a_bad_row(name: str, row: dic
         (["q", "better", "worse", "query"], "preference", {"chosen": "better", "rejected": "worse", "prompt": "query"}),
         (["prompt", "output", "feedback"], "labelled", {"prompt": "prompt", "answer": "output", "label": "feedback"}),
         (["body"], "text", {"text": "body"}),
+        (["frage", "reply_text"], "prompt_completion", {"answer": "reply_text"}),
         (["a", "b"], "prompt_completion", {}),
         ([], "prompt_completion", {}),
     ],

@@ -157,6 +157,8 @@ def suggest(columns: Iterable[str], kind: str = "") -> Mapping:
     by_words = {re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_"): column for column in columns}
     guesses = {kind: _guess(shape, by_words) for kind, shape in SHAPES.items()}
     whole = [kind for kind in GUESSED if all(name in guesses[kind] for name in SHAPES[kind].required)]
+    if "text" in whole and not by_words.keys() & set(USUAL["text"]):  # a "reply_text" is a reply
+        whole.remove("text")
     kind = kind or (whole[0] if whole else "prompt_completion")
     return {"kind": kind, "fields": guesses[kind]}
 
