@@ -104,6 +104,10 @@ def first_row(world: World) -> list[Any]:
     return [world.version.pk, 1]
 
 
+def nothing_found(world: World) -> list[Any]:
+    return [world.version.pk, "repeated"]
+
+
 def named(world: World) -> dict[str, Any]:
     return {"name": "new name"}
 
@@ -169,6 +173,10 @@ TABLE = {
     "version_errors": Row(SEEN, args=of("version")),
     "version_bad_lines": Row(SEEN, args=of("spoilt")),
     "dataset_skip_bad_rows": Row(NOT_SO, "login 404 403 409 409", of("version")),  # it has none
+    "version_findings": Row(SEEN, args=of("version")),
+    "finding_fix": Row("login 404 403 409 409", "login 404 403 409 409", nothing_found),  # the version is sound
+    "version_seen": Row(SEEN, args=of("version")),
+    "version_tokens": Row(SEEN, args=of("version")),
     "version_diff": Row(SEEN, args=of("version")),
     "version_restore": Row(NOT_SO, MEMBERS, of("version")),
     "version_delete": Row(NOT_SO, "login 404 403 409 409", of("version")),  # a job was made from it

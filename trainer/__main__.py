@@ -23,6 +23,7 @@ HEAVY = {
     "train": "trainer.sft",
     "check": "trainer.formats.check",
     "survey": "trainer.formats.survey",
+    "tokens": "trainer.token_statistics",
     "mapping": "trainer.formats.mapping",
     "revise": "trainer.formats.revise",
     "fetch": "trainer.bases",
@@ -90,6 +91,11 @@ def run_revise(given: argparse.Namespace, emit: Emit) -> None:
 def run_survey(given: argparse.Namespace, emit: Emit) -> None:
     _make_folder(given.out)
     importlib.import_module(HEAVY["survey"]).survey_rows(given.rows, given.out, emit)
+
+
+def run_tokens(given: argparse.Namespace, emit: Emit) -> None:
+    _make_folder(given.out)
+    importlib.import_module(HEAVY["tokens"]).count_tokens(given.rows, given.base, given.out, emit)
 
 
 def run_fetch_data(given: argparse.Namespace, emit: Emit) -> None:
@@ -208,6 +214,17 @@ def _add_survey(commands: Any) -> None:
     survey.add_argument("rows", metavar="ROWS", type=Path, help="a rows.parquet that check or revise wrote")
     survey.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
     survey.set_defaults(run=run_survey)
+    tokens = commands.add_parser(
+        "tokens",
+        help="count the tokens of checked rows",
+        description="Write DIR/tokens.json: how many tokens the rows of ROWS have for a base model, and how many of "
+        "them are learnt. Of very many rows a sample is counted. " + EVENTS_TEXT,
+        epilog=EXIT_TEXT,
+    )
+    tokens.add_argument("rows", metavar="ROWS", type=Path, help="a rows.parquet that check or revise wrote")
+    tokens.add_argument("--base", metavar="FOLDER", type=Path, required=True, help="the folder of a base model")
+    tokens.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    tokens.set_defaults(run=run_tokens)
 
 
 def _add_fetch(commands: Any) -> None:

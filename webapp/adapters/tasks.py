@@ -1,4 +1,4 @@
-"""Doors of the default worker: fetch a base model, and the bell that asks for it."""
+"""Doors of the default worker: fetch a base model, count tokens for one, and the bells that ask for it."""
 
 import logging
 from uuid import UUID, uuid4
@@ -7,7 +7,7 @@ from celery import shared_task
 from celery.signals import worker_shutting_down
 from django.db import DatabaseError
 
-from webapp.adapters import fetching, lifecycle
+from webapp.adapters import fetching, lifecycle, token_counts
 from webapp.common import doorbell
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,22 @@ def carry_through(base_id: UUID, number: int) -> None:
 
 def ring(base_id: UUID) -> bool:
     return doorbell.ring(fetch_base, base_id, what="base model")
+
+
+@shared_task(name="adapters.count_tokens")
+def count_tokens(version_id: str, base_id: str) -> None:
+    try:
+        token_counts.count(UUID(version_id), UUID(base_id))
+    except DatabaseError:  # as above; the page that waits rings again
+        raise
+    except Exception:
+        mark = uuid4().hex[:8]
+        logger.exception("tokens of %s on %s: the count failed (error %s)", version_id, base_id, mark)
+        token_counts.keep_failure(UUID(version_id), UUID(base_id), token_counts.broken(mark))
+
+
+def ring_for_tokens(version_id: UUID, base_id: UUID) -> bool:
+    return doorbell.ring(count_tokens, version_id, base_id, what="token count of dataset version")
 
 
 @worker_shutting_down.connect

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from webapp.adapters import base_views, seen_views, views
+from webapp.adapters import base_views, seen_views, token_views, views
 
 urlpatterns = [
     path("adapters/", views.adapters, name="adapters"),
@@ -13,6 +13,8 @@ urlpatterns = [
     path("adapters/<uuid:pk>/delete/", views.adapter_delete, name="adapter_delete"),
     path("adapters/shares/<uuid:pk>/remove/", views.adapter_unshare, name="adapter_unshare"),
     path("datasets/versions/<uuid:pk>/mapping/tokens/", seen_views.mapping_tokens, name="mapping_tokens"),
+    path("datasets/versions/<uuid:pk>/seen/", token_views.version_seen, name="version_seen"),
+    path("datasets/versions/<uuid:pk>/seen/tokens/", token_views.version_tokens, name="version_tokens"),
     path("models/", base_views.base_models, name="base_models"),
     path("models/add/", base_views.base_add, name="base_add"),
     path("models/<uuid:pk>/", base_views.base_model, name="base_model"),

@@ -50,6 +50,12 @@ CATALOGUE: dict[str, Entry] = {
     "draft_conflict": Entry(
         "Version {number} changed rows that your draft changes too: {rows}.", "Undo those in your draft.", 409
     ),
+    "finding_gone": Entry("Version {number} has nothing of this kind to fix.", "Look at its findings again.", 409),
+    "finding_of_older": Entry(
+        "Version {newest} was made after version {number}.", "Fix what was found in the newest one.", 409
+    ),
+    "too_many_to_mask": Entry("More than {limit} rows would be rewritten.", "Mask them in the file instead.", 409),
+    "nothing_left": Entry("No row would be left.", "Look at the rows, and remove some of them.", 409),
     "version_in_use": Entry("{what} keeps version {number}.", "{fix}", 409),
     # adapters
     "base_not_ready": Entry("The base model {name} is not ready.", "Wait for the download, or choose another.", 409),

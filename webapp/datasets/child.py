@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MEMORY_BYTES = 2 * 1024**3  # address space
 LEAST_SECONDS = 60
 FETCH_SECONDS = 3 * 3600
+TOKENS_SECONDS = 600  # a sample of the rows, however many there are
 BYTES_PER_SECOND = 2_000_000  # a tenth of what was measured on two busy cores
 PACKED = 10  # bytes of text in a byte of rows.parquet, at most in what was seen
 LOOK_SECONDS = 0.1
@@ -61,6 +62,12 @@ def run_survey(rows: Path, out: Path, *, still_ours: Callable[[], bool]) -> Endi
     """Survey `rows` into the folder `out`. None when `still_ours` said no."""
     seconds = _seconds_for(rows.stat().st_size * PACKED)
     return _run(["survey", str(rows), "--out", str(out)], out, seconds=seconds, still_ours=still_ours)
+
+
+def run_tokens(rows: Path, base: Path, out: Path, *, still_ours: Callable[[], bool]) -> Ending | None:
+    """Count the tokens of `rows` for a base model into the folder `out`. None when `still_ours` said no."""
+    command = ["tokens", str(rows), "--base", str(base), "--out", str(out)]
+    return _run(command, out, seconds=TOKENS_SECONDS, still_ours=still_ours)
 
 
 def run_fetch(arguments: Sequence[str], out: Path, *, still_ours: Callable[[], bool]) -> Ending | None:

@@ -2,12 +2,23 @@
 
 from typing import Any
 
+from django.urls import reverse
+
 from webapp.accounts.models import Role, Team, User
 from webapp.datasets import drafts, services
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.preview import FORMATS, state_sentence
 
-TABS = {"overview": "Overview", "rows": "Rows", "versions": "Versions"}
+TABS = {
+    "overview": "Overview",
+    "rows": "Rows",
+    "findings": "Findings",
+    "seen": "Tokens",
+    "versions": "Versions",
+    "use": "Use it",
+}
+# Tabs with an address of their own
+PAGES = {"rows": "dataset_rows", "findings": "version_findings", "seen": "version_seen"}
 
 
 def frame(user: User, version: DatasetVersion, tab: str) -> dict[str, Any]:
@@ -21,10 +32,19 @@ def frame(user: User, version: DatasetVersion, tab: str) -> dict[str, Any]:
         "draft": drafts.summary(user, version),
         "kept_by": services.job_made_from(dataset),
         "tab": tab,
-        "tabs": TABS,
+        "tabs": _tabs(version),
         "report": version.report,
         "format": FORMATS.get(version.report.get("format", ""), "–"),
     }
+
+
+def _tabs(version: DatasetVersion) -> list[tuple[str, str, str]]:
+    """Name, label and address of each."""
+    own = f"{reverse('dataset', args=[version.dataset_id])}?version={version.number}&tab="
+    return [
+        (name, label, reverse(PAGES[name], args=[version.pk]) if name in PAGES else own + name)
+        for name, label in TABS.items()
+    ]
 
 
 def can_change(user: User, team: Team) -> bool:

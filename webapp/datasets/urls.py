@@ -2,7 +2,16 @@
 
 from django.urls import path
 
-from webapp.datasets import draft_views, mapping_views, row_views, tus_views, upload_views, version_views, views
+from webapp.datasets import (
+    draft_views,
+    finding_views,
+    mapping_views,
+    row_views,
+    tus_views,
+    upload_views,
+    version_views,
+    views,
+)
 
 urlpatterns = [
     path("", views.datasets, name="datasets"),
@@ -24,6 +33,8 @@ urlpatterns = [
     path("versions/<uuid:pk>/errors/", mapping_views.version_errors, name="version_errors"),
     path("versions/<uuid:pk>/bad-lines/", mapping_views.version_bad_lines, name="version_bad_lines"),
     path("versions/<uuid:pk>/skip-bad-rows/", upload_views.dataset_skip_bad_rows, name="dataset_skip_bad_rows"),
+    path("versions/<uuid:pk>/findings/", finding_views.version_findings, name="version_findings"),
+    path("versions/<uuid:pk>/findings/<slug:kind>/fix/", finding_views.finding_fix, name="finding_fix"),
     path("versions/<uuid:pk>/diff/", version_views.version_diff, name="version_diff"),
     path("versions/<uuid:pk>/restore/", version_views.version_restore, name="version_restore"),
     path("versions/<uuid:pk>/delete/", version_views.version_delete, name="version_delete"),

@@ -16,7 +16,7 @@ from webapp.accounts.models import Team
 from webapp.common.http import attachment_response, in_threads
 from webapp.datasets import services
 from webapp.datasets.bad_lines import errors_of
-from webapp.datasets.frame import TABS, can_change, frame
+from webapp.datasets.frame import PAGES, TABS, can_change, frame
 from webapp.datasets.lineage import history
 from webapp.datasets.mapping import columns_of
 from webapp.datasets.models import Dataset, DatasetVersion
@@ -52,8 +52,8 @@ def dataset(request: TeamRequest, pk: UUID) -> HttpResponse:
     if FRAGMENT in request.headers:
         return _refresh(request, version)
     tab = request.GET.get("tab", "")
-    if tab == "rows":
-        return redirect("dataset_rows", version.pk)
+    if tab in PAGES:
+        return redirect(PAGES[tab], version.pk)
     tab = tab if tab in TABS else "overview"
     return render(request, "datasets/detail.html", frame(request.user, version, tab) | _tab(version, tab))
 

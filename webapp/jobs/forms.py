@@ -100,12 +100,18 @@ def preset_values(name: str) -> dict[str, Any]:
 
 
 def initial_values(asked: Mapping[str, str]) -> dict[str, Any]:
-    """What a link to the form may choose: ?preset=quick&dataset=<version>&base=<base>. Nonsense chooses nothing."""
+    """What a link to the form may choose: ?preset=quick&dataset=<version>&base=<base>&max_seq_length=1024.
+
+    Nonsense chooses nothing.
+    """
     name = asked.get("preset", "")
     values = preset_values(name if name in PRESET_NAMES else PRESET_NAMES[0])
     for key, field in (("dataset", "dataset_version"), ("base", "base_model")):
         with suppress(ValueError):
             values[field] = UUID(asked.get(key, ""))
+    length = asked.get("max_seq_length", "")
+    if length.isascii() and length.isdigit() and len(length) < 7:
+        values["data_max_seq_length"] = int(length)
     return values
 
 
@@ -172,6 +178,16 @@ class JobForm(forms.Form):
         for one in spec_fields():
             self.fields[one.key] = _field(one)
             self.fields[one.key].unit = one.option.unit  # type: ignore[attr-defined]  # for the template
+        if not self.is_bound:
+            self._choose_method()
+
+    def _choose_method(self) -> None:
+        """A method that learns from the rows which the form shows first."""
+        version = self._preselected()["dataset_version"]
+        asked = self.get_initial_for_field(self.fields["data_method"], "data_method")
+        if version and version.is_ready and kind_issues(asked, version.kind):
+            methods = choices_of(PARTS["data"], "method")
+            self.initial["data_method"] = next(name for name in methods if not kind_issues(name, version.kind))
 
     def _choice(self, name: str) -> "forms.ModelChoiceField[Any]":
         return cast("forms.ModelChoiceField[Any]", self.fields[name])
