@@ -23,6 +23,7 @@ SIZE_LIMITS = {
     "intermediate_size": 1 << 20,
     "vocab_size": 1 << 21,
     "num_hidden_layers": 1 << 10,
+    "num_decoder_layers": 1 << 10,
     "num_attention_heads": 1 << 12,
     "num_key_value_heads": 1 << 12,
     "head_dim": 1 << 12,
@@ -37,6 +38,16 @@ OTHER_NAMES = {
     "num_hidden_layers": ("n_layer", "num_layers"),
     "num_attention_heads": ("n_head", "num_heads"),
     "max_position_embeddings": ("n_positions", "seq_length"),
+}
+# Families in which an encoder reads and a decoder writes, and what they call its sizes.
+SEQ2SEQ_TYPES = ("t5", "mt5", "bart", "pegasus")
+NO_LAST_POSITION = ("t5", "mt5")  # positions are told by distance: n_positions is but what it was trained on
+SEQ2SEQ_NAMES = {
+    "num_hidden_layers": ("encoder_layers",),
+    "num_attention_heads": ("encoder_attention_heads",),
+    "intermediate_size": ("d_ff", "encoder_ffn_dim"),
+    "head_dim": ("d_kv",),
+    "num_decoder_layers": ("decoder_layers", "num_hidden_layers"),
 }
 
 
@@ -68,6 +79,7 @@ def _facts(config: dict[str, Any], tensors: dict[str, tuple[str, int]]) -> dict[
     commonest = max(values_in, key=lambda name: values_in[name])
     return {
         "architecture": str(config["architectures"][0]),
+        "task": task_of(config),
         "parameters": sum(count for _, count in tensors.values()),
         "layers": config["num_hidden_layers"],
         "hidden_size": config["hidden_size"],
@@ -80,7 +92,29 @@ def _facts(config: dict[str, Any], tensors: dict[str, tuple[str, int]]) -> dict[
         "softcapped": bool(config.get("attn_logit_softcapping")),
         "tied_embeddings": bool(config.get("tie_word_embeddings", True)),
         "dtype": DTYPES.get(commonest, commonest),
-    }
+    } | _of_seq2seq(config)
+
+
+def _of_seq2seq(config: dict[str, Any]) -> dict[str, Any]:
+    """What an encoder–decoder has besides: `layers` counts those of one side, the encoder."""
+    if not is_seq2seq(config):
+        return {}
+    gated = str(config.get("feed_forward_proj", "")).startswith("gated")
+    return {"decoder_layers": config["num_decoder_layers"], "gated_mlp": gated}
+
+
+def is_seq2seq(config: dict[str, Any]) -> bool:
+    """Whether a config.json is that of an encoder–decoder model known here."""
+    return config.get("model_type") in SEQ2SEQ_TYPES
+
+
+def task_of(config: dict[str, Any]) -> str:
+    return "seq2seq" if is_seq2seq(config) else "causal"
+
+
+def read_task(path: Path) -> str:
+    """What a base model of a folder does: `causal` continues a text, `seq2seq` reads one and then writes another."""
+    return task_of(read_config(path))
 
 
 def refuse_code(path: Path) -> None:
@@ -101,11 +135,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise broken(
             "The weights are quantised already.", "Choose the model's full weights: jobs quantise by themselves."
         )
-    for name, others in OTHER_NAMES.items():
-        config.setdefault(name, next((config[one] for one in others if one in config), None))
-    names = config.get("architectures")
-    if not isinstance(names, list) or not names or not str(names[0]).endswith(("ForCausalLM", "LMHeadModel")):
-        raise broken("config.json names no causal language model.", "Choose a model for text generation.")
+    _use_one_name(config)
+    _check_architecture(config)
     for name in ("hidden_size", "vocab_size", "num_hidden_layers"):
         if config[name] is None:
             raise broken(f"config.json has no {name}.", "Choose a plain text model.")
@@ -114,6 +145,24 @@ def read_config(path: Path) -> dict[str, Any]:
         if value is not None and (not isinstance(value, int) or not 0 < value <= limit):
             raise broken(f"config.json has an impossible {name}.", "The file is damaged: fetch it again.")
     return config
+
+
+def _use_one_name(config: dict[str, Any]) -> None:
+    """Put each size under the one name that is used here; None where the config does not tell it."""
+    for names in (OTHER_NAMES, SEQ2SEQ_NAMES) if is_seq2seq(config) else (OTHER_NAMES,):
+        for name, others in names.items():
+            if config.get(name) is None:
+                config[name] = next((config[one] for one in others if one in config), None)
+    if config.get("model_type") in NO_LAST_POSITION:
+        config["max_position_embeddings"] = None
+
+
+def _check_architecture(config: dict[str, Any]) -> None:
+    names = config.get("architectures")
+    first = str(names[0]) if isinstance(names, list) and names else ""
+    ends = ("ForConditionalGeneration",) if is_seq2seq(config) else ("ForCausalLM",)
+    if not first.endswith((*ends, "LMHeadModel")):
+        raise broken("config.json names no causal language model and no T5 or BART.", "Choose one for text generation.")
 
 
 def read_json(path: Path, limit: int) -> dict[str, Any]:

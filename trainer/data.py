@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import torch
@@ -26,11 +27,13 @@ from trainer.spec import TrainSpec
 class Item:
     """An example ready to train: `ids` up to the last trained token, `trained` one byte a token.
 
+    `source`: how many of them an encoder reads, 0 where there is none; what follows goes through the decoder.
     `reference`: log p of the trained tokens together under the starting weights, where a method compares with them.
     """
 
     ids: "array[int]"
     trained: bytes
+    source: int = 0
     reference: float = 0.0
 
     @property
@@ -40,8 +43,13 @@ class Item:
 
     @property
     def length(self) -> int:
-        """Tokens that go through the model. The last one is only ever predicted."""
+        """Tokens that go through the model, on both sides. The last one is only ever predicted."""
         return len(self.ids) - 1
+
+    @property
+    def width(self) -> int:
+        """Tokens of it that go through the part that predicts."""
+        return self.length - self.source
 
     @property
     def sequences(self) -> "tuple[Item, ...]":
@@ -125,25 +133,37 @@ class Dataset:
         return sum(item.length for item in self.train)
 
 
+class Sources(NamedTuple):
+    """What an encoder reads of some sequences, padded on the right. ids, mask: (sequences, width)."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+
+    def to(self, device: torch.device) -> "Sources":
+        return Sources(self.ids.to(device), self.mask.to(device))
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """Sequences that go through the model at once, padded on the right.
 
     ids: (sequences, width). places: where, in the flattened hidden states, a trained token is predicted; labels: which.
-    rows: what these sequences are, in order; a pair is two of them.
+    rows: what these sequences are, in order; a pair is two of them. sources: for encoder–decoder models alone.
     """
 
     ids: torch.Tensor
     places: torch.Tensor
     labels: torch.Tensor
     rows: tuple[Trainable, ...]
+    sources: Sources | None = None
 
     @property
     def items(self) -> list[Item]:
         return [item for row in self.rows for item in row.sequences]
 
     def to(self, device: torch.device) -> "MicroBatch":
-        return MicroBatch(self.ids.to(device), self.places.to(device), self.labels.to(device), self.rows)
+        sources = self.sources and self.sources.to(device)
+        return MicroBatch(self.ids.to(device), self.places.to(device), self.labels.to(device), self.rows, sources)
 
 
 def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path | None = None) -> Dataset:
@@ -227,7 +247,7 @@ def _item(example: Example) -> Item | None:
     """What of an example is worth computing: nothing after its last trained token changes the loss."""
     trained = example.learnt
     end = trained.rfind(1) + 1
-    return Item(array("i", example.ids[:end]), trained[:end]) if end else None
+    return Item(array("i", example.ids[:end]), trained[:end], example.source) if end else None
 
 
 def _with_mismatches(samples: list[Trainable], longest: int) -> list[Trainable]:
@@ -247,7 +267,7 @@ def _with_mismatches(samples: list[Trainable], longest: int) -> list[Trainable]:
 def _mismatch(asked: Item, answered: Item, longest: int) -> Item:
     prompt, answer = asked.trained.find(1), answered.trained.find(1)
     ids = asked.ids[:prompt] + answered.ids[answer:]
-    return Item(ids[:longest], (bytes(prompt) + answered.trained[answer:])[:longest])
+    return Item(ids[:longest], (bytes(prompt) + answered.trained[answer:])[:longest], asked.source)
 
 
 def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
@@ -306,28 +326,51 @@ def micro_batches(samples: Sequence[Trainable], budget: int) -> list[MicroBatch]
 
     A single row, or pair, longer than the budget gets a pass of its own.
     """
-    ordered = sorted(samples, key=_width, reverse=True)
+    ordered = sorted(samples, key=_length, reverse=True)
     batches = []
     while ordered:
-        fitting = max(1, budget // (_width(ordered[0]) * len(ordered[0].sequences)))
+        fitting = _fitting(ordered, budget)
         batches.append(_pad(ordered[:fitting]))
         ordered = ordered[fitting:]
     return batches
 
 
-def _width(sample: Trainable) -> int:
+def _length(sample: Trainable) -> int:
     return max(item.length for item in sample.sequences)
 
 
+def _fitting(ordered: Sequence[Trainable], budget: int) -> int:
+    """How many of the first rows fit into a pass with their padding; at least one."""
+    sequences = width = source = 0
+    for count, sample in enumerate(ordered):
+        sequences += len(sample.sequences)
+        width = max(width, *(item.width for item in sample.sequences))
+        source = max(source, *(item.source for item in sample.sequences))
+        if sequences * (width + source) > budget:
+            return max(1, count)
+    return len(ordered)
+
+
 def _pad(samples: Sequence[Trainable]) -> MicroBatch:
-    width = _width(samples[0])
     items = [item for sample in samples for item in sample.sequences]
+    width = max(item.width for item in items)
     ids = torch.zeros((len(items), width), dtype=torch.long)
     places: list[int] = []
     labels: list[int] = []
     for row, item in enumerate(items):
-        ids[row, : item.length] = torch.tensor(item.ids[:-1], dtype=torch.long)
+        ids[row, : item.width] = torch.tensor(item.ids[item.source : -1], dtype=torch.long)
         learnt = [at for at, flag in enumerate(item.trained) if flag]
-        places += [row * width + at - 1 for at in learnt]
+        places += [row * width + at - item.source - 1 for at in learnt]
         labels += [item.ids[at] for at in learnt]
-    return MicroBatch(ids, torch.tensor(places), torch.tensor(labels), tuple(samples))
+    sources = _sources(items) if items[0].source else None
+    return MicroBatch(ids, torch.tensor(places), torch.tensor(labels), tuple(samples), sources)
+
+
+def _sources(items: Sequence[Item]) -> Sources:
+    width = max(item.source for item in items)
+    ids = torch.zeros((len(items), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, item in enumerate(items):
+        ids[row, : item.source] = torch.tensor(item.ids[: item.source], dtype=torch.long)
+        mask[row, : item.source] = 1
+    return Sources(ids, mask)

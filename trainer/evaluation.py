@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from transformers import DynamicCache, EncoderDecoderCache
 
 from trainer.data import Trainable, micro_batches
 from trainer.errors import TrainerError
@@ -36,7 +37,7 @@ def evaluate(
         for number, whole in enumerate(passes, start=1):
             before_pass(number, len(passes))
             batch = whole.to(model.device.place)
-            hidden = model.hidden(batch.ids)
+            hidden = model.hidden(batch.ids, batch.sources)
             total += float(summed_loss(hidden, batch, model.head))
             hits += summed_hits(hidden, batch, model.head)
     total, hits = ranks.totals(total, hits)
@@ -66,8 +67,12 @@ def answer(model: AdaptedModel, renderer: Renderer, prompt: str, *, step: int) -
             attention_mask=torch.ones_like(ids),
             max_new_tokens=PROBE_TOKENS,
             do_sample=False,
+            num_beams=1,
             use_cache=True,
             eos_token_id=sorted(renderer.stop_ids) or None,
             pad_token_id=min(renderer.stop_ids, default=0),
+            # One that grows by itself: generate counts the encoder's layers where it needs the decoder's.
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()) if model.is_seq2seq else None,
         )
-    return Sample(step=step, prompt=prompt, completion=renderer.decode(made[0, ids.shape[1] :].tolist()))
+    answered = made[0, 1:] if model.is_seq2seq else made[0, ids.shape[1] :]
+    return Sample(step=step, prompt=prompt, completion=renderer.decode(answered.tolist()))

@@ -45,8 +45,8 @@ def read_general_text(model: AdaptedModel, renderer: Renderer) -> GeneralText:
     """Prepare the measure with a model whose adapter is fresh: it still scores as its base does."""
     items = []
     for paragraph in TEXT.read_text(encoding="utf-8").split("\n\n"):
-        ids = renderer.plain_ids(paragraph.strip())[:PARAGRAPH_TOKENS]
-        items.append(Item(array("i", ids), bytes([0] + [1] * (len(ids) - 1))))
+        seen = renderer.general_example(paragraph.strip(), longest=PARAGRAPH_TOKENS)
+        items.append(Item(array("i", seen.ids), bytes(seen.trained), seen.source))
     passes = [one.to(model.device.place) for one in micro_batches(items, TOKENS_AT_ONCE)]
     with undisturbed(model.peft):
         return GeneralText(passes, [_states(model, one) for one in passes], model.head.as_it_is())
@@ -75,4 +75,4 @@ def measure_forgetting(model: AdaptedModel, text: GeneralText, *, before_pass: B
 
 
 def _states(model: AdaptedModel, batch: MicroBatch) -> Tensor:
-    return model.hidden(batch.ids).flatten(0, 1).index_select(0, batch.places)
+    return model.hidden(batch.ids, batch.sources).flatten(0, 1).index_select(0, batch.places)

@@ -93,7 +93,7 @@ def _lean_form(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     if isinstance(module, LoraLinear):
         return partial(_lora, module) if _is_plain(module) else None
     weight = getattr(module, "weight", None)
-    if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
+    if type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")) and hasattr(module, "variance_epsilon"):
         return partial(_norm, module) if isinstance(weight, Tensor) and not weight.requires_grad else None
     parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")]
     return partial(_gated, module) if all(isinstance(one, nn.Module) for one in parts) else None

@@ -16,7 +16,7 @@ from trainer.lora_spec import LoraSpec
 # The words in a layer's path that tell what it belongs to, across model families.
 GROUP_WORDS = {
     "attention": re.compile(r"attn|attention", re.I),
-    "mlp": re.compile(r"mlp|feed_forward|ffn|expert", re.I),
+    "mlp": re.compile(r"mlp|feed_forward|ffn|expert|DenseReluDense|\bfc[12]$", re.I),
 }
 NAMES_OF_EXPERTS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 PREFIX = "base_model.model."  # PEFT's name for the wrapped base model
@@ -50,7 +50,7 @@ def put_lora(causal: Any, lora: LoraSpec) -> tuple[PeftModel, dict[str, nn.Param
         bias=lora.bias,
         modules_to_save=saved or None,
         trainable_token_indices=list(lora.trainable_token_indices) or None,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if causal.config.is_encoder_decoder else "CAUSAL_LM",
     )
     peft = get_peft_model(causal, config)
     named = {name: weight for name, weight in peft.named_parameters() if weight.requires_grad}

@@ -62,6 +62,17 @@ class LoraSpec:
         """Values that cannot be, and pairs that cannot stand together."""
         return [*_target_issues(self.target_modules), *_name_issues(self), *_init_issues(self, quantization)]
 
+    def issues_on_seq2seq(self) -> list[Issue]:
+        """What cannot be where an encoder reads and a decoder writes."""
+        found = []
+        if self.trainable_token_indices:
+            text = "The embeddings of an encoder–decoder model are used on both sides, and tokens cannot learn apart."
+            found.append(Issue("lora.trainable_token_indices", text, "Leave it empty."))
+        if self.init_lora_weights == "eva":
+            text = "eva looks at one sequence of tokens, and an encoder–decoder model has two."
+            found.append(Issue("lora.init_lora_weights", text, "Use default, pissa or olora."))
+        return found
+
 
 def _target_issues(targets: str | tuple[str, ...]) -> list[Issue]:
     if isinstance(targets, str):

@@ -38,8 +38,11 @@ class PreferenceSpec:
         return found
 
 
-def kind_issues(method: str, kind: str) -> list[Issue]:
-    """The problem of a method that cannot learn from rows of this kind."""
+def kind_issues(method: str, kind: str, task: str = "causal") -> list[Issue]:
+    """The problem of a method that cannot learn from rows of this kind, on a base model that does this."""
+    if kind == "text" and task == "seq2seq":
+        text = "An encoder–decoder base model learns answers to something; these rows are plain text."
+        return [Issue("model.base", text, "Choose a base model that continues text, or other rows.")]
     if kind in KINDS_OF[method]:
         return []
     fitting = next(name for name, kinds in KINDS_OF.items() if kind in kinds)

@@ -12,11 +12,12 @@ import torch
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from trainer import short_attention
-from trainer.base_facts import read_config, weight_files
+from trainer.base_facts import read_config, read_task, weight_files
+from trainer.data import Sources
 from trainer.device import Device, find_device
 from trainer.errors import TrainerError
 from trainer.estimate import UNPACKED_SHARE
@@ -52,13 +53,23 @@ class AdaptedModel:
         """The output head as it is now: it may learn as well."""
         return _head(self.peft.get_base_model())
 
-    def hidden(self, ids: Tensor) -> Tensor:
+    @property
+    def is_seq2seq(self) -> bool:
+        return is_seq2seq(self.peft.get_base_model())
+
+    def hidden(self, ids: Tensor, sources: Sources | None = None) -> Tensor:
         """Last hidden states. ids: (rows, width), padded on the right -> (rows, width, hidden).
 
         No attention mask: causal attention never looks at what stands to the right, so padding there changes nothing.
+        `sources` are what an encoder reads first; there each token looks both ways, and padding is masked.
         """
-        states: Tensor = self.body(input_ids=ids, attention_mask=None, use_cache=False).last_hidden_state
-        return states
+        read = {}
+        if sources is not None:
+            model: Any = self.peft.get_base_model()
+            states = model.get_encoder()(input_ids=sources.ids, attention_mask=sources.mask).last_hidden_state
+            read = {"encoder_hidden_states": states, "encoder_attention_mask": sources.mask}
+        found: Tensor = self.body(input_ids=ids, attention_mask=None, use_cache=False, **read).last_hidden_state
+        return found
 
     def recompute(self, every: int) -> None:
         """From now on keep only the input of one layer in `every` and compute the rest of it again on the way back."""
@@ -106,6 +117,13 @@ def load_adapted(spec: TrainSpec, base: Path, emit: Emit, *, unpacked: bool | No
     return adapt(causal, spec, device, unpacked=unpacks, whole=whole)
 
 
+def require_fitting(spec: TrainSpec, base: Path) -> None:
+    """Raise TrainerError(user_config) for what a spec asks of this kind of base model in vain."""
+    if problems := spec.issues_on(read_task(base)):
+        text = " ".join(f"{one.path}: {one.problem}" for one in problems)
+        raise TrainerError("user_config", text, problems[0].fix)
+
+
 def _whole_weights(base: Path, spec: ModelSpec) -> dict[str, Tensor]:
     """The weights of all linear layers as they were before quantisation, in plain memory."""
     plain = dataclasses.replace(spec, quantization="none")
@@ -118,7 +136,7 @@ def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
     weight_files(base)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        causal = AutoModelForCausalLM.from_pretrained(
+        causal = _kind(base).from_pretrained(
             base,
             dtype=device.dtype,
             quantization_config=_quantization(spec, device),
@@ -138,16 +156,26 @@ def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
     return causal
 
 
+def _kind(base: Path) -> Any:
+    return AutoModelForSeq2SeqLM if read_task(base) == "seq2seq" else AutoModelForCausalLM
+
+
+def is_seq2seq(model: Any) -> bool:
+    """Whether an encoder reads and a decoder writes."""
+    return bool(model.config.is_encoder_decoder)
+
+
 def _attention(base: Path, device: Device) -> str:
     """The fastest attention that does what the model's own does.
 
     Some families say through their class that fused kernels leave a part of theirs out (sinks, for one); a custom name
     would pass transformers' own check of that.
     """
-    kind = AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(base, local_files_only=True))]
+    kind = _kind(base)._model_mapping[type(AutoConfig.from_pretrained(base, local_files_only=True))]
     if read_config(base).get("attn_logit_softcapping") or not getattr(kind, "_supports_sdpa", False):
         return "eager"
-    ours = not device.is_cuda and getattr(kind, "_supports_attention_backend", False)
+    causal = _kind(base) is AutoModelForCausalLM
+    ours = causal and not device.is_cuda and getattr(kind, "_supports_attention_backend", False)
     return short_attention.NAME if ours else "sdpa"
 
 
@@ -199,11 +227,12 @@ def adapt(
     start(peft, spec.lora, whole or {})
     make_lean(peft)
     if spec.optim.neftune_noise_alpha:
-        causal.get_input_embeddings().register_forward_hook(_noise(spec.optim.neftune_noise_alpha))
+        reader = causal.get_encoder() if is_seq2seq(causal) else causal
+        reader.get_input_embeddings().register_forward_hook(_noise(spec.optim.neftune_noise_alpha))
     keeps_first = spec.lora.starts_elsewhere or spec.lora.bias != "none"
     adapted = AdaptedModel(
         peft=peft,
-        body=causal.base_model if causal.base_model is not causal else causal.get_decoder(),
+        body=_body(causal),
         lora=lora,
         device=device,
         unpacked=unpacked,
@@ -211,6 +240,11 @@ def adapt(
     )
     _check_head(adapted)
     return adapted
+
+
+def _body(causal: Any) -> Any:
+    """What gives the hidden states that the head scores."""
+    return causal.get_decoder() if is_seq2seq(causal) or causal.base_model is causal else causal.base_model
 
 
 def _noise(alpha: float) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
@@ -246,16 +280,23 @@ def _head(causal: Any) -> Head:
     """The output head and what the model does to its scores."""
     layer, config = causal.get_output_embeddings(), causal.config
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    if getattr(config, "scale_decoder_outputs", False):  # of T5, before its head
+        scale = config.d_model**-0.5
     softcap = next((value for name in SOFTCAPS if (value := getattr(config, name, None))), 0.0)
-    return Head(layer.weight, getattr(layer, "bias", None), scale, float(softcap))
+    bias = getattr(layer, "bias", None)
+    if (beside := getattr(causal, "final_logits_bias", None)) is not None:  # of BART, apart from its head
+        bias = beside.view(-1).to(layer.weight.dtype)
+    return Head(layer.weight, bias, scale, float(softcap))
 
 
 def _check_head(adapted: AdaptedModel) -> None:
     """Compare our scores with the model's own on a few tokens, for a family may do something to them we do not know."""
     ids = torch.arange(4, 12, device=adapted.device.place)[None] % adapted.head.weight.shape[0]
+    sources = Sources(ids.flip(1), torch.ones_like(ids)) if adapted.is_seq2seq else None
+    asked = {"input_ids": ids} if sources is None else {"input_ids": sources.ids, "decoder_input_ids": ids}
     with undisturbed(adapted.peft):
-        own = adapted.peft(input_ids=ids, use_cache=False).logits[0].float()
-        ours = adapted.head.logits(adapted.hidden(ids)[0])
+        own = adapted.peft(**asked, use_cache=False).logits[0].float()
+        ours = adapted.head.logits(adapted.hidden(ids, sources)[0])
     if not own.isfinite().all():
         raise TrainerError(
             "user_config",

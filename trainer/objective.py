@@ -59,7 +59,7 @@ class Imitation:
 
     def summed(self, batch: MicroBatch, drift: float) -> Tensor:
         on_device = batch.to(self._model.device.place)
-        return summed_loss(self._model.hidden(on_device.ids), on_device, self._model.head)
+        return summed_loss(self._model.hidden(on_device.ids, on_device.sources), on_device, self._model.head)
 
     def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
         return evaluate(self._model, self._ranks, rows, step=step, budget=budget, before_pass=before_pass)
@@ -115,7 +115,7 @@ class _Compared:
 
     def _scores(self, batch: MicroBatch) -> Tensor:
         on_device = batch.to(self._model.device.place)
-        return row_scores(self._model.hidden(on_device.ids), on_device, self._model.head)
+        return row_scores(self._model.hidden(on_device.ids, on_device.sources), on_device, self._model.head)
 
     def _gains(self, batch: MicroBatch) -> Tensor:
         """What the log probability of each answer gained over the starting weights. (sequences,)"""

@@ -13,17 +13,22 @@ from trainer.chat_template import ChatTemplate, Message
 from trainer.errors import TrainerError
 from trainer.formats.canonical import Content
 from trainer.safe_tokens import Marked, SafeTokenizer
+from trainer.template_files import decoder_start, read_json, special_tokens, template_sources
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A row as the model sees it. `trained[i]`: token i is learnt; `whole`: how many tokens it had before the cut."""
+    """A row as the model sees it. `trained[i]`: token i is learnt; `whole`: how many tokens it had before the cut.
+
+    `source`: how many of the first ones an encoder reads; the rest is then the decoder's.
+    """
 
     ids: list[int]
     trained: list[bool]
     whole: int
+    source: int = 0
 
     @property
     def truncated(self) -> bool:
@@ -43,9 +48,9 @@ class Renderer:
     """
 
     def __init__(self, folder: Path, *, moment: datetime | None = None) -> None:
-        config = _read_json(folder / "tokenizer_config.json")
-        named = _special_tokens(config)
-        sources = _template_sources(folder, config)
+        config = read_json(folder / "tokenizer_config.json")
+        named = special_tokens(config)
+        sources = template_sources(folder, config)
         self._tokens = SafeTokenizer(folder, template="\n".join(sources.values()))
         self._templates = {
             name: ChatTemplate(source, named, marks=self._tokens.marks) for name, source in sources.items()
@@ -62,7 +67,9 @@ class Renderer:
 
         `moment` fixes what a template takes for today, so that a training resumed tomorrow sees the same tokens.
         """
-        return cls(Path(folder), moment=moment)
+        folder = Path(folder)
+        start = decoder_start(folder)
+        return cls(folder, moment=moment) if start is None else Seq2SeqRenderer(folder, start, moment=moment)
 
     def text(
         self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, add_generation_prompt: bool = False
@@ -78,6 +85,11 @@ class Renderer:
     def plain_ids(self, text: str) -> list[int]:
         """A text outside of any conversation, after what the tokenizer itself puts before every text."""
         return self._begin + self._tokens.encode(self._tokens.mark(self._tokens.guard(text)).text)[0]
+
+    def general_example(self, text: str, *, longest: int) -> Example:
+        """A text outside of any conversation, all of whose tokens but the first are foretold."""
+        ids = self.plain_ids(text)[:longest]
+        return Example(ids, [False] + [True] * (len(ids) - 1), whole=len(ids))
 
     def raw_ids(self, text: str) -> list[int]:
         """A text as the plain tokenizer reads it, special tokens that it spells included: the asker writes it all."""
@@ -199,7 +211,7 @@ class Renderer:
 
     def _find_stop_ids(self, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
         """Tokens that end an answer: the model's own list, and what the template writes after one."""
-        listed = [_read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
+        listed = [read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
         named_ids = next((one for one in listed if one is not None), None)
         found = {one for one in (named_ids if isinstance(named_ids, list) else [named_ids]) if isinstance(one, int)}
         end = self._tokens.special_id(named.get("eos_token", ""))
@@ -211,6 +223,77 @@ class Renderer:
         except TrainerError:  # a template that refuses so plain a conversation says so when it matters
             turn_end = None
         return frozenset(found | {one for one in (end, turn_end) if one is not None})
+
+
+class Seq2SeqRenderer(Renderer):
+    """For a model whose encoder reads the conversation and whose decoder writes the last answer.
+
+    An example is what the encoder reads, the token `start` that the decoder begins with, and the answer. Both texts
+    have around them what the tokenizer itself puts around every text, the answer at least its end.
+    """
+
+    def __init__(self, folder: Path, start: int, *, moment: datetime | None = None) -> None:
+        super().__init__(folder, moment=moment)
+        self._start = start
+        self._close = self._tokens.last_ids()
+        ends = any(one in self.stop_ids for one in self._close)
+        self._answer_close = self._close if ends else [*self._close, *self._end]
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[int]:
+        """The conversation as the encoder reads it."""
+        return [*self._begin, *super().prompt_ids(messages, tools), *self._close]
+
+    def example(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Any] | None = None,
+        train_on: Literal["answers", "everything"] = "answers",
+        max_seq_length: int | None = None,
+    ) -> Example:
+        """The conversation up to its last answer, and that answer, which is learnt. What follows it is left out.
+
+        A row that is too long loses the end of its conversation, as far as half of the length, and then of its answer.
+        """
+        if train_on == "everything":
+            raise _no_answer("data.train_on is everything, and this base model learns what it writes alone")
+        answers = [at for at, message in enumerate(messages) if message.get("role") == "assistant"]
+        if not answers or answers[-1] == 0:
+            raise _no_answer("It has no answer of the assistant to something before it")
+        last = _plain(messages)[answers[-1]]
+        if last.get("tool_calls") or not isinstance(last.get("content"), str):
+            raise _no_answer("Its last answer is no text")
+        source = self.prompt_ids(messages[: answers[-1]], tools)
+        answer, _ = self._tokens.encode(self._tokens.mark(self._tokens.guard(last["content"], answer=True)).text)
+        written = [self._start, *self._begin, *answer, *self._answer_close]
+        whole = len(source) + len(written)
+        if max_seq_length is not None and whole > max_seq_length:
+            written = written[: max(max_seq_length // 2, max_seq_length - len(source))]
+            source = self._cut(source, max_seq_length - len(written))
+        learnt = last.get("weight", 1) != 0
+        trained = [False] * (len(source) + 1) + [learnt] * (len(written) - 1)
+        return Example([*source, *written], trained, whole=whole, source=len(source))
+
+    def text_example(self, text: str, *, max_seq_length: int | None = None) -> Example:
+        raise _no_answer("It is plain text, and this base model learns answers to something")
+
+    def general_example(self, text: str, *, longest: int) -> Example:
+        """The second half of a text is foretold from its first."""
+        ids = self.plain_ids(text)[:longest]
+        source = [*ids[: len(ids) // 2], *self._close]
+        rest = ids[len(ids) // 2 :]
+        trained = [False] * (len(source) + 1) + [True] * len(rest)
+        return Example([*source, self._start, *rest], trained, whole=len(trained), source=len(source))
+
+    def _cut(self, source: list[int], length: int) -> list[int]:
+        """The first tokens of what an encoder reads, and its end."""
+        close = self._close if len(source) > length else []
+        return [*source[: length - len(close)], *close]
+
+
+def _no_answer(text: str) -> TrainerError:
+    fix = "Use rows of a question and a text answer, or a base model that is no encoder–decoder."
+    return TrainerError("dataset_invalid", f"{text}.", fix)
 
 
 def _answer_start(messages: list[dict[str, Any]], at: int, full: str, render: Callable[..., str]) -> int:
@@ -287,41 +370,3 @@ def _call_with_object(call: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(message: Mapping[str, Any]) -> dict[str, Any]:
     """What the template sees: `weight` is for the loss alone."""
     return {key: value for key, value in message.items() if key != "weight"}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise TrainerError("user_config", f"The base model's {path.name} is no valid JSON: {error}.") from error
-    return data if isinstance(data, dict) else {}
-
-
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token and their like, by name, as templates use them."""
-    found = {}
-    for name, value in config.items():
-        content = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(content, str):
-            found[name] = content
-    return found
-
-
-def _template_sources(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Chat templates by name; `default` is always there."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return {"default": file.read_text(encoding="utf-8")}
-    given = config.get("chat_template")
-    if isinstance(given, str):
-        return {"default": given}
-    if isinstance(given, list):
-        entries = [one for one in given if isinstance(one, dict) and {"name", "template"} <= one.keys()]
-        named = {one["name"]: one["template"] for one in entries}
-        if "default" in named:
-            return named
-    raise TrainerError(
-        "user_config", "The base model has no chat template.", "Choose an instruction-tuned base model, which has one."
-    )

@@ -25,7 +25,7 @@ from trainer.eva import start_from_data
 from trainer.evaluation import answer
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
 from trainer.forgetting import GeneralText, measure_forgetting, read_general_text
-from trainer.model import AdaptedModel, load_adapted
+from trainer.model import AdaptedModel, load_adapted, require_fitting
 from trainer.objective import Objective, objective_of
 from trainer.optimizer import MasterAdamW
 from trainer.ranks import Ranks
@@ -226,6 +226,7 @@ def prepare(
     position = earlier or Position(started=datetime.now().isoformat())
     emit(Phase(name="preparing"))
     base = ranks.first_one_first(lambda: _find_base(spec, out, emit))
+    require_fitting(spec, base)
     renderer = Renderer.load(base, moment=datetime.fromisoformat(position.started))
     dataset = ranks.first_one_first(lambda: load_dataset(spec, renderer, emit, out=out))
     _stop_early(should_stop)

@@ -59,6 +59,11 @@ class SafeTokenizer:
         with_it, without = (self._plain.encode("a", add_special_tokens=one).ids for one in (True, False))
         return with_it[: with_it.index(without[0])]
 
+    def last_ids(self) -> list[int]:
+        """What this tokenizer itself puts after every text, such as a token that ends it."""
+        with_it, without = (self._plain.encode("a", add_special_tokens=one).ids for one in (True, False))
+        return with_it[with_it.index(without[0]) + len(without) :]
+
     def guard(self, value: Any, *, answer: bool = False) -> Any:
         """`value` with every special token spelt in its strings broken up, keys included."""
         spelling = self._in_answers if answer else self._elsewhere

@@ -188,6 +188,16 @@ class TrainSpec:
         """Every problem at once, each with the field's path and a fix. Empty when the spec can be tried."""
         return self._value_issues() + self._combination_issues()
 
+    def issues_on(self, task: str) -> list[Issue]:
+        """Problems of this spec on a base model that does this; see `trainer.base_facts`."""
+        if task != "seq2seq":
+            return []
+        found = self.lora.issues_on_seq2seq()
+        if self.data.train_on != "answers":
+            fix = "Use answers, or a base model that is no encoder–decoder."
+            found.append(Issue("data.train_on", "An encoder–decoder model learns only what it writes itself.", fix))
+        return found
+
     def _value_issues(self) -> list[Issue]:
         found: list[Issue] = []
         for name, part in PARTS.items():
