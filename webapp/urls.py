@@ -2,6 +2,7 @@
 
 from django.urls import include, path
 
+from webapp.api import reference
 from webapp.system import pages, views
 
 urlpatterns = [
@@ -15,5 +16,7 @@ urlpatterns = [
     path("", include("webapp.adapters.urls")),
     path("jobs/", include("webapp.jobs.urls")),
     path("chat/", include("webapp.chat.urls")),
+    path("reference/", reference.reference, name="api_reference"),
+    path("v1/openapi.json", reference.openapi, name="api_openapi"),
     path("v1/", include("webapp.api.urls")),
 ]

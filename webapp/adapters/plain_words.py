@@ -1,6 +1,7 @@
 """What a base model and an adapter are, in words, tables and code that people read. No database here."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,15 +111,20 @@ def files_of(adapter: Adapter) -> list[tuple[str, int, str]]:
     return [(one.name, one.stat().st_size, FILE_MEANINGS.get(one.name, "")) for one in files]
 
 
+def base_name(base: BaseModel) -> str:
+    """Where libraries find it outside of this server."""
+    return PUBLIC_NAMES.get(base.source, base.location if base.source == "hub" else f"path/to/{base.name}")
+
+
 def snippet(adapter: Adapter, folder: str) -> str:
     """Code that loads the unpacked download in plain PEFT, with the real names filled in."""
     base = adapter.base_model
-    name = PUBLIC_NAMES.get(base.source, base.location if base.source == "hub" else f"path/to/{base.name}")
-    pinned = f', revision="{base.revision}"' if base.source == "hub" and base.revision else ""
+    name = base_name(base)
+    pinned = f", revision={json.dumps(base.revision)}" if base.source == "hub" and base.revision else ""
     return f'''from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained("{name}"{pinned})
+base = AutoModelForCausalLM.from_pretrained({json.dumps(name)}{pinned})
 model = PeftModel.from_pretrained(base, "{folder}")  # the unpacked download
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 

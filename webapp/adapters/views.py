@@ -15,7 +15,7 @@ from webapp.adapters import services
 from webapp.adapters.archive import archive_name, require_intact, zip_pieces
 from webapp.adapters.forms import AdapterNameForm, ShareForm
 from webapp.adapters.models import Adapter, Share
-from webapp.adapters.plain_words import files_of, snippet, spec_groups, spec_yaml
+from webapp.adapters.plain_words import files_of, spec_groups, spec_yaml
 from webapp.common.http import attachment_response, in_threads
 
 TABS = {"overview": "Overview", "use": "Use it", "spec": "Spec", "files": "Files", "share": "Share"}
@@ -62,7 +62,6 @@ def _detail_ctx(request: TeamRequest, found: Adapter, *, tab: str = "", **forms:
         "spec_groups": spec_groups(found.spec),
         "spec_yaml": spec_yaml(found.spec),
         "files": files_of(found),
-        "snippet": snippet(found, archive_name(found)),
     }
     return ctx | forms
 
