@@ -89,7 +89,19 @@ def test_rows_are_removed_by_their_numbers(cast: Cast, version: DatasetVersion) 
     client.post(address, {"number": ["1", "2"]})
     assert drafts.summary(cast.bob, version) == Summary(removed=3), "a row goes once"
     for bad in ("x", "-1", "", "9" * 30):
-        assert client.post(address, {"number": bad}).status_code == 404
+        assert b"Choose some rows first." in client.post(address, {"number": bad}, follow=True).content
+    assert drafts.summary(cast.bob, version) == Summary(removed=3)
+
+
+def test_the_table_shows_what_the_draft_does_to_its_rows(cast: Cast, version: DatasetVersion) -> None:
+    edit(cast.bob, version, 1, "Edited.")
+    drafts.remove_rows(user=cast.bob, version=version, row_ids=ids(version)[1:])
+    draft = drafts.states(cast.bob, version, ids(version))
+    assert draft == dict(zip(ids(version), ("edit", "remove", "remove"), strict=True))
+    assert drafts.states(cast.alice, version, ids(version)) == {}
+    page = cast.client("bob").get(reverse("dataset_rows", args=[version.pk]), {"row": 2}).content.decode()
+    assert (page.count(">Edited</span>"), page.count(">Removed</span>")) == (1, 3)
+    assert reverse("row_edit", args=[version.pk, 2]) not in page, "what is removed is not edited"
 
 
 def test_many_removed_at_once_come_back_at_once(cast: Cast, version: DatasetVersion) -> None:
@@ -150,7 +162,11 @@ def test_a_row_that_both_changed_is_named(cast: Cast, version: DatasetVersion) -
     with pytest.raises(UserError) as caught:
         drafts.save(**save, onto=2)
     assert caught.value.code == "draft_conflict"
-    assert ids(version)[0] in caught.value.text
+    assert "“?”" in caught.value.text
+    client, address = cast.client("bob"), reverse("draft_save", args=[version.pk])
+    answer = client.post(address, {"note": "Kinder answers", "newest": 2, "onto": 2})
+    assert answer.status_code == 409
+    assert b"Kinder answers" in answer.content and b"changed rows that your draft changes too" in answer.content
     branch = ready(drafts.save(**save, onto=1))
     assert (branch.number, branch.parent) == (3, version)
     assert next(iter_rows(branch.rows_path)).messages[-1]["content"] == "By bob."

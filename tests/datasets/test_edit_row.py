@@ -83,6 +83,13 @@ def test_what_was_written_is_not_lost(cast: Cast, version: DatasetVersion) -> No
     assert "half a sen" in send(cast, version, '{"messages": "half a sen').content.decode()
 
 
+def test_what_was_written_over_something_newer_is_not_lost(cast: Cast, version: DatasetVersion) -> None:
+    assert send(cast, version, NEW).status_code == 302
+    answer = send(cast, version, NEW, seen="older")
+    assert answer.status_code == 409
+    assert "changed meanwhile" in answer.content.decode() and 'data-problem=""' in answer.content.decode()
+
+
 @pytest.mark.parametrize("number", [0, 4, 10**8])
 def test_a_row_that_is_not_there(cast: Cast, version: DatasetVersion, number: int) -> None:
     assert cast.client("bob").get(reverse("row_edit", args=[version.pk, number])).status_code == 404

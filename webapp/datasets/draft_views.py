@@ -9,20 +9,21 @@ from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from trainer.formats.canonical import Content, Row
-from trainer.formats.problems import BadRow
+from trainer.formats.problems import BadRow, Problem
 from trainer.formats.rows_file import rows_at
 from trainer.formats.shapes import read_json, read_shape
 from webapp.accounts.access import TeamRequest, get_with_role, require_role
 from webapp.accounts.models import Role
+from webapp.common.errors import UserError
 from webapp.datasets import drafts
-from webapp.datasets.draft_forms import EMPTY, DraftForm, RemoveForm
+from webapp.datasets.addresses import came_from, version_link
+from webapp.datasets.draft_forms import EMPTY, DraftForm
 from webapp.datasets.frame import frame
 from webapp.datasets.models import DatasetVersion, DraftChange
-from webapp.datasets.version_views import version_link
+from webapp.datasets.row_forms import RowsAtOnceForm
 
 
 @login_required
@@ -31,7 +32,7 @@ def row_edit(request: TeamRequest, pk: UUID, number: int) -> HttpResponse:
     version = get_with_role(_ready(request), pk, request.user)
     row = _row(version, number)
     change = drafts.change_of_row(request.user, version, row.id)
-    text = change.shape if change else json.dumps(row.shape(), ensure_ascii=False)
+    text = (change and change.shape) or json.dumps(row.shape(), ensure_ascii=False)
 
     def keep(content: Content) -> None:
         seen = request.POST.get("seen", "")
@@ -71,7 +72,7 @@ def draft_row(request: TeamRequest, pk: UUID) -> HttpResponse:
 
 def _editor(request: TeamRequest, version: DatasetVersion, keep: Any, ctx: dict[str, Any]) -> HttpResponse:
     """The editor of a row; what is sent is kept when it could stand in a file, or shown again with what is wrong."""
-    text, problem = ctx["text"], None
+    text, problem, status = ctx["text"], None, 200
     if request.method == "POST":
         text = request.POST.get("row", "")
         try:
@@ -79,13 +80,14 @@ def _editor(request: TeamRequest, version: DatasetVersion, keep: Any, ctx: dict[
             messages.success(request, "Kept in your draft.")
             return redirect(_back(request, version))
         except BadRow as bad:
-            problem = bad.found
+            problem, status = bad.found, 422
+        except UserError as error:  # what was typed stays on the page
+            problem, status = Problem("", error.text, error.fix), error.status
     shown = {
         "text": _indented(text),
         "problem": problem,
         "back": _back(request, version),
     }
-    status = 422 if problem else 200
     return render(request, "datasets/edit.html", frame(request.user, version, "rows") | ctx | shown, status=status)
 
 
@@ -94,9 +96,10 @@ def _editor(request: TeamRequest, version: DatasetVersion, keep: Any, ctx: dict[
 def draft_remove(request: TeamRequest, pk: UUID) -> HttpResponse:
     """Rows by their numbers."""
     version = get_with_role(_ready(request), pk, request.user)
-    form = RemoveForm(request.POST)
+    form = RowsAtOnceForm(request.POST)
     if not form.is_valid():
-        raise Http404
+        messages.error(request, str(form.errors["number"][0]))
+        return redirect(_back(request, version))
     rows = rows_at(version.rows_path, form.cleaned_data["number"])
     if len(rows) == 1:
         ((number, row),) = rows.items()
@@ -110,10 +113,12 @@ def draft_remove(request: TeamRequest, pk: UUID) -> HttpResponse:
 @login_required
 @require_safe
 def draft(request: TeamRequest, pk: UUID) -> HttpResponse:
-    version = get_with_role(_ready(request), pk, request.user)
-    ctx = frame(request.user, version, "rows") | {"form": DraftForm()}
-    ctx |= {"changes": drafts.changes_of(request.user, version), "draft": drafts.summary(request.user, version)}
-    return render(request, "datasets/draft.html", ctx)
+    return _draft_page(request, get_with_role(_ready(request), pk, request.user), DraftForm())
+
+
+def _draft_page(request: TeamRequest, version: DatasetVersion, form: DraftForm, status: int = 200) -> HttpResponse:
+    ctx = frame(request.user, version, "rows") | {"form": form, "changes": drafts.changes_of(request.user, version)}
+    return render(request, "datasets/draft.html", ctx, status=status)
 
 
 @login_required
@@ -122,8 +127,12 @@ def draft_save(request: TeamRequest, pk: UUID) -> HttpResponse:
     version = get_with_role(_ready(request), pk, request.user)
     form = DraftForm(request.POST)
     if not form.is_valid():
-        return redirect("draft", version.pk)
-    made = drafts.save(user=request.user, version=version, **form.cleaned_data)
+        return _draft_page(request, version, form, status=422)
+    try:
+        made = drafts.save(user=request.user, version=version, **form.cleaned_data)
+    except UserError as error:  # the note stays on the page
+        form.add_error(None, str(error))
+        return _draft_page(request, version, form, status=error.status)
     messages.success(request, f"Saved as version {made.number}.")
     return redirect(version_link(made))
 
@@ -166,7 +175,5 @@ def _indented(text: str) -> str:
 
 
 def _back(request: TeamRequest, version: DatasetVersion) -> str:
-    """Where the person came from, when that is a page of ours."""
-    asked = request.POST.get("back") or request.GET.get("back") or ""
-    good = url_has_allowed_host_and_scheme(asked, allowed_hosts=None) and asked.startswith("/")
-    return asked if good else reverse("draft", args=[version.pk])
+    """Where the person came from, or else the page of the draft."""
+    return came_from(request) or reverse("draft", args=[version.pk])

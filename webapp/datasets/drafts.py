@@ -1,7 +1,7 @@
 """What a person means to change in a version: collected row by row, undone one by one, saved as the next version."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,15 @@ def change_of_row(user: User, version: DatasetVersion, row_id: str) -> DraftChan
         many = changes_of(user, version).filter(action=Action.REMOVE, row_id="")
         own = next((change for change in many if row_id in change.row_ids), None)
     return own
+
+
+def states(user: User, version: DatasetVersion, row_ids: Collection[str]) -> dict[str, str]:
+    """Which of these rows the draft edits or removes, by their ids."""
+    draft = changes_of(user, version)
+    found = dict(draft.filter(row_id__in=row_ids).values_list("row_id", "action"))
+    for gone in draft.filter(action=Action.REMOVE, row_id="").values_list("row_ids", flat=True):
+        found |= dict.fromkeys(set(row_ids).intersection(gone), str(Action.REMOVE))
+    return found
 
 
 def row_mark(change: DraftChange | None, row: Row | None = None) -> str:
@@ -145,7 +154,7 @@ def save(
         target = _target(version, newest=newest, onto=onto)
         changes = as_changes(user, version)
         if target != version:
-            changes = _moved_onto(target, version, changes)
+            changes = _moved_onto(target, version, changes_of(user, version), changes)
         changes_of(user, version).delete()
         return versions.revise(user=user, version=target, changes=changes, note=note)
 
@@ -167,7 +176,9 @@ def _target(version: DatasetVersion, *, newest: int | None, onto: int | None) ->
     return last if onto == last.number else version
 
 
-def _moved_onto(target: DatasetVersion, version: DatasetVersion, changes: dict[str, Any]) -> dict[str, Any]:
+def _moved_onto(
+    target: DatasetVersion, version: DatasetVersion, draft: "QuerySet[DraftChange]", changes: dict[str, Any]
+) -> dict[str, Any]:
     """The same changes for a newer version. Rows that are gone there need no removal; rows changed there are named."""
     if not target.is_ready:
         raise UserError("dataset_not_ready", status=target.status)
@@ -176,9 +187,15 @@ def _moved_onto(target: DatasetVersion, version: DatasetVersion, changes: dict[s
     remove = [one for one in changes["remove"] if one in now]
     both = [one for one in (*remove, *changes["edit"]) if before.get(one) != now.get(one)]
     if both:
-        named = ", ".join(both[:MOST_NAMED]) + (f" and {len(both) - MOST_NAMED} more" if len(both) > MOST_NAMED else "")
-        raise UserError("draft_conflict", number=target.number, rows=named)
+        raise UserError("draft_conflict", number=target.number, rows=_named(draft, both))
     return changes | {"remove": remove}
+
+
+def _named(draft: "QuerySet[DraftChange]", row_ids: list[str]) -> str:
+    """Rows as people know them: by how their questions begin, where many were removed at once by their ids."""
+    labels = dict(draft.filter(row_id__in=row_ids[:MOST_NAMED]).values_list("row_id", "label"))
+    named = ", ".join(f"“{labels.get(one) or one}”" for one in row_ids[:MOST_NAMED])
+    return named + (f" and {number_text(len(row_ids) - MOST_NAMED)} more" if len(row_ids) > MOST_NAMED else "")
 
 
 def _removed(draft: Iterable[DraftChange]) -> set[str]:

@@ -10,9 +10,9 @@ from django.views.decorators.http import require_http_methods, require_safe
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role
 from webapp.common.errors import UserError
 from webapp.datasets import mapping
+from webapp.datasets.addresses import version_link
 from webapp.datasets.bad_lines import bad_lines_name, bad_lines_path, errors_of
 from webapp.datasets.models import DatasetVersion
-from webapp.datasets.upload_views import version_link
 
 FRAGMENT = "HX-Request"
 

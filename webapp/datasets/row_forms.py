@@ -43,15 +43,22 @@ class NumbersField(forms.Field):
 
     def clean(self, value: Any) -> list[int]:
         words = [str(word) for word in value or []]
-        if not words or len(words) > MOST_ROWS_AT_ONCE or not all(w.isascii() and w.isdigit() for w in words):
-            raise forms.ValidationError("Name rows by their numbers.")
-        return [int(word[:12]) for word in words]
+        if not words or not all(word.isascii() and word.isdigit() and len(word) < 12 for word in words):
+            raise forms.ValidationError("Choose some rows first.")
+        if len(words) > MOST_ROWS_AT_ONCE:
+            raise forms.ValidationError(f"At most {MOST_ROWS_AT_ONCE} rows at once.")
+        return [int(word) for word in words]
 
 
-class MarksForm(forms.Form):
-    """Rows of a version by number, and what to do with their marks."""
+class RowsAtOnceForm(forms.Form):
+    """Rows of a version by their numbers."""
 
     number = NumbersField()
+
+
+class MarksForm(RowsAtOnceForm):
+    """Rows of a version by number, and what to do with their marks."""
+
     star = forms.ChoiceField(required=False, choices=[("on", "on"), ("off", "off")])
     rating = forms.TypedChoiceField(required=False, coerce=int, empty_value=None, choices=[(n, n) for n in range(6)])
     tag = forms.CharField(required=False, max_length=40)

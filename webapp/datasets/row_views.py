@@ -1,5 +1,6 @@
 """The pages of rows: the table, one row, marks, and files for use elsewhere."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -7,13 +8,13 @@ from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
 from trainer.formats.rows_file import rows_at
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role
 from webapp.common.http import attachment_response, in_threads
-from webapp.datasets import export, row_marks
+from webapp.datasets import drafts, export, row_marks
+from webapp.datasets.addresses import came_from
 from webapp.datasets.frame import can_change, frame
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.preview import shown_row
@@ -31,9 +32,12 @@ def dataset_rows(request: TeamRequest, pk: UUID) -> HttpResponse:
     given = RowsForm(request.GET).given
     ctx = _common(request, version) | {"given": given}
     if version.is_ready and version.rows_path.is_file():
-        ctx |= {"table": table_of(version, given), **_choices(version, given)}
+        table = table_of(version, given)
+        states = drafts.states(request.user, version, [line.id for line in table.rows])
+        table.rows = [replace(line, draft=states.get(line.id, "")) for line in table.rows]
+        ctx |= {"table": table, **_choices(version, given)}
         if number := given.get("row"):
-            ctx |= _opened(version, number, Address(given))
+            ctx |= _opened(request, version, number)
     if FRAGMENT in request.headers:
         return render(request, "datasets/_rows_tab.html", ctx)
     return render(request, "datasets/rows.html", frame(request.user, version, "rows") | ctx)
@@ -43,15 +47,12 @@ def dataset_rows(request: TeamRequest, pk: UUID) -> HttpResponse:
 @require_safe
 def row(request: TeamRequest, pk: UUID, number: int) -> HttpResponse:
     version = get_visible(_versions(request).ready(), pk)
-    address = Address(RowsForm(request.GET).given)
-    ctx = {
-        "version": version,
-        "can_change": can_change(request.user, version.team),
-        **_opened(version, number, address),
-    }
+    ctx = _common(request, version) | _opened(request, version, number)
     if "opened" not in ctx:
         raise Http404
-    if FRAGMENT in request.headers:
+    if FRAGMENT in request.headers:  # beside the table, where one comes back to
+        beside = Address(RowsForm(request.GET).given).link(row=number)
+        ctx["back"] = f"{reverse('dataset_rows', args=[pk])}{beside}"
         return render(request, "datasets/_row_panel.html", ctx)
     return render(request, "datasets/row.html", frame(request.user, version, "rows") | ctx)
 
@@ -67,7 +68,7 @@ def row_marks_change(request: TeamRequest, pk: UUID) -> HttpResponse:
         row_marks.change_marks(user=request.user, dataset=version.dataset, row_ids=ids, change=form.change)
     if FRAGMENT in request.headers:
         return HttpResponse(status=204 if form.is_valid() else 422)
-    return redirect(_back(request) or reverse("dataset_rows", args=[pk]))
+    return redirect(came_from(request) or reverse("dataset_rows", args=[pk]))
 
 
 @login_required
@@ -81,12 +82,6 @@ def version_export(request: TeamRequest, pk: UUID) -> HttpResponseBase:
     pieces = in_threads(export.pieces_of(version, layout, given))
     name = export.file_name(version, layout, found=bool(Address(given).filters))
     return attachment_response(pieces, name=name, content_type=export.content_type(layout))
-
-
-def _back(request: TeamRequest) -> str:
-    """Where the person came from, when that is a page of ours."""
-    asked = request.POST.get("back", "")
-    return asked if asked.startswith("/") and url_has_allowed_host_and_scheme(asked, allowed_hosts=None) else ""
 
 
 def _common(request: TeamRequest, version: DatasetVersion) -> dict[str, Any]:
@@ -116,8 +111,9 @@ def _choices(version: DatasetVersion, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _opened(version: DatasetVersion, number: int, address: Address) -> dict[str, Any]:
+def _opened(request: TeamRequest, version: DatasetVersion, number: int) -> dict[str, Any]:
     """One row with what the panel shows of it; nothing when there is no such row."""
+    address = Address(RowsForm(request.GET).given)
     found = rows_at(version.rows_path, [number]).get(number) if version.rows_path.is_file() else None
     if found is None:
         return {}
@@ -125,4 +121,5 @@ def _opened(version: DatasetVersion, number: int, address: Address) -> dict[str,
     links = {name: address.link(row=place) if place else "" for name, place in beside.items()}
     marks = row_marks.marks_of(version.dataset, [found.id])[found.id]
     opened = {"opened": shown_row(found, number), "row_id": found.id, "marks": marks, "split": found.split or ""}
+    opened["in_draft"] = drafts.states(request.user, version, [found.id]).get(found.id, "")
     return opened | beside | {f"{name}_link": link for name, link in links.items()} | {"close": address.link(row=None)}

@@ -50,6 +50,7 @@ class TableRow:
     split: str
     marks: Marks
     elsewhere: Cell | None
+    draft: str = ""  # what the person's draft does to it: edit, remove or nothing
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from webapp.accounts.access import TeamRequest, get_with_role, require_role
 from webapp.accounts.models import Role
 from webapp.common.errors import UserError
 from webapp.datasets import services, uploads
+from webapp.datasets.addresses import version_link
 from webapp.datasets.forms import CopyForm, FileForm, HubForm, UploadForm
 from webapp.datasets.models import Dataset, DatasetVersion
 
@@ -109,7 +110,3 @@ def dataset_skip_bad_rows(request: TeamRequest, pk: UUID) -> HttpResponse:
     rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
     version = get_with_role(rows, pk, request.user)
     return redirect(version_link(services.skip_bad_rows(user=request.user, version=version)))
-
-
-def version_link(version: DatasetVersion) -> str:
-    return f"{reverse('dataset', args=[version.dataset.pk])}?version={version.number}"

@@ -11,7 +11,9 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role
+from webapp.common.errors import UserError
 from webapp.datasets import diff, versions
+from webapp.datasets.addresses import version_link
 from webapp.datasets.frame import frame
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.splits import SplitForm, overlap_of, parts_of
@@ -69,7 +71,10 @@ def split_new(request: TeamRequest, pk: UUID) -> HttpResponse:
     sent = request.method == "POST"
     form = SplitForm(request.POST, request.FILES, version=version) if sent else SplitForm(version=version)
     if form.is_bound and form.is_valid():
-        return redirect(version_link(_split(request, version, form)))
+        try:
+            return redirect(version_link(_split(request, version, form)))
+        except UserError as error:
+            form.add_error("file" if form.plan["method"] == "file" else None, str(error))
     ctx = frame(request.user, version, "versions") | {"form": form, "parts": parts_of(version)}
     ctx |= {"overlap": overlap_of(version)}
     return render(request, "datasets/split.html", ctx, status=422 if form.is_bound else 200)
@@ -80,10 +85,6 @@ def _split(request: TeamRequest, version: DatasetVersion, form: SplitForm) -> Da
     if form.plan["method"] == "file":
         return versions.split_by_file(file=form.cleaned_data["file"], plan=form.plan, **told)
     return versions.revise(changes={"splits": form.plan}, **told)
-
-
-def version_link(version: DatasetVersion) -> str:
-    return f"{reverse('dataset', args=[version.dataset_id])}?version={version.number}"
 
 
 def _versions(request: TeamRequest) -> Any:
