@@ -11,9 +11,9 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role
 from webapp.datasets import fixes
+from webapp.datasets.addresses import version_link
 from webapp.datasets.frame import frame
 from webapp.datasets.models import DatasetVersion
-from webapp.datasets.version_views import version_link
 
 FRAGMENT = "HX-Request"
 
