@@ -1,17 +1,25 @@
 """Large files are read by several processes: nothing they find depends on where one stops and the next begins."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.files import GOOD, bad_lines_of, check, rows_of
-from trainer.formats import quick, sections
-from trainer.formats.canonical import canonical_bytes, canonical_json
+from trainer.formats import quick, section, sections
+from trainer.formats.canonical import Content, canonical_bytes, canonical_json
 from trainer.formats.containers.json_text import LineReader
+from trainer.formats.containers.record import Notes
+from trainer.formats.detect import FAMILIES, other_family
+from trainer.formats.family import Family, never
+from trainer.formats.findings import Statistics
+from trainer.formats.key_bounds import key_bounds
+from trainer.formats.section import SectionReader
 from trainer.formats.strict import StrictDecoder
 
 CHAT = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}'
@@ -36,15 +44,35 @@ def mixed_lines(count: int) -> str:
     return "\n".join(lines)
 
 
-def test_sections_find_what_one_process_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = "\ufeff" + mixed_lines(3000)
+def talk_lines(count: int) -> str:
+    """Conversations, some of which are longer, hold tools or weights, or are wrong."""
+    asked, said = {"role": "user", "content": 'Hi ": '}, {"role": "assistant", "content": "\u00fc\n"}
+    rare: dict[int, list[dict[str, Any]]] = {
+        5: [{"role": "system", "content": "Be kind."}, asked, said],
+        7: [asked, said, asked, said | {"weight": 0}],
+        11: [asked],
+        13: [{"role": "developer", "content": ""}, asked, said],
+        17: [asked, {"role": "assistant", "content": "\0"}],
+    }
+    rows = ({"messages": next((rare[e] for e in rare if n % e == e - 1), [asked, said])} for n in range(count))
+    odd = {3: '{"messages" : []}', 8: '{"messages": [], "messages": []}', 19: CHAT.replace("Hi", "\u2028")}
+    return "\n".join(odd.get(n % 23) or json.dumps(row, ensure_ascii=bool(n % 2)) for n, row in enumerate(rows))
+
+
+@pytest.mark.parametrize("lines", [mixed_lines, talk_lines])
+def test_sections_find_what_one_process_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Callable[[int], str]
+) -> None:
+    content = "\ufeff" + lines(2000)
     alone = check(tmp_path, content, skip=True)
     expected, bad = rows_of(tmp_path), bad_lines_of(tmp_path)
     monkeypatch.setattr(sections, "LARGE", 1000)
     monkeypatch.setattr(sections, "SECTION", 20_000)
+    monkeypatch.setattr(sections, "SLOT", 25_000)  # too small for some: what does not fit comes through the pipe
+    monkeypatch.setattr(section, "BLOCK", 1500)
     together = check(tmp_path, content, skip=True)
     assert alone | {"events": 0} == together | {"events": 0}
-    assert alone["bad_rows"] > 100 and alone["mixed"]
+    assert alone["bad_rows"] > 100 and alone["mixed" if lines is mixed_lines else "repairs"]
     assert (rows_of(tmp_path), bad_lines_of(tmp_path)) == (expected, bad)
 
 
@@ -52,11 +80,10 @@ def test_sections_find_what_one_process_finds(tmp_path: Path, monkeypatch: pytes
 def test_every_line_belongs_to_one_section(tmp_path: Path, size: int) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(mixed_lines(120))
-    worker = sections.Worker(file, None)
     whole = file.stat().st_size
-    parts = [worker.read(at, min(at + size, whole), first=at == 0) for at in range(0, whole, size)]
+    parts = [SectionReader(file, None).read(at, min(at + size, whole), first=at == 0) for at in range(0, whole, size)]
     with file.open("rb") as opened:
-        reader = LineReader(opened, sections.Notes())
+        reader = LineReader(opened, Notes())
         texts = [record.text.strip() for record in reader.records()]
     assert [text.strip() for part in parts for _, _, text in part.refused] == texts
     assert sum(part.lines for part in parts) == reader.lines
@@ -88,6 +115,69 @@ def test_quick_reading_says_what_strict_reading_says(text: str) -> None:
     expected, end = strict.decode(text.strip())
     assert strict.found is None and not text.strip()[end:].strip()
     assert repr(value) == repr(expected)  # the order of keys, and 0 apart from 0.0 and -0.0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES.map("".join) | JSON.map(lambda value: json.dumps({"a": value})), min_size=1, max_size=4))
+def test_a_line_that_holds_as_many_keys_as_it_can_holds_each_once(texts: list[str]) -> None:
+    block = b"".join(text.encode("utf-8", "surrogatepass") + b"\n" for text in texts)
+    for line, bound in zip(block.splitlines(), key_bounds(block), strict=True):
+        try:
+            value = orjson.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and keys_of(value) == bound:
+            strict = StrictDecoder()
+            assert repr(list(value)) == repr(list(strict.decode(line.decode().strip())[0]))
+            assert strict.found is None or strict.found.problem == "number too large"
+
+
+def keys_of(value: Any) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (len(inside) if isinstance(value, dict) else 0) + sum(keys_of(inner) for inner in inside)
+
+
+TEXT = st.sampled_from(["", " ", "a", '\u00fc": ', "\u2028", "x\ny"]) | st.none() | st.integers(0, 1)
+NAME = st.sampled_from(["system", "user", "human", "gpt", "assistant", "developer", "tool", "function_call"]) | TEXT
+TURN = st.fixed_dictionaries({"role": NAME, "content": TEXT}, optional={"weight": TEXT}) | st.fixed_dictionaries(
+    {"from": NAME, "value": TEXT}, optional={"role": NAME}
+)
+TURNS = st.lists(TURN, max_size=4) | TEXT
+ROW = st.fixed_dictionaries(
+    {}, optional={"messages": TURNS, "conversations": TURNS, "tools": TEXT, "label": TEXT | st.booleans()}
+) | st.fixed_dictionaries(
+    {"instruction": TEXT, "output": TEXT},
+    optional={name: TEXT for name in ("input", "system", "history", "kto_tag", "images", "rejected", "else")},
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ROW, st.sampled_from([family for family in FAMILIES if family.usual is not never]))
+def test_usual_rows_are_what_their_family_makes_of_them(row: dict[str, Any], family: Family) -> None:
+    if (found := family.usual(row)) is None:
+        return
+    messages, keys = found
+    assert other_family(row, family) is None
+    assert family.to_content(row) == Content(messages=messages)
+    assert not [*family.passed_over(row), *family.repaired(row)]
+    assert keys == keys_of(row)
+    one, other = Statistics(), Statistics()
+    one.add_texts([messages])
+    other.add(Content(messages=messages))
+    assert one.to_dict(duplicates=0) == other.to_dict(duplicates=0)
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        (json.loads(GOOD), "alpaca"),
+        (json.loads(GOOD) | {"input": "x"}, "alpaca"),
+        (json.loads(CHAT), "messages"),
+        ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}, "sharegpt"),
+    ],
+)
+def test_the_usual_row_is_one(row: dict[str, Any], name: str) -> None:
+    assert next(family for family in FAMILIES if family.name == name).usual(row)
 
 
 def test_quick_reading_takes_the_usual_row() -> None:

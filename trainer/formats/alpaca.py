@@ -23,6 +23,18 @@ def read(row: dict[str, Any]) -> Content:
     return Content(messages=[*asked, {"role": "assistant", "content": output}])
 
 
+def usual(row: dict[str, Any]) -> tuple[list[Message], int] | None:
+    """What `read` makes of a row without history or system; see Family."""
+    question, answer, extra = row.get("instruction"), row.get("output"), row.get("input", "")
+    if not (type(question) is type(answer) is type(extra) is str and len(row) == 2 + ("input" in row)):
+        return None
+    if not question or question.isspace() or not answer or answer.isspace():
+        return None
+    if extra and not extra.isspace():
+        question = f"{question}\n{extra}"
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], len(row)
+
+
 def read_question(row: dict[str, Any]) -> list[Message]:
     """All but the answer. The last question is the instruction, a line end, and the input when there is one."""
     messages: list[Message] = []
@@ -61,4 +73,5 @@ FAMILY = Family(
     fields=FIELDS,
     matches=matches,
     read=read,
+    usual=usual,
 )

@@ -6,11 +6,12 @@ from typing import Any
 from trainer.formats.canonical import Message
 from trainer.formats.fields import maybe_text, unpacked
 from trainer.formats.problems import BadRow, kind_of
-from trainer.formats.turns import read_turn
+from trainer.formats.turns import CANONICAL, SPOKEN, read_turn
 
 COLUMNS = ("messages", "conversations", "conversation", "texts", "dialogue", "dialog", "chat")
 CONVERSATIONS = frozenset(COLUMNS)
 FIELDS = frozenset({*COLUMNS, "system", "tools", "functions", "parallel_tool_calls"})
+OF_TEXT = {name: role for name, role in CANONICAL.items() if role in SPOKEN or name == "system"}
 TRACE = "_trace"  # how Unsloth's column of a conversation may end
 
 
@@ -73,6 +74,25 @@ def read_conversation(row: dict[str, Any], field: str, *, key: str = "role") -> 
     messages = read_messages(row, field)
     check_order(messages, field, key)
     return with_system(messages, row)
+
+
+def usual(row: dict[str, Any], field: str, keys: list[str]) -> tuple[list[Message], int] | None:
+    """What `read_conversation` makes of a row that is nothing but a plain conversation; see Family."""
+    turns = row.get(field)
+    if type(turns) is not list or len(row) != 1 or not turns:
+        return None
+    messages: list[Message] = []
+    for turn in turns:
+        if type(turn) is not dict or list(turn) != keys:
+            return None
+        said, text = turn.values()
+        role = OF_TEXT.get(said) if type(said) is str else None
+        if role is None or type(text) is not str or not text or text.isspace():
+            return None
+        messages.append({"role": role, "content": text})
+    if messages[-1]["role"] != "assistant" or messages[0]["role"] == "assistant":
+        return None
+    return messages, 1 + 2 * len(messages)
 
 
 def with_system(messages: list[Message], row: dict[str, Any]) -> list[Message]:

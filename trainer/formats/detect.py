@@ -19,7 +19,7 @@ from trainer.formats import (
     sharegpt,
 )
 from trainer.formats.canonical import Content
-from trainer.formats.family import Family
+from trainer.formats.family import Family, never
 from trainer.formats.problems import BadRow, Problem
 
 # Where a row looks like two, the first counts: preference data often repeats the chosen conversation in "messages".
@@ -159,4 +159,5 @@ def _in_other_names(family: Family, names: dict[str, str]) -> Family:
         read=read,
         ignored=lambda row: family.ignored(_renamed(row, names)),
         repaired=lambda row: family.repaired(_renamed(row, names)),
+        usual=never,
     )

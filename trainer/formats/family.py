@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.formats.canonical import Content, Kind
+from trainer.formats.canonical import Content, Kind, Message
 from trainer.formats.problems import BadRow, Problem
 
 Record = dict[str, Any]  # one row as it was parsed; never changed by who reads it
@@ -16,6 +16,10 @@ MEDIA = frozenset({"image", "images", "video", "videos", "audio", "audios"})
 def nothing(row: Record) -> Iterable[str]:
     """What there is to say of a row when there is nothing to say."""
     return ()
+
+
+def never(row: Record) -> None:
+    """No row is a usual one."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Family:
     ignored: names passed over inside a row. repaired: sentences, without a full stop, on what was put right in a row.
     gather: for a family whose rows hang together: takes a folder for what does not fit into memory; `read` is not used.
     refuses_media: whether a column with pictures or sound makes a row useless.
+    usual: the conversation of a row of nothing but texts that are fine, and how many keys the row holds in all; None
+    for a row that needs a closer look. Says at a tenth of the price what matches, read, ignored and repaired say.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Family:
     repaired: Callable[[Record], Iterable[str]] = nothing
     gather: Callable[[Path], Gathering] | None = None
     refuses_media: bool = True
+    usual: Callable[[Record], tuple[list[Message], int] | None] = never
 
     def to_content(self, row: Record) -> Content:
         """What the row says. Raises BadRow."""

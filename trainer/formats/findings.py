@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
-from trainer.formats.canonical import Content
+import numpy as np
+
+from trainer.formats.canonical import Content, Message
 from trainer.formats.problems import Problem
 
 MAX_ERRORS = 100  # listed one by one; all are counted
@@ -122,6 +124,21 @@ class Statistics:
             if true:
                 self._counts[name] += 1
 
+    def add_texts(self, conversations: list[list[Message]]) -> None:
+        """The same for conversations of texts alone, none of them empty."""
+        for messages in conversations:
+            turns = answered = said = 0
+            for message in messages:
+                size, role = len(message["content"]), message["role"]
+                said += size
+                if role == "assistant":
+                    turns += 1
+                    answered += size
+            self._turns.append(turns)
+            self._characters.append(said)
+            self._answer_characters.append(answered)
+            self._counts["with_system"] += any([message["role"] == "system" for message in messages])
+
     def extend(self, other: "Statistics") -> None:
         """Take in those of the rows that come next."""
         self._turns.extend(other._turns)
@@ -145,10 +162,10 @@ class Statistics:
 def _spread(values: "array[int]") -> dict[str, int]:
     if not values:
         return {"total": 0, "p50": 0, "p95": 0, "max": 0}
-    ordered = sorted(values)
+    ordered = np.sort(np.asarray(values))
     last = len(ordered) - 1
-    at = {"p50": ordered[last * 50 // 100], "p95": ordered[last * 95 // 100], "max": ordered[-1]}
-    return {"total": sum(ordered)} | at
+    at = {"p50": last * 50 // 100, "p95": last * 95 // 100, "max": last}
+    return {"total": int(ordered.sum())} | {name: int(ordered[place]) for name, place in at.items()}
 
 
 def most_common(counts: Mapping[str, int]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from trainer.formats import turns
+from trainer.formats import conversations, turns
 from trainer.formats.canonical import Content
 from trainer.formats.conversations import FIELDS, column_with, columns_of, read_conversation, unread
 from trainer.formats.family import Family
@@ -56,4 +56,5 @@ FAMILY = Family(
     read=read,
     ignored=ignored,
     repaired=repaired,
+    usual=lambda row: conversations.usual(row, "messages", ["role", "content"]),
 )

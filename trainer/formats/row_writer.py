@@ -1,13 +1,15 @@
 """Writes canonical rows to rows.parquet, whole groups at a time: columns of bytes all the way, no object for a cell."""
 
-import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +27,7 @@ from trainer.formats.canonical import (
 
 IN_JSON = (*OF_MESSAGES, "tools")
 OF_TEXT = (*IN_JSON, "text")
+LARGE = pa.large_string()
 
 
 class Pack:
@@ -40,43 +43,75 @@ class Pack:
         self.cells: dict[str, list[bytes | None]] = {}
         self.labels: list[bool | None] = []
         self._size = 0
-        self._sealed: dict[str, pa.Array] = {}
+        self._sealed: dict[str, Texts] = {}
 
     def __len__(self) -> int:
         return len(self.lines)
 
     @property
-    def is_full(self) -> bool:
-        return len(self.lines) >= ROWS_PER_GROUP or self._size >= BYTES_PER_GROUP
+    def room(self) -> int:
+        """For how many rows, 0 when it is full."""
+        return ROWS_PER_GROUP - len(self.lines) if self._size < BYTES_PER_GROUP else 0
 
     def add(self, line: int, content: Content) -> None:
         """Raises UnicodeEncodeError for text that no file can hold (lone surrogates)."""
         cells = _cells(content)
-        whole = _whole(content, cells)
+        self._append(line, _whole(content, cells), cells, label=content.label)
+
+    def add_messages(self, lines: Sequence[int], messages: Sequence[bytes]) -> None:
+        """Rows that are nothing but messages, in their canonical bytes: many at a time, with hardly a step for each."""
+        rows = len(self.lines)
+        whole = [one + b"\n\n" for one in messages]
+        digests = b"".join([sha256(one).digest() for one in whole])
+        self.lines.extend(lines)
+        self.keys.frombytes(np.frombuffer(digests, ">u8")[::4].astype(np.uint64).tobytes())
+        self.whole += whole
+        self.labels += [None] * len(whole)
+        self._size += sum(map(len, whole))
+        self.cells.setdefault("messages", [None] * rows).extend(messages)
+        self._fill()
+
+    def _append(self, line: int, whole: bytes, cells: Mapping[str, bytes | None], *, label: bool | None) -> None:
         rows = len(self.lines)
         self.lines.append(line)
-        self.keys.append(int.from_bytes(hashlib.sha256(whole).digest()[:8], "big"))
+        self.keys.append(int.from_bytes(sha256(whole).digest()[:8], "big"))
         self.whole.append(whole)
-        self.labels.append(content.label)
+        self.labels.append(label)
         self._size += len(whole)
         for name, cell in cells.items():
             if name not in self.cells:
                 self.cells[name] = [None] * rows
             self.cells[name].append(cell)
-        for name, column in self.cells.items():
-            if name not in cells:
-                column.append(None)
+        if len(self.cells) > len(cells):
+            self._fill()
+
+    def _fill(self) -> None:
+        """Say of the last rows that they have nothing in the columns that only others have."""
+        rows = len(self.lines)
+        for column in self.cells.values():
+            if len(column) < rows:
+                column.extend([None] * (rows - len(column)))
 
     def seal(self) -> None:
-        """Nothing more is to come: what it holds in few large pieces, which another process gets at little cost."""
-        self._sealed |= {name: text_column(column) for name, column in self.cells.items()}
-        self.cells = {}
-        self.whole = [b"".join(self.whole)]
+        """Nothing more is to come: what it holds becomes few large pieces."""
+        if self.cells:
+            self._sealed = {name: Texts.of(column) for name, column in self.cells.items()}
+            self.cells, self.whole = {}, [b"".join(self.whole)]
+
+    def move(self, move: Callable[[Any], Any]) -> None:
+        """Let the large pieces lie elsewhere, or find them there."""
+        self.whole = [move(piece) for piece in self.whole]
+        for texts in self._sealed.values():
+            texts.blob = move(texts.blob)
 
     def columns(self) -> dict[str, pa.Array]:
         """What the rows say, by name of column."""
         self.seal()
-        return self._sealed | {"line": pa.array(self.lines, pa.int64()), "label": pa.array(self.labels, pa.bool_())}
+        labels = [_there(self.labels), _bits([bool(label) for label in self.labels])]
+        return {name: texts.column(LARGE) for name, texts in self._sealed.items()} | {
+            "line": _column(pa.int64(), len(self), [None, self.lines]),
+            "label": _column(pa.bool_(), len(self), labels),
+        }
 
 
 def _cells(content: Content) -> dict[str, bytes | None]:
@@ -100,13 +135,38 @@ def _whole(content: Content, cells: dict[str, bytes | None]) -> bytes:
     return content.to_bytes()
 
 
-def text_column(cells: Sequence[bytes | None]) -> pa.Array:
-    """UTF-8 that we wrote ourselves as a column, without looking at it again."""
-    offsets = array("q", accumulate((len(cell) if cell else 0 for cell in cells), initial=0))
-    nulls = cells.count(None)
-    valid = pa.array([cell is not None for cell in cells]).buffers()[1] if nulls else None
-    blob = pa.py_buffer(b"".join(cell for cell in cells if cell))
-    return pa.LargeStringArray.from_buffers(len(cells), pa.py_buffer(offsets), blob, valid, nulls)
+# Columns are made of their bytes: pa.array() would load all of pandas where that is installed.
+
+
+@dataclass
+class Texts:
+    """A column of texts in UTF-8 that we wrote ourselves, so that nobody has to look at them again."""
+
+    offsets: "array[int]"
+    blob: bytes
+    there: bytes | None
+
+    @classmethod
+    def of(cls, cells: Sequence[bytes | None]) -> "Texts":
+        offsets = array("q", accumulate((len(cell) if cell else 0 for cell in cells), initial=0))
+        return cls(offsets, b"".join(cell for cell in cells if cell), _there(cells))
+
+    def column(self, kind: pa.DataType) -> pa.Array:
+        offsets = self.offsets if kind == LARGE else array("i", self.offsets)
+        return _column(kind, len(offsets) - 1, [self.there, offsets, self.blob])
+
+
+def _column(kind: pa.DataType, rows: int, pieces: Sequence[Any]) -> pa.Array:
+    buffers = [None if piece is None else pa.py_buffer(piece) for piece in pieces]
+    return pa.Array.from_buffers(kind, rows, buffers)
+
+
+def _there(cells: Sequence[object]) -> bytes | None:
+    return _bits([cell is not None for cell in cells]) if None in cells else None
+
+
+def _bits(values: list[bool]) -> bytes:
+    return np.packbits(np.array(values, bool), bitorder="little").tobytes()
 
 
 class RowWriter:
@@ -120,7 +180,7 @@ class RowWriter:
             path, SCHEMA, compression="zstd", use_dictionary=["split"], write_statistics=False
         )
         self._taken = taken or set()
-        self._hash = hashlib.sha256()
+        self._hash = sha256()
         self._seen: dict[int, int] = {}
         self._pack = Pack()
         self._given: dict[str, list[str | None]] = {"id": [], "split": [], "edited": []}
@@ -135,7 +195,7 @@ class RowWriter:
         self._given["id"].append(new_id)
         self._given["split"].append(split)
         self._given["edited"].append(f"{key:016x}" if row_id and content_id(row_id) != f"{key:016x}" else None)
-        if self._pack.is_full:
+        if not self._pack.room:
             self._flush()
         return new_id
 
@@ -144,8 +204,17 @@ class RowWriter:
         self._flush()
         self._pack = pack
         nothing: list[str | None] = [None] * len(pack)
-        self._given = {"id": [self._identify(key) for key in pack.keys], "split": nothing, "edited": nothing}
+        self._given = {"id": self._identify_all(pack.keys), "split": nothing, "edited": nothing}
         self._flush()
+
+    def _identify_all(self, keys: "array[int]") -> list[str | None]:
+        """Ids of rows that bring none."""
+        new = dict.fromkeys(keys, 1)
+        if self._taken or len(new) < len(keys) or not self._seen.keys().isdisjoint(new):
+            return [self._identify(key) for key in keys]
+        self._seen |= new
+        self.rows += len(new)
+        return [f"{key:016x}" for key in keys]
 
     def _identify(self, key: int, row_id: str = "") -> str:
         """Note one more row of this content. Returns its id: the one it brings, or a new one."""
@@ -166,12 +235,15 @@ class RowWriter:
     def _flush(self) -> None:
         if not len(self._pack):
             return
-        self._hash.update(b"".join(self._pack.whole))
+        for whole in self._pack.whole:
+            self._hash.update(whole)
         columns: dict[str, Any] = self._pack.columns() | {
-            name: pa.array(given, pa.string()) for name, given in self._given.items()
+            name: Texts.of([None if one is None else one.encode() for one in given]).column(pa.string())
+            for name, given in self._given.items()
         }
-        empty = pa.nulls(len(self._pack), pa.large_string())
-        self._parquet.write_table(pa.table([columns.get(name, empty) for name in SCHEMA.names], schema=SCHEMA))
+        empty = pa.nulls(len(self._pack), LARGE)
+        cells = [columns.get(name, empty) for name in SCHEMA.names]
+        self._parquet.write_table(pa.Table.from_arrays(cells, schema=SCHEMA))
         self._pack = Pack()
         self._given = {"id": [], "split": [], "edited": []}
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from trainer.formats import turns
+from trainer.formats import conversations, turns
 from trainer.formats.canonical import Content
 from trainer.formats.conversations import FIELDS, column_with, read_conversation, unread
 from trainer.formats.family import Family
@@ -38,4 +38,5 @@ FAMILY = Family(
     matches=matches,
     read=read,
     ignored=ignored,
+    usual=lambda row: conversations.usual(row, "conversations", ["from", "value"]),
 )

@@ -36,8 +36,14 @@ class LineReader:
                 yield Record(self.lines, raw[:2000], found=TOO_LONG)
                 while not raw.endswith(b"\n") and (raw := file.readline(CHUNK)):
                     read += len(raw)
-            elif not raw.isspace():
-                yield record_of_line(raw, self.lines, self._strict, self._notes)
+            elif record := self.record(raw):
+                yield record
+
+    def record(self, raw: bytes) -> Record | None:
+        """What the last line holds, None when it is blank."""
+        if not raw or raw.isspace():
+            return None
+        return record_of_line(raw, self.lines, self._strict, self._notes)
 
 
 def record_of_line(raw: bytes, number: int, decoder: StrictDecoder, notes: Notes) -> Record:
