@@ -8,7 +8,8 @@ import benchmarks
 
 
 def main() -> None:
-    every = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name != "__main__")
+    modules = [one for one in pkgutil.iter_modules(benchmarks.__path__) if not one.ispkg and one.name != "__main__"]
+    every = sorted(one.name for one in modules)
     for name in sys.argv[1:] or every:
         if name not in every:
             sys.exit(f"There is no measurement {name}; there are {', '.join(every)}.")

@@ -1,0 +1,21 @@
+"""The base model as the peers take it: nf4 with double quantisation, and PEFT's LoRA on it."""
+
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+
+def quantised(base: str, dtype: torch.dtype = torch.bfloat16) -> Any:
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return AutoModelForCausalLM.from_pretrained(base, quantization_config=config, dtype=dtype)
+
+
+def lora_config(work: dict[str, Any]) -> LoraConfig:
+    return LoraConfig(r=work["rank"], lora_alpha=work["alpha"], target_modules="all-linear", task_type="CAUSAL_LM")

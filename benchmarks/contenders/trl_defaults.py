@@ -1,0 +1,61 @@
+"""TRL's SFTTrainer as it comes."""
+
+import tempfile
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from benchmarks.contenders.clock import Clock, run
+from benchmarks.contenders.peft_base import lora_config, quantised
+
+
+def trl(work: dict[str, Any], **better: Any) -> dict[str, Any]:
+    clock = Clock()
+
+    class Steps(TrainerCallback):
+        def on_step_end(self, *given: Any, **named: Any) -> None:
+            clock.step()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **named: Any) -> None:
+            if logs and "loss" in logs:
+                clock.losses.append(logs["loss"])
+
+    packed = bool(better)
+    with tempfile.TemporaryDirectory() as out:
+        config = SFTConfig(
+            output_dir=out,
+            learning_rate=work["rate"],
+            lr_scheduler_type="constant",
+            num_train_epochs=1,
+            logging_steps=1,
+            train_sampling_strategy="sequential",
+            report_to="none",
+            save_strategy="no",
+            use_cpu=True,
+            max_length=work["length"],
+            disable_tqdm=True,
+            bf16=True,
+            per_device_train_batch_size=4 if packed else work["rows_a_step"],
+            **better,
+        )
+        sft = SFTTrainer(
+            # At its defaults TRL loads float32 and casts as it goes.
+            model=quantised(work["base"], torch.bfloat16 if packed else torch.float32),
+            args=config,
+            train_dataset=Dataset.from_list(work["rows"]),
+            processing_class=AutoTokenizer.from_pretrained(work["base"]),
+            peft_config=lora_config(work),
+            callbacks=[Steps()],
+        )
+        lengths = [len(ids) for ids in sft.train_dataset["input_ids"]]
+        size = config.per_device_train_batch_size
+        sft.train()
+    tokens = [sum(lengths[at : at + size]) for at in range(0, len(lengths), size)]
+    return clock.result(tokens, sft.model)
+
+
+if __name__ == "__main__":
+    run(trl)
