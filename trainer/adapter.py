@@ -40,6 +40,7 @@ def write_adapter(run: Run, target: Path, facts: dict[str, Any]) -> dict[str, An
     made_from = {
         "base": spec.model.base,
         "base_revision": spec.model.revision,
+        "task": "seq2seq" if run.model.is_seq2seq else "causal",
         "base_fingerprint": run.inputs.base_fingerprint,
         "dataset_hash": run.inputs.dataset_hash,
         "dataset_rows": run.dataset.rows,

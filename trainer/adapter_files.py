@@ -25,6 +25,8 @@ WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # PEFT's name for the wrapped base model
 MAX_CONFIG_BYTES = 1 << 20
 MAX_RANK = 1024
+MAX_LAYERS = 1 << 16
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")  # the first in a path, as PEFT finds it
 LARGEST = 1e4  # trained values stay below 10; beyond this a product overflows
 DTYPES = ("F32", "F16", "BF16")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -40,6 +42,7 @@ READ = {
     "rank_pattern",
     "alpha_pattern",
     "bias",
+    "layers_to_transform",
 }
 # What our own training makes and a batch of many adapters cannot take yet, in words.
 NOT_YET = {
@@ -48,6 +51,7 @@ NOT_YET = {
 }
 PASSED_OVER = {
     "base_model_name_or_path",
+    "layers_pattern",  # where layers' numbers stand: read off their names here, and then held to the keys
     "fan_in_fan_out",  # how the base's weight lies; A and B lie alike
     "inference_mode",
     "init_lora_weights",
@@ -73,6 +77,7 @@ class LoraConfig:
     learns_bias: bool
     rank_pattern: dict[str, int]
     alpha_pattern: dict[str, float]
+    layers_to_transform: tuple[int, ...] = ()
 
     def shapes(self, name: str, layer: Linear) -> dict[str, list[int]]:
         """The keys that the file holds for a layer, each with its shape."""
@@ -85,6 +90,10 @@ class LoraConfig:
         return found
 
     def targets(self, layer: str) -> bool:
+        if self.layers_to_transform:
+            number = LAYER_NUMBER.search(layer)
+            if number is None or int(number[1]) not in self.layers_to_transform:
+                return False
         return any(_names(target, layer) for target in self.target_modules)
 
     def rank_of(self, layer: str) -> int:
@@ -197,7 +206,16 @@ def read_config(file: Path) -> LoraConfig:
         learns_bias=data.get("bias") == "lora_only",
         rank_pattern={name: _rank(value, name) for name, value in _pattern(data, "rank_pattern").items()},
         alpha_pattern={name: _alpha(value, name) for name, value in _pattern(data, "alpha_pattern").items()},
+        layers_to_transform=_layers(data.get("layers_to_transform")),
     )
+
+
+def _layers(value: Any) -> tuple[int, ...]:
+    """Numbers of layers, empty for all; PEFT takes a single number too."""
+    numbers = [value] if isinstance(value, int) else value or []
+    if not isinstance(numbers, list) or not all(type(one) is int and 0 <= one < MAX_LAYERS for one in numbers):
+        raise refused(f"{CONFIG}: layers_to_transform is no list of layer numbers.", "List numbers such as 0, 1.")
+    return tuple(numbers)
 
 
 def _read_object(file: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Batch:
         self.model = model
         self.rows = rows
         self.device = device
-        self.cache = DynamicCache(config=model.config)
+        self.cache: Any = DynamicCache(config=model.config)
         width = max(len(row.prompt_ids) for row in rows)
         self.read = 0  # columns that the model has read
         self.gaps = [width - len(row.prompt_ids) for row in rows]  # columns of padding before each row

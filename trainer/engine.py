@@ -17,6 +17,7 @@ from trainer.model import load_base
 from trainer.penalties import Tally, Wishes
 from trainer.rendering import Renderer
 from trainer.sampling import Sampler
+from trainer.seq2seq_batch import Seq2SeqBatch
 from trainer.shared_steps import SharedSteps
 from trainer.spec import Dtype, ModelSpec, Quantization
 from trainer.stacked_lora import LoraWeights, adapt
@@ -71,7 +72,7 @@ class Engine:
         self._adapters_lock = threading.Lock()
         head = self._model.get_output_embeddings()
         self.vocabulary: int = head.weight.shape[0] if head is not None else self._model.config.vocab_size
-        self._steps = SharedSteps(lambda rows: Batch(self._model, rows, device=self.device), self._rows)
+        self._steps = SharedSteps(self._batch, self._rows)
 
     def load_adapter(self, key: str, folder: Path) -> None:
         """Load an adapter and know it by `key`, once. Raises TrainerError when it is no sound adapter of the base."""
@@ -98,6 +99,11 @@ class Engine:
         """
         rows = [self._row(number, request) for number, request in enumerate(requests)]
         yield from self._steps.run(rows, should_stop, background=background)
+
+    def _batch(self, rows: list[Row]) -> Batch:
+        if self._renderer.start is None:
+            return Batch(self._model, rows, device=self.device)
+        return Seq2SeqBatch(self._model, rows, device=self.device, start=self._renderer.start)
 
     def _row(self, number: int, request: Request) -> Row:
         room = self.context_length - len(request.prompt_ids)

@@ -24,7 +24,7 @@ GENERAL_TOKENS = 1500  # of the text that forgetting is measured on, about the s
 ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
 RECOMPUTE = (0, 4, 3, 2)  # no layer is computed again, a quarter, a third, half of them; else all
 UNBOUNDED = 1 << 62
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "q", "k", "v", "o")
 
 
 class Shape(NamedTuple):
@@ -168,8 +168,7 @@ def recompute_every(spec: TrainSpec, facts: Facts, *, tokens: int, free_bytes: i
 
 def _memory(spec: TrainSpec, facts: Facts, *, per_row: float, place: Place) -> tuple[MemoryItem, ...]:
     shapes, device = layer_shapes(facts), place.device
-    layers = int(facts["layers"])
-    in_layers = sum(shape.size for shape in shapes.values()) * layers
+    in_layers = round(sum(shape.size for shape in shapes.values()) * blocks(facts))
     outside = max(0, int(facts["parameters"]) - in_layers)
     lora, adam = lora_parameters(spec, facts), ADAM_BYTES[spec.optim.optimizer]
     weights, workspace = _weights(spec, in_layers, outside, place.memory_bytes), _workspace(spec, facts, device)
@@ -239,12 +238,21 @@ class _Sizes(NamedTuple):
         width = int(facts.get("head_dim") or hidden // heads)
         middle = int(facts.get("intermediate_size") or 4 * hidden)
         keys = int(facts.get("kv_heads") or heads) * width
-        return cls(int(facts["layers"]), hidden, middle, heads, heads * width, keys)
+        layers = max(int(facts["layers"]), int(facts.get("decoder_layers") or 0))
+        return cls(layers, hidden, middle, heads, heads * width, keys)
+
+
+def blocks(facts: Facts) -> float:
+    """How many times the layers of `layer_shapes` are there."""
+    layers = int(facts["layers"])
+    return (layers + int(facts["decoder_layers"])) / 2 if facts.get("task") == "seq2seq" else layers
 
 
 def layer_shapes(facts: Facts) -> dict[str, Shape]:
-    """The linear layers of one decoder layer, as the Llama family has them."""
+    """The linear layers of one decoder layer, as the Llama family has them; of an encoder–decoder, one of each side."""
     sizes = _Sizes.of(facts)
+    if facts.get("task") == "seq2seq":
+        return _two_sided_shapes(sizes, facts)
     return {
         "q_proj": Shape(sizes.queries, sizes.hidden),
         "k_proj": Shape(sizes.keys, sizes.hidden),
@@ -256,6 +264,20 @@ def layer_shapes(facts: Facts) -> dict[str, Shape]:
     }
 
 
+def _two_sided_shapes(sizes: _Sizes, facts: Facts) -> dict[str, Shape]:
+    is_t5 = "T5" in str(facts["architecture"])
+    ways_in = ("wi_0", "wi_1") if facts.get("gated_mlp") else ("wi",) if is_t5 else ("fc1",)
+    *into, out = ("q", "k", "v", "o") if is_t5 else ("q_proj", "k_proj", "v_proj", "out_proj")
+    found: dict[str, Shape] = {}
+    for part in ("encoder", "decoder", "decoder.cross"):
+        found |= {f"{part}.{name}": Shape(sizes.queries, sizes.hidden) for name in into}
+        found[f"{part}.{out}"] = Shape(sizes.hidden, sizes.queries)
+    for part in ("encoder", "decoder"):
+        found |= {f"{part}.{name}": Shape(sizes.middle, sizes.hidden) for name in ways_in}
+        found[f"{part}.{'wo' if is_t5 else 'fc2'}"] = Shape(sizes.hidden, sizes.middle)
+    return found
+
+
 def lora_parameters(spec: TrainSpec, facts: Facts) -> int:
     """Values that are trained: r times (in + out) of every layer that gets an update, and what learns beside it.
 
@@ -264,13 +286,14 @@ def lora_parameters(spec: TrainSpec, facts: Facts) -> int:
     lora, hidden = spec.lora, int(facts["hidden_size"])
     shapes = layer_shapes(facts)
     ranks = {name.rpartition(".")[2]: rank for name, rank in lora.rank_pattern.items()}
-    layers = len(lora.layers_to_transform) or int(facts["layers"])
+    layers = len(lora.layers_to_transform) or blocks(facts)
     in_a_layer = 0
-    for name, shape in shapes.items():
+    for path, shape in shapes.items():
+        name = path.rpartition(".")[2]
         if _is_target(spec, name) and name not in lora.modules_to_save:
             in_a_layer += ranks.get(name, lora.r) * (shape.out + shape.into) + (shape.out if lora.use_dora else 0)
     whole = sum(_whole_size(name.rpartition(".")[2], facts, shapes) for name in lora.modules_to_save)
-    return layers * in_a_layer + whole + len(lora.trainable_token_indices) * hidden
+    return round(layers * in_a_layer) + whole + len(lora.trainable_token_indices) * hidden
 
 
 def _whole_size(name: str, facts: Facts, shapes: Mapping[str, Shape]) -> int:
@@ -289,7 +312,7 @@ def _is_target(spec: TrainSpec, name: str) -> bool:
 
 
 def _trained_shapes(spec: TrainSpec, facts: Facts) -> list[Shape]:
-    return [shape for name, shape in layer_shapes(facts).items() if _is_target(spec, name)]
+    return [shape for path, shape in layer_shapes(facts).items() if _is_target(spec, path.rpartition(".")[2])]
 
 
 def activation_bytes_per_token(spec: TrainSpec, facts: Facts, *, device: str = "cuda", every: int = 0) -> float:
@@ -297,12 +320,14 @@ def activation_bytes_per_token(spec: TrainSpec, facts: Facts, *, device: str = "
 
     The count per layer is exact for the Llama family (compared with what autograd saves, see trainer.lean_layers):
     norms and products keep their inputs. A layer that is computed again, one of `every`, keeps its input alone, and
-    one of them at a time the rest.
+    one of them at a time the rest. Of an encoder–decoder each token counts as one of the decoder, the costlier side.
     """
     sizes = _Sizes.of(facts)
     trained = _trained_shapes(spec, facts)
     kept = 4 * sizes.hidden + 2 * sizes.queries + 2 * sizes.keys + 3 * sizes.middle + 2 * sizes.heads + NORM_SCALES
     kept += spec.lora.r * len(trained)
+    if facts.get("task") == "seq2seq":
+        kept += 2 * sizes.hidden + 2 * sizes.queries + 2 * sizes.keys + 2 * sizes.heads + NORM_SCALES
     if spec.lora.lora_dropout:
         kept += sum(shape.into for shape in trained)
     if facts.get("softcapped"):  # eager attention keeps its scores, twice

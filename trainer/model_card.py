@@ -7,7 +7,7 @@ from trainer.spec import TrainSpec
 CARD = """---
 base_model: {base}
 library_name: peft
-pipeline_tag: text-generation
+pipeline_tag: {pipeline}
 tags:
 - lora
 - lowrank
@@ -31,9 +31,9 @@ Trained with Lowrank on {learnt:,} rows for {steps:,} steps{held_out}.{ended}
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto_class}, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained({base!r})
+base = {auto_class}.from_pretrained({base!r})
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
@@ -52,7 +52,10 @@ MEASURED = """| Loss on {evaluation_rows:,} held-out rows, before | {evaluation_
 def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
     """The card's Markdown. `facts` are the manifest's."""
     targets = spec.lora.target_modules
+    is_seq2seq = facts.get("task") == "seq2seq"
     return CARD.format(
+        pipeline="text2text-generation" if is_seq2seq else "text-generation",
+        auto_class="AutoModelForSeq2SeqLM" if is_seq2seq else "AutoModelForCausalLM",
         base=facts["base"],
         learnt=facts["learnt_rows"],
         held_out=f"; {facts['held_out_rows']:,} more were held out to measure" if facts["held_out_rows"] else "",

@@ -47,6 +47,8 @@ class Renderer:
     token spelt in the text of a person is ordinary text here. Thread-safe.
     """
 
+    start: int | None = None  # the token that answers begin with, where a decoder writes them
+
     def __init__(self, folder: Path, *, moment: datetime | None = None) -> None:
         config = read_json(folder / "tokenizer_config.json")
         named = special_tokens(config)
@@ -234,7 +236,7 @@ class Seq2SeqRenderer(Renderer):
 
     def __init__(self, folder: Path, start: int, *, moment: datetime | None = None) -> None:
         super().__init__(folder, moment=moment)
-        self._start = start
+        self.start: int = start
         self._close = self._tokens.last_ids()
         ends = any(one in self.stop_ids for one in self._close)
         self._answer_close = self._close if ends else [*self._close, *self._end]
@@ -265,7 +267,7 @@ class Seq2SeqRenderer(Renderer):
             raise _no_answer("Its last answer is no text")
         source = self.prompt_ids(messages[: answers[-1]], tools)
         answer, _ = self._tokens.encode(self._tokens.mark(self._tokens.guard(last["content"], answer=True)).text)
-        written = [self._start, *self._begin, *answer, *self._answer_close]
+        written = [self.start, *self._begin, *answer, *self._answer_close]
         whole = len(source) + len(written)
         if max_seq_length is not None and whole > max_seq_length:
             written = written[: max(max_seq_length // 2, max_seq_length - len(source))]
@@ -283,7 +285,7 @@ class Seq2SeqRenderer(Renderer):
         source = [*ids[: len(ids) // 2], *self._close]
         rest = ids[len(ids) // 2 :]
         trained = [False] * (len(source) + 1) + [True] * len(rest)
-        return Example([*source, self._start, *rest], trained, whole=len(trained), source=len(source))
+        return Example([*source, self.start, *rest], trained, whole=len(trained), source=len(source))
 
     def _cut(self, source: list[int], length: int) -> list[int]:
         """The first tokens of what an encoder reads, and its end."""

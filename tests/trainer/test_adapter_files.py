@@ -70,6 +70,23 @@ def test_rslora_and_patterns_set_rank_and_scaling(base: Path, tmp_path: Path, la
     assert weights["model.layers.1.self_attn.v_proj"].a.shape == (9, 64)
 
 
+@pytest.mark.parametrize("numbers", [[1], 1])
+def test_only_some_layers_may_have_an_update(
+    numbers: Any, base: Path, tmp_path: Path, layers: dict[str, Linear]
+) -> None:
+    """Exactly the keys of those layers, as PEFT wrote them."""
+    targets = ["q_proj", "down_proj"]
+    folder = make_adapter(base, tmp_path, seed=1, target_modules=targets, layers_to_transform=numbers)
+    assert sorted(load(folder, layers)) == ["model.layers.1.mlp.down_proj", "model.layers.1.self_attn.q_proj"]
+    change_config(folder, layers_to_transform=[0])
+    with pytest.raises(TrainerError, match="which is no part of this adapter"):
+        load(folder, layers)
+    for wrong in (["1"], [-1], [True], "all"):
+        change_config(folder, layers_to_transform=wrong)
+        with pytest.raises(TrainerError, match="is no list of layer numbers"):
+            load(folder, layers)
+
+
 def test_target_modules_may_be_whole_paths(base: Path, tmp_path: Path, layers: dict[str, Linear]) -> None:
     paths = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
     folder = make_adapter(base, tmp_path / "paths", seed=1, target_modules=paths)

@@ -9,10 +9,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from tests.tiny import CHATML
 from tests.trainer.seq2seq_bases import SEQ2SEQ, make_seq2seq
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec
+from trainer.base_facts import inspect_folder
 from trainer.data import Item, Pair, Plan, load_dataset, micro_batches
 from trainer.device import Device
 from trainer.errors import Stopped, TrainerError
@@ -228,6 +230,7 @@ def test_plain_peft_gives_the_answer_of_the_probe(base: Path, tmp_path: Path, mo
             written = torch.cat([written, scores.argmax().view(1, 1)], dim=1)
             if int(written[0, -1]) in renderer.stop_ids:
                 break
+    assert "AutoModelForSeq2SeqLM.from_pretrained" in (tmp_path / "out" / "adapter" / "README.md").read_text()
     last: Sample = training.of(Sample)[-1]
     assert last.completion == renderer.decode(written[0, 1:].tolist()) and len(last.completion) > 3
 
@@ -295,6 +298,69 @@ def test_what_cannot_be_is_named_before_anything_starts(base: Path, tmp_path: Pa
     with pytest.raises(TrainerError, match=issue.path) as caught:
         training.run()
     assert caught.value.code == "user_config" and not training.of(Progress)
+
+
+def test_the_facts_say_its_kind(base: Path) -> None:
+    facts = inspect_folder(base)
+    assert facts == facts | {"task": "seq2seq", "layers": 2, "decoder_layers": 2, "heads": 4, "head_dim": 16}
+    assert facts["context_length"] is None and facts["intermediate_size"] == 128  # T5 tells positions by distance
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"model_type": "whisper"}, {"architectures": ["T5EncoderModel"]}, {"architectures": ["BartForCausalLM"]}],
+)
+def test_other_kinds_of_encoders_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    folder = make_seq2seq(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changed))
+    with pytest.raises(TrainerError, match="names no causal language model and no T5 or BART"):
+        inspect_folder(folder)
+
+
+SYSTEM = {"role": "system", "content": "Be nice."}
+ASKED = {"role": "user", "content": "Who sat?"}
+SAID = {"role": "assistant", "content": "The cat."}
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([ASKED], "Who sat?"),
+        ([SYSTEM, ASKED], "Be nice.\n\nWho sat?"),
+        ([ASKED, SAID, ASKED], "User: Who sat?\n\nAssistant: The cat.\n\nUser: Who sat?\n\nAssistant:"),
+    ],
+)
+@families
+def test_both_texts_are_as_the_tokenizer_makes_them(base: Path, messages: list[dict[str, str]], text: str) -> None:
+    tokenizer, renderer = AutoTokenizer.from_pretrained(base), Renderer.load(base)
+    assert renderer.prompt_ids(messages) == tokenizer(text)["input_ids"]
+    example = renderer.example([*messages, SAID, ASKED])  # what follows the last answer is left out
+    assert example.ids[: example.source] == tokenizer(text)["input_ids"]
+    start, *labels = example.ids[example.source :]
+    assert start == renderer.start and labels == tokenizer("The cat.")["input_ids"] and labels[-1] in renderer.stop_ids
+    assert example.trained == [False] * (example.source + 1) + [True] * len(labels)
+
+
+def test_a_template_of_the_base_is_used(tmp_path: Path) -> None:
+    renderer = Renderer.load(make_seq2seq(tmp_path, template=CHATML))
+    text = renderer.decode(renderer.prompt_ids([SYSTEM, ASKED]), skip_special=False)
+    assert text.startswith("<|im_start|>system\nBe nice.<|im_end|>") and text.endswith("assistant\n<|im_end|>")
+
+
+def test_a_long_row_keeps_its_answer_and_both_ends(base: Path) -> None:
+    renderer = Renderer.load(base)
+    messages = [{"role": "user", "content": "cat " * 90}, SAID]
+    whole, cut = renderer.example(messages), renderer.example(messages, max_seq_length=32)
+    assert len(cut.ids) == 32 and cut.whole == len(whole.ids) and cut.truncated
+    assert cut.ids[cut.source :] == whole.ids[whole.source :]
+    assert cut.ids[: cut.source - 1] == whole.ids[: cut.source - 1] and cut.ids[cut.source - 1] in renderer.stop_ids
+    both = renderer.example([messages[0], {"role": "assistant", "content": "dog " * 90}], max_seq_length=32)
+    assert both.source == 16 and len(both.ids) == 32
+
+
+def test_an_answer_without_weight_teaches_nothing(base: Path) -> None:
+    assert not any(Renderer.load(base).example([ASKED, SAID | {"weight": 0}]).trained)
 
 
 def test_plain_text_and_tools_are_refused_by_their_line(base: Path, tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ class BaseModel(models.Model):
         return Path(self.path)
 
     @property
+    def task(self) -> str:
+        """`causal`: it continues text; `seq2seq`: an encoder reads and a decoder writes."""
+        return str(self.facts.get("task", "causal"))
+
+    @property
     def is_fetching(self) -> bool:
         return self.status == BaseStatus.FETCHING
 

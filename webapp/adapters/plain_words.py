@@ -29,6 +29,10 @@ FILE_MEANINGS = {
     "manifest.json": "hashes, data and library versions it was made with",
     "README.md": "the model card",
 }
+KINDS = {
+    "causal": ("causal", "continues a text, one token after the other"),
+    "seq2seq": ("encoder–decoder", "reads the conversation as a whole, then writes; learns the last answer of a row"),
+}
 # Where adapters of the demo model find their base outside of this server.
 PUBLIC_NAMES = {"demo": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
@@ -48,6 +52,7 @@ def base_facts(base: BaseModel) -> list[Fact]:
     parameters = facts.get("parameters")
     found = [
         Fact("Parameters", short_count(parameters), "numbers the model consists of"),
+        Fact("Kind", *KINDS[base.task]),
         Fact("Architecture", facts.get("architecture") or NOTHING),
         Fact("Reads up to", f"{number_text(facts.get('context_length'))} tokens", "prompt and answer together"),
         Fact("Layers", number_text(facts.get("layers"))),
@@ -121,6 +126,8 @@ def snippet(adapter: Adapter, folder: str) -> str:
     base = adapter.base_model
     name = base_name(base)
     pinned = f", revision={json.dumps(base.revision)}" if base.source == "hub" and base.revision else ""
+    if base.task == "seq2seq":
+        return _seq2seq_snippet(name, pinned, folder)
     return f'''from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -132,4 +139,18 @@ messages = [{{"role": "user", "content": "Who are you?"}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
 answer = model.generate(**inputs, max_new_tokens=200)
 print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+'''
+
+
+def _seq2seq_snippet(name: str, pinned: str, folder: str) -> str:
+    return f'''from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+base = AutoModelForSeq2SeqLM.from_pretrained("{name}"{pinned})
+model = PeftModel.from_pretrained(base, "{folder}")  # the unpacked download
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+
+inputs = tokenizer("Who are you?", return_tensors="pt")
+answer = model.generate(**inputs, max_new_tokens=200)
+print(tokenizer.decode(answer[0], skip_special_tokens=True))
 '''

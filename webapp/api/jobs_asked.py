@@ -108,7 +108,8 @@ def _spec(body: Fields, base: BaseModel, version: DatasetVersion, aside: Dataset
         spec = TrainSpec.from_dict(values)
     except SpecError as error:
         _refuse(error.issues, chosen)
-    _refuse([*spec.issues(), *_length_issues(spec, base), *_kind_issues(spec, version, aside)], chosen)
+    of_base = [*spec.issues_on(base.task), *_length_issues(spec, base)]
+    _refuse([*spec.issues(), *of_base, *_kind_issues(spec, base, version, aside)], chosen)
     return spec
 
 
@@ -148,10 +149,10 @@ def _length_issues(spec: TrainSpec, base: BaseModel) -> list[Issue]:
     return [Issue("data.max_seq_length", f"{base.name} reads at most {reads} tokens.", f"Use at most {reads}.")]
 
 
-def _kind_issues(spec: TrainSpec, *files: DatasetVersion | None) -> list[Issue]:
+def _kind_issues(spec: TrainSpec, base: BaseModel, *files: DatasetVersion | None) -> list[Issue]:
     """Of files that were checked already; the trainer looks at the others."""
     ready = [one for one in files if one is not None and one.is_ready]
-    return [issue for one in ready for issue in kind_issues(spec.data.method, one.kind)][:1]
+    return [issue for one in ready for issue in kind_issues(spec.data.method, one.kind, base.task)][:1]
 
 
 def _refuse(issues: list[Issue], chosen: Chosen) -> None:

@@ -202,7 +202,9 @@ class JobForm(forms.Form):
             return cleaned
         version = cleaned.get("dataset_version")
         files = [one for one in (version, cleaned.get("validation_version")) if one and one.is_ready]
-        self._show(spec.issues() + [issue for one in files for issue in kind_issues(spec.data.method, one.kind)])
+        task = cleaned["base_model"].task if cleaned.get("base_model") else "causal"
+        of_rows = [issue for one in files for issue in kind_issues(spec.data.method, one.kind, task)]
+        self._show(spec.issues() + spec.issues_on(task) + of_rows)
         return cleaned | {"spec": spec, "name": cleaned.get("name") or (free_name(version) if version else "")}
 
     def _check_length(self, cleaned: Mapping[str, Any]) -> None:
