@@ -157,3 +157,14 @@ def test_viewers_see_no_way_to_change(cast: Cast, tmp_path: Path) -> None:
     for part in ("data-marks", "data-choose", "row-rating"):
         assert part in mine
         assert part not in theirs
+
+
+def test_a_long_row_is_copied_whole_and_a_giant_one_is_not_copied(cast: Cast) -> None:
+    version = make_version(make_dataset(cast.team), rows=[asked("?", "x" * 60_000), asked("?", "y" * 300_000)])
+    client = cast.client("vera")
+    page = client.get(reverse("row", args=[version.pk, 1])).content.decode()
+    assert "x" * 60_000 in page
+    assert "data-copy" in page
+    page = client.get(reverse("row", args=[version.pk, 2])).content.decode()
+    assert "The first 200,000 of 300,1" in page
+    assert "data-copy" not in page

@@ -12,6 +12,7 @@ from webapp.datasets.models import DatasetVersion, VersionStatus
 
 TEASER_ROWS = 3
 MOST_SHOWN = 20_000  # characters of one message; a page of the longest rows stays a page
+MOST_COPIED = 200_000  # characters of a row's JSON where it is there to be copied
 FORMATS = {family.name: family.name.replace("/", " and ").capitalize() for family in FAMILIES} | {
     "alpaca": "Alpaca",
     "messages": "Chat messages",
@@ -49,27 +50,32 @@ class ShownAnswer:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A row with its number in the version, from 1. `messages` is the prompt where answers are compared."""
+    """A row with its number in the version, from 1. `messages` is the prompt where answers are compared.
+
+    json_cut: how many characters its JSON has when not all are here.
+    """
 
     number: int
     line: int
     messages: list[ShownMessage]
     answers: list[ShownAnswer]
     json: str
+    json_cut: int
 
 
 def first_rows(version: DatasetVersion) -> list[ShownRow]:
     return [shown_row(row, number) for number, row in enumerate(read_rows(version.rows_path, 0, TEASER_ROWS), 1)]
 
 
-def shown_row(row: Row, number: int) -> ShownRow:
+def shown_row(row: Row, number: int, most_json: int = MOST_SHOWN) -> ShownRow:
     text = json.dumps(row.shape(), ensure_ascii=False, indent=2)
     plain = [] if row.text is None else [{"role": "text", "content": row.text}]
     messages = [_bubble(message) for message in [*plain, *row.messages, *row.prompt]]
     judged = ("Good", "good") if row.label else ("Bad", "bad")
     named = [("Chosen", "good", row.chosen), ("Rejected", "bad", row.rejected), (*judged, row.completion)]
     answers = [ShownAnswer(name, tone, [_bubble(one) for one in said]) for name, tone, said in named if said]
-    return ShownRow(number, row.line, messages, answers, text[:MOST_SHOWN])
+    json_cut = len(text) if len(text) > most_json else 0
+    return ShownRow(number, row.line, messages, answers, text[:most_json], json_cut)
 
 
 def _bubble(message: dict[str, Any]) -> ShownMessage:

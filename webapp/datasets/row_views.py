@@ -17,7 +17,7 @@ from webapp.datasets import drafts, export, row_marks
 from webapp.datasets.addresses import came_from
 from webapp.datasets.frame import can_change, frame
 from webapp.datasets.models import DatasetVersion
-from webapp.datasets.preview import shown_row
+from webapp.datasets.preview import MOST_COPIED, shown_row
 from webapp.datasets.row_forms import SIZES, MarksForm, RowsForm
 from webapp.datasets.search import ANY_FINDING
 from webapp.datasets.table import FINDING_NAMES, Address, table_of
@@ -84,6 +84,17 @@ def version_export(request: TeamRequest, pk: UUID) -> HttpResponseBase:
     return attachment_response(pieces, name=name, content_type=export.content_type(layout))
 
 
+@login_required
+@require_safe
+def version_export_losses(request: TeamRequest, pk: UUID) -> HttpResponse:
+    """How many rows each layout leaves out, asked for when the list of layouts is opened."""
+    version = get_visible(_versions(request).ready(), pk)
+    if not version.rows_path.is_file():
+        raise Http404
+    losses = export.losses_of(version, RowsForm(request.GET).given)
+    return render(request, "datasets/_export_losses.html", {"losses": losses})
+
+
 def _common(request: TeamRequest, version: DatasetVersion) -> dict[str, Any]:
     changes = can_change(request.user, version.team)
     return {"version": version, "can_change": changes, "back": request.get_full_path()}
@@ -107,6 +118,7 @@ def _choices(version: DatasetVersion, given: dict[str, Any]) -> dict[str, Any]:
         "sizes": [(size, address.link(size=size)) for size in SIZES],
         "layouts": [(one, address.link(layout=one.name)) for one in export.layouts(version)],
         "is_filtered": bool(address.filters),
+        "found_rows": address.link(),
         "everything": Address({}).link(size=given.get("size")),
     }
 
@@ -120,6 +132,11 @@ def _opened(request: TeamRequest, version: DatasetVersion, number: int) -> dict[
     beside = {"before": number - 1 or None, "after": number + 1 if number < version.row_count else None}
     links = {name: address.link(row=place) if place else "" for name, place in beside.items()}
     marks = row_marks.marks_of(version.dataset, [found.id])[found.id]
-    opened = {"opened": shown_row(found, number), "row_id": found.id, "marks": marks, "split": found.split or ""}
+    opened = {
+        "opened": shown_row(found, number, MOST_COPIED),
+        "row_id": found.id,
+        "marks": marks,
+        "split": found.split or "",
+    }
     opened["in_draft"] = drafts.states(request.user, version, [found.id]).get(found.id, "")
     return opened | beside | {f"{name}_link": link for name, link in links.items()} | {"close": address.link(row=None)}
