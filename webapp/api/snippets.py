@@ -52,9 +52,9 @@ def of_version(version: DatasetVersion, address: str) -> list[Snippet]:
     file, bases = wire_id(FILE, version.pk), base_names(ready_bases())
     base = next(iter(bases.values()), "your-base-model")
     train = f"""
-file = client.files.retrieve({file!r})
+file = client.files.retrieve({json.dumps(file)})
 print(file.filename, file.status)
-job = client.fine_tuning.jobs.create(model={base!r}, training_file=file.id)
+job = client.fine_tuning.jobs.create(model={json.dumps(base)}, training_file=file.id)
 print(job.id, job.status)
 """
     body = {"model": base, "training_file": file}
@@ -73,7 +73,7 @@ print(job.id, job.status)
 def of_job(job: Job, address: str) -> list[Snippet]:
     name = wire_id(JOB, job.pk)
     look = f"""
-job = client.fine_tuning.jobs.retrieve({name!r})
+job = client.fine_tuning.jobs.retrieve({json.dumps(name)})
 print(job.status, job.fine_tuned_model)
 for event in client.fine_tuning.jobs.list_events(job.id, limit=20).data:
     print(event.message)
