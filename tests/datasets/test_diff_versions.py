@@ -9,7 +9,7 @@ from tests.cast import Cast
 from tests.make import ROWS, make_dataset, make_version
 from trainer.formats import iter_rows
 from trainer.formats.canonical import Row
-from webapp.datasets import versions
+from webapp.datasets import diff, versions
 from webapp.datasets.diff import ROWS_PER_PAGE, row_changes, words_changed
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.tasks import inspect
@@ -65,6 +65,20 @@ def test_each_kind_has_its_tab_and_pages(cast: Cast) -> None:
 def test_odd_addresses_show_a_page(cast: Cast, query: str) -> None:
     version = make_dataset(cast.team).versions.get()
     page(cast, make_version(version.dataset, rows=ROWS[:1]), query)
+
+
+def test_of_very_many_changes_the_first_are_shown_and_all_are_counted(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diff, "MOST_KEPT", ROWS_PER_PAGE + 1)
+    older = make_version(make_dataset(cast.team), rows=many(3))
+    newer = make_version(older.dataset, rows=many(30, "No."))
+    address = f"{reverse('version_diff', args=[newer.pk])}?from={older.number}&kind=added&page=9"
+    for _ in range(2):  # compared, and then remembered
+        page = cast.client("vera").get(address).content.decode()
+        assert f"the first {ROWS_PER_PAGE + 1} rows" in page
+        assert 'Page <span class="num">2</span> of' in page
+        assert 'Added <span class="num muted">30</span>' in page
 
 
 def test_any_two_versions_are_compared(cast: Cast) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -14,7 +14,7 @@ from trainer.formats.rows_file import rows_at
 from webapp.datasets.models import DatasetVersion
 
 ROWS_PER_PAGE = 20
-MOST_KEPT = 20_000  # rows of a difference that is remembered
+MOST_KEPT = 20_000  # changes of a kind that are remembered and shown
 KEPT_SECONDS = 3600
 MOST_SHOWN = 8_000  # characters of one message
 MOST_WORDS = 3_000  # of a message that is compared word by word
@@ -53,12 +53,13 @@ class ShownChange:
 
 @dataclass(frozen=True)
 class Page:
-    """Some changes of one kind."""
+    """Some changes of one kind. `first` is how many there are on all pages when that is not all."""
 
     kind: str
     changes: list[ShownChange]
     number: int
     of: int
+    first: int
 
     @property
     def previous(self) -> int | None:
@@ -69,30 +70,35 @@ class Page:
         return self.number + 1 if self.number < self.of else None
 
 
-def difference(older: DatasetVersion, newer: DatasetVersion) -> Difference:
-    """Remembered, as versions never change; one of very many rows is told anew."""
+def difference(older: DatasetVersion, newer: DatasetVersion) -> tuple[Difference, dict[str, int]]:
+    """The first MOST_KEPT changes of each kind, and how many of each there are.
+
+    Remembered, as versions never change: of a million rows it takes seconds, and hundreds of megabytes.
+    """
     key = f"diff:{older.pk}:{newer.pk}"
-    if known := cache.get(key):
-        pairs = {name: [(before, after) for before, after in known[name]] for name in ("edited", "moved")}
-        return Difference(known["removed"], known["added"], **pairs)
-    found = compare(older.rows_path, newer.rows_path)
-    if sum(found.counts.values()) <= MOST_KEPT:
-        cache.set(key, asdict(found), timeout=KEPT_SECONDS)
-    return found
+    known = cache.get(key)
+    if known is None:
+        found = compare(older.rows_path, newer.rows_path)
+        known = {"counts": found.counts}
+        known |= {field.name: getattr(found, field.name)[:MOST_KEPT] for field in fields(Difference)}
+        cache.set(key, known, timeout=KEPT_SECONDS)
+    pairs = {name: [(before, after) for before, after in known[name]] for name in ("edited", "moved")}
+    return Difference(known["removed"], known["added"], **pairs), known["counts"]
 
 
-def page_of(older: DatasetVersion, newer: DatasetVersion, *, kind: str, number: str) -> tuple[Difference, Page]:
-    """The difference, and a page of one kind of changes: of the first kind that there is when none is asked for."""
-    found = difference(older, newer)
-    kind = kind if kind in KINDS else next((one for one in KINDS if found.counts[one]), "edited")
-    of = max(1, -(-found.counts[kind] // ROWS_PER_PAGE))
+def page_of(older: DatasetVersion, newer: DatasetVersion, *, kind: str, number: str) -> tuple[dict[str, int], Page]:
+    """How many changes of each kind there are, and a page of one: the first kind there is when none is asked for."""
+    found, counts = difference(older, newer)
+    kind = kind if kind in KINDS else next((one for one in KINDS if counts[one]), "edited")
+    places = _places(found, kind)
+    of = max(1, -(-len(places) // ROWS_PER_PAGE))
     asked = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 1
     asked = min(max(asked, 1), of)
-    some = _places(found, kind)[(asked - 1) * ROWS_PER_PAGE : asked * ROWS_PER_PAGE]
+    some = places[(asked - 1) * ROWS_PER_PAGE : asked * ROWS_PER_PAGE]
     before = rows_at(older.rows_path, [old + 1 for old, _ in some if old is not None])
     after = rows_at(newer.rows_path, [new + 1 for _, new in some if new is not None])
     changes = [_shown(before, after, old, new) for old, new in some]
-    return found, Page(kind, changes, asked, of)
+    return counts, Page(kind, changes, asked, of, first=len(places) if len(places) < counts[kind] else 0)
 
 
 def _places(found: Difference, kind: str) -> list[tuple[int | None, int | None]]:

@@ -29,8 +29,8 @@ def version_diff(request: TeamRequest, pk: UUID) -> HttpResponse:
     ctx = frame(request.user, newer, "versions") | {"older": older, "others": others}
     if older and older.rows_path.is_file() and newer.rows_path.is_file():
         kind, number = request.GET.get("kind", ""), request.GET.get("page", "")
-        found, page = diff.page_of(older, newer, kind=kind, number=number)
-        ctx |= {"page": page, "kinds": [(one, label, found.counts[one]) for one, label in diff.KINDS.items()]}
+        counts, page = diff.page_of(older, newer, kind=kind, number=number)
+        ctx |= {"page": page, "kinds": [(one, label, counts[one]) for one, label in diff.KINDS.items()]}
     return render(request, "datasets/diff.html", ctx)
 
 
