@@ -194,6 +194,14 @@ def _padded_loss(model: Any, window: Sequence[Any]) -> torch.Tensor:
     return loss
 
 
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("base", ["bart", "mt5"], indirect=True)
+def test_a_quantised_base_learns_in_bfloat16(base: Path, tmp_path: Path, quantization: str) -> None:
+    spec = make_spec(base, make_rows(tmp_path), model={"quantization": quantization, "dtype": "bfloat16"})
+    training = Training(spec, tmp_path / "out").run()
+    assert training.losses[-1] < training.losses[0] and training.measured[-1].loss < training.measured[0].loss
+
+
 @pytest.mark.parametrize("base", ["bart", "t5"], indirect=True)
 def test_a_resumed_run_is_the_run_without_a_stop(base: Path, tmp_path: Path) -> None:
     spec = make_spec(base, make_rows(tmp_path), lora={"lora_dropout": 0.1}, evaluation={"every_steps": 4})
