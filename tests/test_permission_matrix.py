@@ -166,6 +166,7 @@ TABLE = {
     "row": Row(SEEN, args=lambda world: [world.version.pk, 1]),
     "row_marks": Row(NOT_SO, MEMBERS, of("version"), lambda world: {"number": 1, "star": "on"}),
     "version_export": Row(SEEN, args=of("version")),
+    "version_export_losses": Row(SEEN, args=of("version")),
     "dataset_download": Row(SEEN, args=of("version")),
     "dataset_delete": Row(NOT_SO, MEMBERS, of("free_dataset")),
     "dataset_mapping": Row("login 404 403 200 200", "login 404 403 409 409", of("version")),  # it has no columns

@@ -71,3 +71,20 @@ def test_unknown_layouts_and_versions_without_rows(cast: Cast, version: DatasetV
     assert cast.client("charlie").get(address).status_code == 404
     rejected = make_version(version.dataset, status=VersionStatus.REJECTED)
     assert cast.client("vera").get(reverse("version_export", args=[rejected.pk])).status_code == 404
+
+
+def test_how_many_rows_a_layout_leaves_out(cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*ROWS[:20], *(asked(f"{n}?", "One.", "And?", "Two.") for n in range(5))]
+    version = make_surveyed(make_dataset(cast.team), tmp_path, rows)
+    client, place = cast.client("vera"), reverse("version_export_losses", args=[version.pk])
+    text = " ".join(client.get(place).content.decode().split())
+    assert (
+        'Prompt and completion as texts leaves out <strong class="num">5</strong> of <span class="num">25</span> rows'
+        in text
+    )
+    found = " ".join(client.get(place, {"turns": 2}).content.decode().split())
+    assert '<strong class="num">5</strong> of <span class="num">5</span> rows' in found
+    assert "leaves out" not in client.get(place, {"turns_to": 1}).content.decode()
+    monkeypatch.setattr("webapp.datasets.export.MOST_LOOKED_AT", 22)
+    text = " ".join(client.get(place).content.decode().split())
+    assert '<strong class="num">2</strong> of the first <span class="num">22</span> rows' in text

@@ -38,9 +38,9 @@ class Histogram:
 
 
 def histogram(name: str, unit: str, spread: dict[str, Any], *, limit: int | None = None) -> Histogram | None:
-    """None where nothing was counted."""
+    """None where there is nothing to compare: no rows, or all of one height."""
     bars = spread["bars"]
-    if not bars:
+    if sum(bar["rows"] > 0 for bar in bars) < 2:
         return None
     most = max(bar["rows"] for bar in bars)
     step = WIDTH / len(bars)

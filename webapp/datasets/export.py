@@ -1,6 +1,7 @@
 """Rows of a version as a file for use elsewhere, in any layout, all of them or those that were found."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ from webapp.datasets.search import iter_found
 from webapp.datasets.table import FILTERS, wanted_of
 
 ROWS_AT_ONCE = 200
+MOST_LOOKED_AT = 2000  # rows of which it is counted what a layout leaves out: under a second
 
 
 def layouts(version: DatasetVersion) -> list[Layout]:
@@ -40,6 +42,29 @@ def content_type(layout: Layout) -> str:
 def pieces_of(version: DatasetVersion, layout: Layout, given: dict[str, Any]) -> Iterator[bytes]:
     """The rows in the layout, some at a time; those the layout cannot hold are left out, as its page says."""
     return _pieces(lines_of(_rows(version, given), layout.name, Written(), leave_out=True))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How many of the rows that were looked at a layout cannot hold; `whole`: those were all of them."""
+
+    layout: Layout
+    left_out: int
+    looked_at: int
+    whole: bool
+
+
+def losses_of(version: DatasetVersion, given: dict[str, Any]) -> list[Loss]:
+    """Of each layout that cannot hold every row, counted on the first rows of those that are asked for."""
+    return [_loss(version, layout, given) for layout in layouts(version) if layout.refuses]
+
+
+def _loss(version: DatasetVersion, layout: Layout, given: dict[str, Any]) -> Loss:
+    written = Written()
+    some = list(islice(_rows(version, given), MOST_LOOKED_AT + 1))
+    for _ in lines_of(some[:MOST_LOOKED_AT], layout.name, written, leave_out=True):
+        pass
+    return Loss(layout, written.left_out, written.rows + written.left_out, len(some) <= MOST_LOOKED_AT)
 
 
 def _pieces(lines: Iterator[str]) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ urlpatterns = [
     path("versions/<uuid:pk>/rows/<int:number>/", row_views.row, name="row"),
     path("versions/<uuid:pk>/marks/", row_views.row_marks_change, name="row_marks"),
     path("versions/<uuid:pk>/export/", row_views.version_export, name="version_export"),
+    path("versions/<uuid:pk>/export/left-out/", row_views.version_export_losses, name="version_export_losses"),
     path("versions/<uuid:pk>/download/", views.dataset_download, name="dataset_download"),
     path("versions/<uuid:pk>/mapping/", mapping_views.dataset_mapping, name="dataset_mapping"),
     path("versions/<uuid:pk>/errors/", mapping_views.version_errors, name="version_errors"),
