@@ -94,3 +94,19 @@ def test_what_learns_is_counted_beforehand(family: str, targets: str, tmp_path: 
     assert said == learns if family != "mt5" else said == pytest.approx(learns, rel=0.1)  # three decoder layers
     found = estimate(spec, facts, rows=100, tokens=20_000, on=Place("cpu", 1 << 33))
     assert found.low < found.expected < found.high and found.steps > 0
+
+
+def test_rows_may_leave_before_and_between_the_steps(tmp_path: Path) -> None:
+    base = make_seq2seq(tmp_path / "base", "t5")
+    renderer, engine = Renderer.load(base), Engine(base, dtype="float32")
+    ids = [renderer.prompt_ids([{"role": "user", "content": prompt}]) for prompt in PROMPTS]
+    asked = [Request(prompt_ids=one, max_tokens=TOKENS) for one in ids]
+    alone = texts(list(engine.generate([asked[2]], lambda: False)), 1)
+    rows = [engine._row(number, request) for number, request in enumerate(asked)]
+    batch = engine._batch(rows)
+    batch.keep([1, 2])
+    chunks = batch.step(engine._rows)
+    batch.keep([at for at, row in enumerate(batch.rows) if row.number == 2])
+    while batch.rows:
+        chunks += batch.step(engine._rows)
+    assert ["".join(chunk.text for row, chunk in chunks if row.number == 2)] == alone
