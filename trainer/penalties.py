@@ -69,13 +69,13 @@ class Penalties:
         self.prompt = torch.stack([prompt for _, prompt in begun])
         for (_, tally), counts in zip(there, self.counts, strict=True):
             tally.counts = counts  # a view: what is counted here stays with the row
-        values = torch.tensor([[one.presence, one.frequency, one.repetition] for one in wishes], device=device)
+        values = torch.tensor([[one.presence, one.frequency, one.repetition] for one in wishes], device=device).float()
         self.presence, self.frequency, self.repetition = values.unsqueeze(-1).unbind(1)
         self.repeats = any(one.repetition != 1.0 for one in wishes)
         biased = [(at, token, bias) for at, one in enumerate(wishes) for token, bias in one.bias.items()]
         places = torch.tensor([[at, token] for at, token, _ in biased], device=device)
         self.biased = places.unbind(1) if biased else None
-        self.bias = torch.tensor([bias for *_, bias in biased], device=device)
+        self.bias = torch.tensor([bias for *_, bias in biased], dtype=torch.float32, device=device)
 
     def apply(self, scores: Tensor) -> Tensor:
         """The scores of all rows, (rows, vocabulary), in float32."""

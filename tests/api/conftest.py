@@ -13,7 +13,7 @@ from openai import OpenAI
 from tests.api.answering import Answering, answering_server
 from tests.api.live import LiveServer
 from tests.cast import Cast, make_cast
-from tests.chat.conftest import broker, tiny_folder
+from tests.chat.conftest import broker, live_streams, tiny_folder
 from tests.make import make_adapter, make_base
 from tests.tiny import CHATML, CONTEXT, make_tiny_base
 from tests.trainer.adapters import make_adapter as write_adapter
@@ -22,7 +22,7 @@ from webapp.adapters.models import Adapter, BaseModel
 
 Connect = Callable[..., OpenAI]
 TOOLS = "{% for tool in tools or [] %}{{ '<|im_start|>tool\\n' + tool | tojson + '<|im_end|>\\n' }}{% endfor %}"
-__all__ = ["broker", "tiny_folder"]  # fixtures that come from the chat's tests
+__all__ = ["broker", "live_streams", "tiny_folder"]  # fixtures that come from the chat's tests
 
 
 @pytest.fixture(autouse=True)

@@ -1,16 +1,16 @@
 """An answer that is being drawn, whatever its shape on the wire: put to a worker, its pieces, its end."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
 
 from webapp.api.chat_request import Asked
 from webapp.api.wire import ApiError
 from webapp.chat.calls import CallFailed, Piece, put_call, read_call
 from webapp.chat.models import Call
+from webapp.common.http import release_connections
 
 USER_CONFIG = "user_config"  # the trainer's code for what the asker can change
 
@@ -31,21 +31,23 @@ class Choice:
         self.scored += piece.scored
 
 
-async def begin(asked: Asked) -> Call:
-    """Raises ApiError 503 when no worker can hear it."""
+async def begin(read: Callable[[], Asked]) -> tuple[Asked, Call]:
+    """Read a request and put its call, in one go: each change of thread and each connection costs time.
+
+    Raises ApiError: for what `read` finds, and 503 when no worker can hear the call.
+    """
+    return await sync_to_async(_begin)(read)
+
+
+def _begin(read: Callable[[], Asked]) -> tuple[Asked, Call]:
     try:
-        return await sync_to_async(_put)(asked)
+        asked = read()
+        found = asked.found
+        return asked, put_call(base=found.base, adapter=found.adapter, prompts=asked.prompts, options=asked.options)
     except CallFailed as error:
         raise as_api_error(error) from error
-
-
-def _put(asked: Asked) -> Call:
-    try:
-        return put_call(
-            base=asked.found.base, adapter=asked.found.adapter, prompts=asked.prompts, options=asked.options
-        )
     finally:
-        close_old_connections()
+        release_connections()  # the answer may take minutes
 
 
 async def pieces_of(call: Call) -> AsyncGenerator[list[Piece] | None, None]:
@@ -58,10 +60,10 @@ async def pieces_of(call: Call) -> AsyncGenerator[list[Piece] | None, None]:
         raise as_api_error(error) from error
 
 
-async def whole(asked: Asked) -> list[Choice]:
+async def whole(asked: Asked, call: Call) -> list[Choice]:
     """All answers, when they have ended."""
     choices = [Choice() for _ in asked.prompts]
-    async with aclosing(pieces_of(await begin(asked))) as found:
+    async with aclosing(pieces_of(call)) as found:
         async for pieces in found:
             for piece in pieces or ():
                 choices[piece.row].take(piece)

@@ -3,30 +3,20 @@
 import time
 from uuid import uuid4
 
-from asgiref.sync import sync_to_async
 from django.http import HttpResponseBase, JsonResponse
 
 from webapp.api.auth import ApiRequest
 from webapp.api.chat_answer import begin, whole
-from webapp.api.chat_request import Asked
 from webapp.api.chat_stream import stream_response
 from webapp.api.chat_wire import Head
 from webapp.api.completions_request import read_completion
 from webapp.api.completions_wire import TextChunks, text_completion
 from webapp.api.fields import json_body
-from webapp.common.http import release_connections
 
 
 async def create(request: ApiRequest) -> HttpResponseBase:
-    asked = await sync_to_async(_read)(request)
+    asked, call = await begin(lambda: read_completion(request.user, request.team, json_body(request)))
     head = Head(f"cmpl-{uuid4().hex}", int(time.time()), asked)
     if asked.stream:
-        return stream_response(request, asked, TextChunks(head), await begin(asked))
-    return JsonResponse(text_completion(head, await whole(asked)))
-
-
-def _read(request: ApiRequest) -> Asked:
-    try:
-        return read_completion(request.user, request.team, json_body(request))
-    finally:
-        release_connections()  # the answer may take minutes
+        return stream_response(request, asked, TextChunks(head), call)
+    return JsonResponse(text_completion(head, await whole(asked, call)))

@@ -28,8 +28,12 @@ FLUSH_SECONDS = 0.015  # the first tokens go at once; who writes faster than thi
 def answer_call(call_id: UUID, *, worker: str) -> None:
     """Answer a call that nobody has begun. Ringing twice does no harm."""
     call = call_lifecycle.claim(call_id, worker=worker)
-    if call is None:
-        return
+    if call is not None:
+        answer(call)
+
+
+def answer(call: Call) -> None:
+    """Answer a call that this worker has claimed."""
     sender = Sender(call.stream)
     with switchboard.connected(call.pk) as hung_up:
         try:
@@ -38,9 +42,9 @@ def answer_call(call_id: UUID, *, worker: str) -> None:
             sender.fail(f"{error.text} {error.fix}".strip(), error.code)
         except Exception:  # noqa: BLE001 - the border: whatever breaks, the client gets an end and the log the cause
             mark = uuid4().hex[:8]
-            logger.exception("call %s failed (error %s)", call_id, mark)
+            logger.exception("call %s failed (error %s)", call.pk, mark)
             sender.fail(f"Answering failed inside the chat worker (error {mark}); its log has the cause.", "internal")
-    call_lifecycle.end(call_id)
+    call_lifecycle.end(call.pk)
 
 
 def _answer(call: Call, sender: Sender, hung_up: threading.Event) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
 
 from webapp.adapters.models import Adapter, BaseModel
-from webapp.chat import call_lifecycle, tasks
+from webapp.chat import call_intake, call_lifecycle
 from webapp.chat.models import Call, CompletionStatus
 from webapp.chat.switchboard import HANG_UPS
 from webapp.common import streams
+from webapp.common.http import release_connections
 
 LOST = "The chat worker's answer got lost on the way."
 AWAY = "No chat worker can be reached: the message broker is away."
@@ -45,7 +45,7 @@ class CallFailed(Exception):
 def put_call(*, base: BaseModel, adapter: Adapter | None, prompts: list[list[int]], options: dict[str, Any]) -> Call:
     """Queue a call and ring. Raises CallFailed at once when nobody can hear it."""
     call = Call.objects.create(base_model=base, adapter=adapter, prompts=prompts, options=options)
-    if not tasks.ring_call(call.pk):
+    if not call_intake.ring(call.pk):
         call_lifecycle.forget(call.pk)
         raise CallFailed(AWAY, "interrupted")
     return call
@@ -56,7 +56,7 @@ def hang_up(call_id: UUID) -> None:
     try:
         call_lifecycle.forget(call_id)
     finally:
-        close_old_connections()
+        release_connections()
     streams.append(HANG_UPS, {"call": str(call_id)}, keep=1000)
 
 
@@ -104,4 +104,4 @@ def _look(call_id: UUID) -> tuple[str | None, str]:
         found = Call.objects.filter(pk=call_id).values_list("status", "error").first()
         return found or (None, "")
     finally:
-        close_old_connections()
+        release_connections()

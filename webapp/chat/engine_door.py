@@ -92,8 +92,8 @@ class EngineDoor:
         with self._turnstile:
             resident = self._enter(base.folder)
         try:
-            resident.drop_vanished()
             yield resident
+            resident.drop_vanished()  # at the end, when nobody waits for it
         finally:
             with self._changed:
                 resident.users -= 1

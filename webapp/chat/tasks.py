@@ -7,7 +7,7 @@ from uuid import UUID
 from celery import Task, shared_task
 from celery.signals import worker_ready, worker_shutting_down
 
-from webapp.chat import answering, call_answering, call_lifecycle, engine_door, lifecycle, pulse
+from webapp.chat import answering, call_answering, call_intake, call_lifecycle, engine_door, lifecycle, pulse
 from webapp.common import doorbell
 
 
@@ -22,6 +22,7 @@ def answer_call(self: "Task[Any, Any]", call_id: str) -> None:
 
 
 def ring_call(call_id: UUID) -> bool:
+    """The second way to a worker, of the scheduler; the first is `call_intake.ring`."""
     return doorbell.ring(answer_call, call_id, what="call")
 
 
@@ -35,7 +36,9 @@ def begin(sender: Any, **_: object) -> None:
     if any(queue.name == "chat" for queue in sender.task_consumer.queues):
         lifecycle.fail_of_worker(sender.hostname)
         call_lifecycle.fail_of_worker(sender.hostname)
-        threading.Thread(target=engine_door.trainer_engine, name="warm up", daemon=True).start()
+        intake = call_intake.Intake(sender.hostname)
+        for work in (engine_door.trainer_engine, intake.listen):
+            threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
 
 @worker_shutting_down.connect

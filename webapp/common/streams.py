@@ -1,4 +1,4 @@
-"""Live streams on Redis, the only place that talks to it. Nothing here is needed for correctness: Redis may be lost."""
+"""Live streams and counts on Redis, the only place that talks to it. Nothing is needed here: Redis may be lost."""
 
 import asyncio
 import logging
@@ -54,6 +54,22 @@ def append(stream: str, entry: dict[str, str], *, keep: int = 20_000, seconds: i
     return True
 
 
+def tally(name: str, *, seconds: int) -> int | None:
+    """Count one more under this name, which is forgotten after `seconds`; None when Redis is away."""
+    client = _client()
+    if time.monotonic() < client.away_until:
+        return None
+    try:
+        made = int(cast(Any, client.incr(name)))
+        if made == 1:
+            client.expire(name, seconds)
+    except redis.RedisError as error:
+        client.away_until = time.monotonic() + AWAY_SECONDS
+        logger.warning("%s: Redis is away for %g s: %s", name, AWAY_SECONDS, error)
+        return None
+    return made
+
+
 def last_event(stream: str) -> str:
     """The `event` of the newest entry; empty when there is none, or Redis is away."""
     try:
@@ -61,6 +77,15 @@ def last_event(stream: str) -> str:
     except redis.RedisError:
         return ""
     return str(found[0][1].get("event", "")) if found else ""
+
+
+def newest(stream: str) -> str:
+    """The id of the newest entry, where a listener begins; "0" when there is none, or Redis is away."""
+    try:
+        found: Any = _client().xrevrange(stream, count=1)
+    except redis.RedisError:
+        return "0"
+    return str(found[0][0]) if found else "0"
 
 
 def wait_for(stream: str, *, after: str, seconds: float) -> list[Entry]:
@@ -107,7 +132,7 @@ async def follow(stream: str, *, after: str = "0", idle: float = 1.0) -> AsyncGe
     try:
         while True:
             try:
-                found: Any = await client.xread({stream: after}, block=int(idle * 1000), count=200)
+                found = await _read(client, {stream: after}, int(idle * 1000))
             except redis.RedisError as error:
                 logger.warning("stream %s: %s", stream, error)
                 await asyncio.sleep(idle)
@@ -121,3 +146,14 @@ async def follow(stream: str, *, after: str = "0", idle: float = 1.0) -> AsyncGe
                 yield entry
     finally:
         await client.aclose()
+
+
+async def _read(client: redis.asyncio.Redis, after: dict[str, str], milliseconds: int) -> Any:
+    """Read in a task of its own: redis-py swallows a cancellation now and then, and a reader must end all the same."""
+    reading = asyncio.ensure_future(client.xread(cast(Any, after), block=milliseconds, count=200))
+    reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else may ask any more
+    try:
+        await asyncio.wait([reading])
+    finally:
+        reading.cancel()
+    return reading.result()

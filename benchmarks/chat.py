@@ -1,0 +1,109 @@
+"""What a chat over the API costs beyond the engine: the time to the first token, both ways in one run."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from benchmarks.api import serve
+from tests.processes import ROOT, Processes
+from tests.tiny import make_tiny_base
+
+TIMES = 60
+WANTED = 10.0  # milliseconds
+MESSAGES = [{"role": "user", "content": "cat"}]
+
+FILL = """
+from tests.cast import make_cast
+from tests.make import make_base
+from webapp.accounts import keys
+cast = make_cast()
+cast.bob.last_team = cast.team
+cast.bob.save()
+make_base(name="tiny", path={folder!r}, facts={{"context_length": 512}})
+print(keys.create(user=cast.bob, name="bench"))
+"""
+
+
+def of_engine(folder: Path) -> list[float]:
+    """Milliseconds from a conversation to the first token's text, by the engine alone."""
+    from trainer.engine import Engine, Request
+
+    engine = Engine(folder, dtype="float32")
+    took = []
+    for _ in range(TIMES):
+        begun = time.perf_counter()
+        prompt = engine._renderer.prompt_ids(MESSAGES)
+        request = Request(prompt_ids=prompt, max_tokens=16, temperature=1.0)
+        for number, _ in enumerate(engine.generate([request], lambda: False)):
+            if number == 0:
+                took.append((time.perf_counter() - begun) * 1000)
+    return sorted(took[5:])
+
+
+def over_api(address: str, key: str) -> list[float]:
+    """Milliseconds from a request to the first text in its stream; the first ones are warm-up."""
+    body = {"model": "tiny", "messages": MESSAGES, "max_tokens": 16, "stream": True, "logit_bias": {"2": -100}}
+    took = []
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=120) as client:
+        for _ in range(TIMES + 5):
+            begun, first = time.perf_counter(), None
+            with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+                for line in answer.iter_lines():
+                    if first is None and _has_text(line):
+                        first = time.perf_counter() - begun
+            assert first is not None
+            took.append(first * 1000)
+    return sorted(took[5:])
+
+
+def models_list(address: str, key: str) -> list[float]:
+    """Milliseconds of the plainest request, with the same client."""
+    took = []
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=120) as client:
+        for _ in range(TIMES):
+            begun = time.perf_counter()
+            assert client.get("/v1/models").status_code == 200
+            took.append((time.perf_counter() - begun) * 1000)
+    return sorted(took[5:])
+
+
+def _has_text(line: str) -> bool:
+    """Whether an event brings text; most of a stream's lines are none."""
+    if not line.startswith("data: {"):
+        return False
+    choices = json.loads(line.removeprefix("data: "))["choices"]
+    return bool(choices and choices[0]["delta"].get("content"))
+
+
+def main() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory(prefix="lr-bench-") as folder, Processes(Path(folder)) as running:
+        base = make_tiny_base(Path(folder) / "base")
+        running.environment |= {"CHAT_DTYPE": "float32"}
+        running.prepare()
+        running.broker()
+        command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", FILL.format(folder=str(base))]
+        filled = subprocess.run(command, cwd=ROOT, env=running.environment, capture_output=True, text=True, check=True)
+        running.worker("chat", concurrency=8)
+        address, key = serve(running), filled.stdout.split()[-1]
+        rows = {
+            "the engine alone": of_engine(base),
+            "over the API": over_api(address, key),
+            "GET /v1/models": models_list(address, key),
+        }
+    for name, took in rows.items():
+        print(f"{name:20} median {median(took):5.1f} ms, best {took[0]:5.1f} ms")
+    more = median(rows["over the API"]) - median(rows["the engine alone"])
+    least = rows["over the API"][0] - rows["the engine alone"][0]
+    print(f"the API adds {more:.1f} ms (best: {least:.1f} ms; wanted {WANTED:g}); load {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

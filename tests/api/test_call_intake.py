@@ -1,0 +1,65 @@
+"""How calls reach the chat worker: rung or found, many at a time, and told when it goes."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.api.answering import Answering
+from tests.processes import wait_for
+from webapp.adapters.models import BaseModel
+from webapp.chat import call_intake
+from webapp.chat.models import Call, CompletionStatus
+from webapp.common import streams
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Talk = Callable[..., OpenAI]
+CAT: Any = [{"role": "user", "content": "cat"}]
+OPTIONS = {"max_tokens": 450, "temperature": 1.0, "logit_bias": {"2": -100}}
+
+
+@pytest.fixture
+def awake(answering: Answering) -> Iterator[None]:
+    """However a test ends, a worker is there for the next one."""
+    yield
+    if answering.worker._process.poll() is not None:
+        answering.worker.start()
+
+
+def put(base: BaseModel) -> Call:
+    return Call.objects.create(base_model=base, prompts=[[5, 6, 7]], options=OPTIONS)
+
+
+def test_more_calls_than_the_queue_has_threads_are_answered_together(
+    answering: Answering, base: BaseModel, live_streams: None
+) -> None:
+    calls = [put(base) for _ in range(16)]
+    assert all(call_intake.ring(call.pk) for call in calls)
+
+    def most_are_answered() -> bool:
+        return Call.objects.filter(status=CompletionStatus.STREAMING).count() > 8
+
+    wait_for(most_are_answered, every=0.002, why="more than 8 at a time")
+    wait_for(lambda: not Call.objects.exists(), why="all have ended")
+    assert {streams.last_event(call.stream) for call in calls} == {"end"}
+
+
+def test_a_worker_that_begins_finds_what_was_rung_before(
+    answering: Answering, base: BaseModel, live_streams: None, awake: None
+) -> None:
+    answering.worker.kill()
+    call = put(base)
+    answering.worker.start()
+    wait_for(lambda: streams.last_event(call.stream) == "end", why="it is answered")
+
+
+def test_a_worker_that_is_told_to_go_says_so(talk: Talk, answering: Answering, base: BaseModel, awake: None) -> None:
+    asked: Any = {"model": "tiny", "messages": CAT, "max_tokens": 450, "logit_bias": {"2": -100}, "n": 16}
+    stream = iter(talk().chat.completions.create(**asked, stream=True))
+    assert any(chunk.choices[0].delta.content for chunk in stream)
+    answering.worker.stop()
+    with pytest.raises(openai.APIError, match="chat worker was restarted"):
+        list(stream)
+    assert not Call.objects.exists()
