@@ -166,6 +166,7 @@ part("pause").addEventListener("click", () => {
   part("pause").setAttribute("aria-pressed", String(!paused));
   part("pause").textContent = paused ? "Pause" : "Go on";
   speed.reset();
+  if (!paused) part("percent").textContent = part("percent").textContent.split(" · ")[0]; // no pace, no time left
   say(paused ? "Uploading" : "Paused. You can close this page and go on within a day.");
 });
 

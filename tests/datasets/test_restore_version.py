@@ -4,10 +4,11 @@ import pytest
 from django.urls import reverse
 
 from tests.cast import Cast
+from tests.datasets.inspected import inspect, uploaded
 from tests.make import ROWS, make_adapter, make_base, make_dataset, make_job, make_version
 from webapp.accounts.models import AuditEntry
 from webapp.common.errors import UserError
-from webapp.datasets import versions
+from webapp.datasets import services, versions
 from webapp.datasets.models import DatasetVersion, Origin, VersionStatus
 
 
@@ -28,6 +29,18 @@ def test_an_older_version_becomes_the_newest(cast: Cast, first: DatasetVersion) 
     for name in ("original", "rows.parquet", "report.json"):
         assert (made.folder / name).samefile(first.folder / name), "the same bytes under another name"
     assert made.note == "Version 1 again"
+
+
+def test_bad_lines_and_the_first_rows_of_the_file_stay_with_it(cast: Cast) -> None:
+    rejected = uploaded(cast, b'{"prompt": "a", "completion": "b"}\nnot a row\n')
+    version = inspect(services.skip_bad_rows(user=cast.bob, version=rejected))
+    restored = versions.restore(user=cast.bob, version=version)
+    copied = services.copy_version(user=cast.bob, team=cast.team, version=version).versions.get()
+    for one in (restored, copied):
+        client = cast.client("bob")
+        assert client.get(reverse("version_bad_lines", args=[one.pk])).status_code == 200
+        asked = {"kind": "text", "of": "text", "text": "completion"}
+        assert 'id="row-1"' in client.get(reverse("dataset_mapping", args=[one.pk]), asked).content.decode()
 
 
 def test_what_was_restored_outlives_what_it_was_made_from(cast: Cast, first: DatasetVersion) -> None:

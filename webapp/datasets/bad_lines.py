@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from webapp.datasets.models import DatasetVersion
+from webapp.datasets.storing import BAD_LINES
 
 MOST_SHOWN = 100
 SHOWN_TEXT = 500  # characters of a line
@@ -12,7 +13,7 @@ OTHER = "other"  # what kinds beyond the fiftieth are counted as
 
 
 def bad_lines_path(version: DatasetVersion) -> Path:
-    return version.folder / "bad.jsonl"
+    return version.folder / BAD_LINES
 
 
 def bad_lines_name(version: DatasetVersion) -> str:

@@ -14,7 +14,7 @@ from webapp.accounts.audit import record
 from webapp.accounts.models import Team, User
 from webapp.common.errors import UserError
 from webapp.datasets.models import Dataset, DatasetVersion
-from webapp.datasets.storing import add_version, files_removed_on_failure, link, remove, same_original, stored
+from webapp.datasets.storing import add_version, files_removed_on_failure, link_inspected, remove, same_original, stored
 
 SAMPLE = Path(__file__).parent / "sample" / "lowrank_assistant.jsonl"
 SAMPLE_NAME = "Lowrank assistant (sample)"
@@ -55,8 +55,7 @@ def copy_version(*, user: User, team: Team, version: DatasetVersion, name: str =
     kept = ("status", "content_hash", "row_count", "report", "mapping")
     copy = same_original(version, source=source, **{field: getattr(version, field) for field in kept})
     with files_removed_on_failure([copy]), transaction.atomic():
-        for file in (version.rows_path, version.folder / "report.json"):
-            link(file, copy.folder / file.name)
+        link_inspected(version, copy.folder)
         dataset = Dataset.objects.create(team=team, name=name or version.dataset.name, created_by=user)
         add_version(dataset, copy, user=user)
     return dataset

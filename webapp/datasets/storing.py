@@ -15,6 +15,7 @@ from django.core.files import File
 from django.db import transaction
 from django.db.models import Max
 
+from trainer.formats.sample import SAMPLE
 from webapp.accounts.models import User
 from webapp.common.errors import UserError
 from webapp.common.storage import dataset_folder, sha256_of, staged_folder
@@ -23,6 +24,7 @@ from webapp.datasets.models import Dataset, DatasetVersion, Upload
 from webapp.datasets.tasks import ring
 
 CHUNK = 1024 * 1024
+BAD_LINES = "bad.jsonl"
 
 
 # What a version is made of: a file of this request, or one that arrived in parts
@@ -107,6 +109,15 @@ def same_original(version: DatasetVersion, **extra: Any) -> DatasetVersion:
         if version.original_path.is_file():  # rows made from a parent's have none
             link(version.original_path, folder / "original")
     return copy
+
+
+def link_inspected(version: DatasetVersion, folder: Path) -> None:
+    """What an inspection found, for a version of the same rows: it needs none of its own."""
+    for file in (version.rows_path, version.folder / "report.json"):
+        link(file, folder / file.name)
+    for file in (version.folder / SAMPLE, version.folder / BAD_LINES):
+        if file.is_file():
+            link(file, folder / file.name)
 
 
 def check_size(size: int) -> None:

@@ -12,12 +12,10 @@ from webapp.accounts.models import User
 from webapp.common.errors import UserError
 from webapp.common.storage import staged_folder
 from webapp.datasets.models import Dataset, DatasetVersion, Origin
-from webapp.datasets.storing import add_version, files_removed_on_failure, link, remove, stored
+from webapp.datasets.storing import add_version, files_removed_on_failure, link, link_inspected, remove, stored
 
 if TYPE_CHECKING:
     from django.core.files import File
-
-FINISHED = ("rows.parquet", "report.json")
 
 
 def revise(*, user: User, version: DatasetVersion, changes: dict[str, Any], note: str = "") -> DatasetVersion:
@@ -60,8 +58,7 @@ def restore(*, user: User, version: DatasetVersion, note: str = "") -> DatasetVe
         setattr(made, field, getattr(version, field))
     with staged_folder(made.folder) as folder:
         _link_original(version, folder)
-        for name in FINISHED:
-            link(version.folder / name, folder / name)
+        link_inspected(version, folder)
     return _added(user, version, made)
 
 
