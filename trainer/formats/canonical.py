@@ -5,6 +5,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 Message = dict[str, Any]
 Tools = list[dict[str, Any]]
 
-ROWS_PER_GROUP = 1000  # one page of a preview reads one group
+ROWS_PER_GROUP = 500  # a page of rows found by searching reads a group for each; fewer make a long description
 BYTES_PER_GROUP = 32 * 1024 * 1024  # long rows make smaller groups, so that memory stays flat
 COPY = "-"  # in an id, before the running number of a row that was there before
 
@@ -151,10 +152,16 @@ def count_rows(path: Path) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
+@lru_cache(maxsize=8)
+def description(path: Path, changed: int) -> pq.FileMetaData:
+    """What the file says of itself, kept: of a million rows it takes 60 ms to read. `changed`: the file's own time."""
+    return pq.read_metadata(path)
+
+
 def read_rows(path: Path, start: int, count: int) -> list[Row]:
     """`count` rows from number `start` (from 0) on, fewer at the end; reads only the groups they lie in."""
-    with pq.ParquetFile(path) as file:
-        meta = file.metadata
+    meta = description(path, path.stat().st_mtime_ns)
+    with pq.ParquetFile(path, metadata=meta) as file:
         ends = list(accumulate(meta.row_group(n).num_rows for n in range(meta.num_row_groups)))
         stop = min(start + count, meta.num_rows)
         if start >= stop:

@@ -176,8 +176,9 @@ class RowWriter:
     """
 
     def __init__(self, path: Path, *, taken: set[str] | None = None) -> None:
+        # Twice as large as with zstd, and written and read in half the time: every page of a table reads many groups.
         self._parquet = pq.ParquetWriter(
-            path, SCHEMA, compression="zstd", use_dictionary=["split"], write_statistics=False
+            path, SCHEMA, compression="lz4", use_dictionary=["split"], write_statistics=False
         )
         self._taken = taken or set()
         self._hash = sha256()

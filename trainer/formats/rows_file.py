@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from trainer.formats.canonical import SCHEMA, Row, row_of
+from trainer.formats.canonical import SCHEMA, Row, description, row_of
 
 
 @lru_cache(maxsize=8)
 def _facts(path: Path, changed: int) -> tuple[pq.FileMetaData, list[int], list[str]]:
     """The file's own description, the number of the last row of each group, and the columns that hold anything."""
-    meta = pq.read_metadata(path)
+    meta = description(path, changed)
     ends = list(accumulate(meta.row_group(number).num_rows for number in range(meta.num_row_groups)))
     first = meta.row_group(0) if ends else None
     names = [first.column(place).path_in_schema for place in range(meta.num_columns)] if first else []
