@@ -102,6 +102,7 @@ def database(data_dir: Path, redis_url: str) -> dict[str, object]:
                 f"REDIS_URL names the host {urlsplit(redis_url).hostname}, so more than one machine may work here, and "
                 "SQLite serves a single one. Set DATABASE_URL to a PostgreSQL, or REDIS_URL to a server on localhost."
             )
+        found["CONN_MAX_AGE"] = None  # opening the file costs more than most queries; streams close theirs
         found["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,31 @@ async def test_readers_are_told_that_nothing_comes(server: "subprocess.Popen[byt
             found = await anext(entries)
         assert found[1] == {"n": "2"}
         await entries.aclose()
+
+
+def test_a_reader_that_leaves_while_it_connects_is_gone(server: "subprocess.Popen[bytes]") -> None:
+    async def read() -> None:
+        async with aclosing(streams.follow("quiet")) as entries:
+            async for _ in entries:
+                pass
+
+    async def main() -> None:
+        for number in range(60):
+            reader = asyncio.create_task(read())
+            await asyncio.sleep(number % 12 * 0.0005)
+            reader.cancel()
+            done, _ = await asyncio.wait([reader], timeout=0.9)  # before its read comes back by itself
+            assert done, f"after {number % 12 * 0.5} ms"
+
+    asyncio.run(main())
+
+
+def test_a_count_goes_on_is_forgotten_and_does_without_the_server(server: "subprocess.Popen[bytes]") -> None:
+    assert [streams.tally("made", seconds=1) for _ in range(3)] == [1, 2, 3]
+    wait_for(lambda: streams.tally("made", seconds=1) == 1, seconds=5, every=0.2, why="it is forgotten")
+    server.send_signal(signal.SIGSTOP)
+    assert streams.tally("made", seconds=1) is None
+    server.send_signal(signal.SIGCONT)
 
 
 def test_writers_wait_once_and_not_for_every_entry(server: "subprocess.Popen[bytes]") -> None:

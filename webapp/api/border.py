@@ -11,6 +11,7 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
+from django.middleware.security import SecurityMiddleware
 from django.urls import Resolver404, ResolverMatch, resolve
 
 from webapp.api.wire import ApiError, error_response, from_user_error
@@ -35,6 +36,7 @@ class ApiMiddleware:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
+        self.security = SecurityMiddleware(get_response)  # its own __call__ makes two trips to a thread
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
@@ -42,7 +44,11 @@ class ApiMiddleware:
     def __call__(self, request: HttpRequest) -> Any:
         if not f"{request.path_info}/".startswith(f"{ROOT}/"):
             return self.get_response(request)
-        return answer(request) if self.is_async else async_to_sync(answer)(request)
+        return self._answer(request) if self.is_async else async_to_sync(self._answer)(request)
+
+    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.security.process_request(request) or await answer(request)
+        return self.security.process_response(request, response)  # type: ignore[arg-type]  # it asks for headers alone
 
 
 async def answer(request: HttpRequest) -> HttpResponseBase:

@@ -45,8 +45,10 @@ def delete_model(request: ApiRequest, model: str) -> HttpResponse:
 
 def _with_names(adapters: list[Adapter], team: Team, bases: list[BaseModel]) -> list[Adapter]:
     """What their names are made of, taken from what is here already: scripts ask for this list all the time."""
-    here = {base.pk: base for base in bases}
+    here, finals = {base.pk: base for base in bases}, {one.pk: one for one in adapters}
     for adapter in adapters:
+        if adapter.of_id and (final := finals.get(adapter.of_id)):  # a checkpoint's own adapter
+            adapter.of = final
         if adapter.team_id == team.pk:
             adapter.team = team
         if base := here.get(adapter.base_model_id):

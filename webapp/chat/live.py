@@ -9,13 +9,12 @@ from contextlib import aclosing
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
 
 from webapp.accounts.models import User
 from webapp.chat import wire
 from webapp.chat.models import Completion, Turn
 from webapp.common import streams
-from webapp.common.http import KEEP_ALIVE, STREAM_SECONDS, sse
+from webapp.common.http import KEEP_ALIVE, STREAM_SECONDS, release_connections, sse
 
 LOOK_SECONDS = 5.0  # how often access and the database are looked at while text comes; each second when none does
 EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")  # as Redis makes them
@@ -30,7 +29,7 @@ def _look(user: User, turn_id: UUID) -> list[Completion] | None:
             return None
         return list(Completion.objects.filter(turn_id=turn_id))
     finally:
-        close_old_connections()  # a stream may last minutes; it holds no connection meanwhile
+        release_connections()  # a stream may last minutes; it holds no connection meanwhile
 
 
 class Progress:

@@ -67,4 +67,4 @@ def release_connections() -> None:
     """Close what this thread holds of the database, unless a transaction is open on it."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
+            connection.close()
