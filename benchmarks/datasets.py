@@ -3,14 +3,17 @@
 import json
 import os
 import random
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS = 3
 PEER = """
 import sys, datasets
 datasets.disable_progress_bars()
@@ -19,22 +22,39 @@ print(len(datasets.load_dataset("json", data_files=sys.argv[1], cache_dir=sys.ar
 WORDS = ("the", "model", "answers", "a", "question", "über", "naïve", "data", "quoted", '"text"', "line\\n", "{code}")
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a process and its children took together: seconds, seconds of the processors, and MB at the most."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
 def main() -> None:
     size = int(os.environ.get("MB", "200")) * 1_000_000
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.jsonl"
+        file, out = Path(folder) / "rows.jsonl", Path(folder) / "out"
         rows = write_rows(file, size)
         print(f"{rows:,} rows, {file.stat().st_size / 1e6:,.0f} MB")
-        ours, peer = [], []
-        for number in range(ROUNDS):
-            out = Path(folder) / str(number)
-            ours.append(measured([sys.executable, "-m", "trainer", "check", str(file), "--out", str(out / "ours")]))
-            peer.append(measured([sys.executable, "-c", PEER, str(file), str(out / "peer")]))
-            for name, (seconds, memory) in (("check", ours[-1]), ("load_dataset", peer[-1])):
-                print(f"{name:<12} {seconds:6.1f} s {memory:7.0f} MB")
-        seconds, theirs = min(one[0] for one in ours), min(one[0] for one in peer)
-        memory, others = max(one[1] for one in ours), max(one[1] for one in peer)
-        print(f"check takes {seconds / theirs:.2f} of its time and {memory / others:.2f} of its memory")
+        commands = {
+            "check": [sys.executable, "-m", "trainer", "check", str(file), "--out", str(out)],
+            "load_dataset": [sys.executable, "-c", PEER, str(file), str(out)],
+        }
+        runs: dict[str, list[Run]] = {name: [] for name in commands}
+        for _ in range(int(os.environ.get("ROUNDS", "5"))):
+            for name, command in commands.items():
+                run = measured(command)
+                shutil.rmtree(out)
+                runs[name].append(run)
+                print(f"{name:<12} {run.wall:6.1f} s, {run.cpu:6.1f} s of the processors, {run.memory:7.0f} MB")
+    wall, cpu, memory = (
+        median(getattr(run, what) for run in runs["check"]) / median(getattr(run, what) for run in runs["load_dataset"])
+        for what in ("wall", "cpu", "memory")
+    )
+    print(
+        f"check takes {wall:.2f} of its time, {cpu:.2f} of its processor time and {memory:.2f} of its memory (medians)"
+    )
 
 
 def write_rows(file: Path, size: int) -> int:
@@ -49,9 +69,9 @@ def write_rows(file: Path, size: int) -> int:
     return rows
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Wall seconds, and the most memory that the process and its children held together, in MB."""
-    begun, most = time.monotonic(), 0.0
+def measured(command: list[str]) -> Run:
+    """One run in a fresh process."""
+    begun, most, before = time.monotonic(), 0.0, resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -59,7 +79,8 @@ def measured(command: list[str]) -> tuple[float, float]:
             time.sleep(0.05)
         if process.returncode:
             raise SystemExit(f"{command} ended with {process.returncode}")
-    return time.monotonic() - begun, most
+    wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Run(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, most)
 
 
 def memory_of(pid: int) -> float:
