@@ -121,6 +121,7 @@ TABLE = {
     # Open to all
     "healthz": Row("200"),
     "readyz": Row("503"),
+    "api_openapi": Row("200"),
     "account_login": Row("200 302 302 302 302", "200 302 302 302 302"),
     "account_logout": Row("302 200 200 200 200", "302"),
     "account_signup": Row("200 302 302 302 302", "200 302 302 302 302"),
@@ -141,6 +142,7 @@ TABLE = {
     "home": Row(PAGE),
     "running": Row(PAGE),
     "machines": Row(PAGE),
+    "api_reference": Row(PAGE),
     # Teams
     "teams": Row(PAGE, "login 302 302 302 302", data=named),
     "team": Row(SEEN, args=team),
