@@ -142,6 +142,17 @@ def test_a_hub_without_it_or_that_is_away(cast: Cast, hub: Hub, monkeypatch: pyt
     assert "this server is offline (HF_HUB_OFFLINE is set)" in said(fetched(cast))
 
 
+def test_what_did_not_come_is_asked_for_again(cast: Cast, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    version = fetched(cast, only="train & more")
+    client = cast.client("bob")
+    page = client.get(reverse("dataset", args=[version.dataset_id])).content.decode()
+    again = reverse("dataset_hub") + "?hub_id=owner%2Frows&amp;only=train%20%26%20more&amp;revision="
+    assert again in page
+    form = client.get(again.replace("&amp;", "&")).content.decode()
+    assert 'value="owner/rows"' in form and 'value="train &amp; more"' in form
+
+
 def test_page_asks_for_it_and_shows_how_far_it_is(cast: Cast) -> None:
     client = cast.client("bob")
     answer = client.post(reverse("dataset_hub"), {"hub_id": "owner/rows", "revision": "v1"})

@@ -72,7 +72,7 @@ def dataset_copy(request: TeamRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def dataset_hub(request: TeamRequest) -> HttpResponse:
     require_role(request.team, request.user, Role.MEMBER)
-    form = HubForm(request.POST or None)
+    form = HubForm(request.POST or None, initial=request.GET.dict())
 
     def save() -> str:
         made = services.add_from_hub(user=request.user, team=request.team, **form.cleaned_data)
