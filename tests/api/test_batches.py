@@ -12,11 +12,14 @@ from openai.types import Batch as WireBatch
 
 from tests.api.answering import Answering
 from tests.api.test_chat import alone
+from tests.cast import Cast
 from tests.processes import wait_for
+from webapp.accounts.services import delete_team
 from webapp.adapters.models import Adapter, BaseModel
 from webapp.api.batch_file import ERRORS, OUTPUT, Results
-from webapp.api.models import Batch
+from webapp.api.models import Batch, BatchStatus
 from webapp.api.names import adapter_name
+from webapp.common.errors import UserError
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Talk = Callable[..., OpenAI]
@@ -174,7 +177,20 @@ def test_files_in_use_stay_and_viewers_make_none(connect: Callable[..., OpenAI])
     begun = start(connect("bob"), [line("a")])
     with pytest.raises(openai.ConflictError, match="the batch"):
         connect("bob").files.delete(begun.input_file_id)
+    Batch.objects.update(status=BatchStatus.COMPLETED)
     with pytest.raises(openai.PermissionDeniedError):
         connect("vera").batches.create(input_file_id=begun.input_file_id, endpoint=CHAT, completion_window="24h")
     with pytest.raises(openai.NotFoundError):
         connect("charlie").batches.retrieve(begun.id)
+    assert connect("bob").files.delete(begun.input_file_id).deleted
+    assert connect("bob").batches.retrieve(begun.id).input_file_id == begun.input_file_id
+
+
+def test_a_team_goes_with_its_batches_once_it_has_no_files(client: OpenAI, people: Cast) -> None:
+    file = client.files.retrieve(start(client, [line("a")]).input_file_id)
+    Batch.objects.update(status=BatchStatus.COMPLETED)
+    with pytest.raises(UserError, match="still owns"):
+        delete_team(team=people.team, actor=people.alice)
+    client.files.delete(file.id)
+    delete_team(team=people.team, actor=people.alice)
+    assert not Batch.objects.exists()

@@ -124,6 +124,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"top_logprobs": 3}, "top_logprobs", "needs `logprobs`"),
     ({"response_format": {"type": "json_object"}}, "response_format.type", "must be text"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "no place for tools"),
+    ({"chat_template": "{{ 1 }}"}, "chat_template", "not possible"),
     ({"tool_choice": "required"}, "tool_choice", "auto or none"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "for streams"),
     ({"max_tokens": 5000}, "messages", "at most 512 tokens"),

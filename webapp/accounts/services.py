@@ -20,7 +20,7 @@ from webapp.accounts.tokens import hash_of, matches, new_token
 from webapp.common.errors import UserError
 
 INVITATION_LASTS = timedelta(days=7)
-TEAM_CONTENTS = ("datasets", "jobs", "adapters")  # related names of what a team owns and must part with first
+TEAM_CONTENTS = ("datasets", "jobs", "adapters", "api_files")  # related names of what must go before it
 
 
 def setup_link() -> str | None:

@@ -25,7 +25,7 @@ from webapp.api.completions_request import read_completion
 from webapp.api.completions_wire import text_completion
 from webapp.api.fields import Fields
 from webapp.api.file_store import store_output
-from webapp.api.models import Batch, BatchStatus
+from webapp.api.models import ApiFile, Batch, BatchStatus
 from webapp.api.wire import ApiError
 from webapp.chat.calls import Piece
 from webapp.chat.engine_door import Ask, door
@@ -65,7 +65,7 @@ def _run_or_release(batch_id: UUID, token: str) -> None:
 
 
 def _run(batch_id: UUID, token: str) -> None:
-    batch = Batch.objects.select_related("team", "created_by", "input_file").get(pk=batch_id)
+    batch = Batch.objects.select_related("team", "created_by").get(pk=batch_id)
     run = Run(batch, token)
     with run.beating():
         if not run.begin():
@@ -89,8 +89,9 @@ class Run:
 
     def begin(self) -> bool:
         """Whether there is something to answer."""
-        path = self.batch.input_file.path
-        total, errors = check(path, self.batch.endpoint) if path.is_file() else (0, [GONE])
+        file = ApiFile.objects.filter(pk=self.batch.input_file_id).first()
+        is_there = file is not None and file.path.is_file()
+        total, errors = check(file.path, self.batch.endpoint) if file and is_there else (0, [GONE])
         if errors:
             batch_lifecycle.refuse(self.batch.pk, self.token, errors=errors)
             return False

@@ -19,7 +19,11 @@ IGNORED = (
     "metadata", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "reasoning_effort",
     "safety_identifier", "service_tier", "store", "user", "verbosity",
 )  # fmt: skip
-UNABLE = ("audio", "functions", "function_call", "modalities", "prediction", "web_search_options")
+# Templates come from the base model alone: those that requests bring are programs of strangers.
+UNABLE = (
+    "audio", "chat_template", "chat_template_kwargs", "functions", "function_call", "modalities", "prediction",
+    "web_search_options",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

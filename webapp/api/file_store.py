@@ -10,11 +10,12 @@ from uuid import UUID, uuid4
 
 from django.core.files import File
 from django.db import transaction
-from django.db.models import ProtectedError, Q
+from django.db.models import Q
 from django.utils import timezone
 
 from webapp.accounts.audit import record
 from webapp.accounts.models import Team, User
+from webapp.api.batch_lifecycle import LIVING
 from webapp.api.models import ApiFile, VersionExpiry
 from webapp.api.wire import ApiError
 from webapp.common.errors import UserError
@@ -123,14 +124,12 @@ def delete_file(*, user: User, file: AnyFile) -> None:
 
 def _delete_kept(user: User, file: ApiFile) -> None:
     folder = file.folder
-    try:
-        with transaction.atomic():
-            record(actor=user, action="file.delete", team=file.team, target=file.filename)
-            file.delete()
-            transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
-    except ProtectedError as error:
-        user_of_it = next(iter(error.protected_objects))
-        raise ApiError(409, f"The file is in use by {user_of_it}.", code="file_in_use") from error
+    with transaction.atomic():
+        if reader := file.read_by.filter(status__in=LIVING).first():
+            raise ApiError(409, f"The file is in use by {reader}.", code="file_in_use")
+        record(actor=user, action="file.delete", team=file.team, target=file.filename)
+        file.delete()
+        transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @contextmanager

@@ -171,7 +171,8 @@ class Batch(models.Model):
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="batches")
     created_by = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     endpoint = models.CharField(max_length=40)
-    input_file = models.ForeignKey(ApiFile, on_delete=models.PROTECT, related_name="+")
+    # Its id stays when the file goes: that may be as soon as the batch has ended.
+    input_file = models.ForeignKey(ApiFile, on_delete=models.DO_NOTHING, db_constraint=False, related_name="read_by")
     output_file = models.ForeignKey(ApiFile, null=True, on_delete=models.SET_NULL, related_name="+")
     error_file = models.ForeignKey(ApiFile, null=True, on_delete=models.SET_NULL, related_name="+")
     status = models.CharField(max_length=12, choices=BatchStatus.choices, default=BatchStatus.VALIDATING)
