@@ -51,11 +51,11 @@ def serve(running: Processes) -> str:
     return address
 
 
-def processor_seconds(running: Processes) -> float:
+def processor_seconds(running: Processes, program: str = "gunicorn") -> float:
     """What the web workers have used so far; it tells more than the clock where others use the machine too."""
     stats = [
         Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        for pid in running.leftovers(containing="gunicorn")
+        for pid in running.leftovers(containing=program)
     ]
     return sum(int(one[11]) + int(one[12]) for one in stats) / os.sysconf("SC_CLK_TCK")
 
