@@ -8,13 +8,22 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from django.test import RequestFactory
 from openai import AsyncOpenAI, OpenAI
 
 from tests.api.answering import Answering
 from tests.cast import Cast
+from tests.make import make_adapter
 from tests.processes import wait_for
 from webapp.accounts import keys
-from webapp.adapters.models import BaseModel
+from webapp.accounts.models import ApiKey
+from webapp.adapters.models import BaseModel, Share
+from webapp.api.auth import authenticate
+from webapp.api.chat_request import read_chat
+from webapp.api.chat_stream import require_still_allowed
+from webapp.api.fields import Fields
+from webapp.api.names import adapter_name
+from webapp.api.wire import ApiError
 from webapp.chat import call_lifecycle
 from webapp.chat.models import Call
 
@@ -110,3 +119,22 @@ def test_a_worker_that_is_killed_ends_its_streams_in_words(talk: Talk, answering
         list(stream)
     done = talk().chat.completions.create(model="tiny", messages=CAT, max_tokens=2)
     assert done.choices[0].finish_reason
+
+
+@pytest.mark.parametrize("lost", ["key", "share"])
+def test_an_answer_under_way_ends_with_the_right_to_it(people: Cast, base: BaseModel, lost: str) -> None:
+    """As the stream looks every few seconds: the same request with what it may do by now."""
+    adapter = make_adapter(people.team, base)
+    share = Share.objects.create(adapter=adapter, team=people.charlie.personal_team)
+    headers = {"Authorization": f"Bearer {keys.create(user=people.charlie, name='script')}"}
+    request = authenticate(RequestFactory().post("/v1/chat/completions", headers=headers))
+    body = Fields({"model": adapter_name(adapter), "messages": CAT})
+    asked = read_chat(request.user, request.team, body)
+    require_still_allowed(request, asked)
+    if lost == "key":
+        keys.revoke(ApiKey.objects.get(user=people.charlie), actor=people.charlie)
+    else:
+        share.delete()
+    with pytest.raises(ApiError) as caught:
+        require_still_allowed(request, asked)
+    assert caught.value.code == {"key": "invalid_api_key", "share": "model_not_found"}[lost]
