@@ -124,3 +124,33 @@ def test_whether_it_answers_is_known_soon(server: "subprocess.Popen[bytes]") -> 
     assert time.monotonic() - began < 0.45
     server.send_signal(signal.SIGCONT)
     assert streams.ping()
+
+
+async def test_readers_stay_connected_for_the_next_stream(server: "subprocess.Popen[bytes]") -> None:
+    """Those that were cut off while they read as well; more than a few that read at once are let go."""
+
+    async def first_of(stream: str) -> str:
+        async with aclosing(streams.follow(stream, idle=0.05)) as entries:
+            found = await anext(entries)
+            assert found
+            assert await anext(entries) is None
+            return found[1]["n"]
+
+    names = [str(number) for number in range(streams.MOST_IDLE + 5)]
+    for name in names:
+        assert streams.append(f"s{name}", {"n": name})
+    async with asyncio.timeout(20):
+        assert await first_of("s0") == "0"
+        clients = await _clients()
+        for _ in range(5):
+            assert await first_of("s1") == "1"
+        assert await _clients() == clients
+        reading = asyncio.ensure_future(anext(streams.follow("nothing", idle=0.05)))
+        await asyncio.sleep(0.01)
+        reading.cancel()
+        assert await asyncio.gather(*(first_of(f"s{name}") for name in names)) == names
+        assert await _clients() <= streams.MOST_IDLE + 3
+
+
+async def _clients() -> int:
+    return len(streams._client().client_list())  # type: ignore[arg-type] # not async

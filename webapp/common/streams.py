@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 from functools import cache
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
@@ -18,7 +19,11 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 1.0  # a server that takes longer for a command counts as away
 STUCK_SECONDS = 5.0  # the same for a read, beyond the time that it waits for entries anyway
 
+MOST_IDLE = 32  # readers that stay connected for the next stream
+
 Entry = tuple[str, dict[str, str]]
+Readers = dict[float, list[redis.asyncio.Redis]]  # by how long they wait
+_idle_readers: WeakKeyDictionary[asyncio.AbstractEventLoop, Readers] = WeakKeyDictionary()
 
 
 class _Client(redis.Redis):
@@ -122,13 +127,8 @@ async def follow(stream: str, *, after: str = "0", idle: float = 1.0) -> AsyncGe
     The None lets the caller look at the database, send a keep-alive, or notice that its reader has gone. It comes even
     when the server is there and does not answer.
     """
-    # Longer than the read itself takes: redis-py's default of 5 s would cut it. Without retries: the loop is one.
-    limits: dict[str, Any] = {
-        "socket_timeout": idle + STUCK_SECONDS,
-        "socket_connect_timeout": ANSWER_SECONDS,
-        "retry": None,
-    }
-    client = redis.asyncio.Redis.from_url(settings.CACHE_URL, decode_responses=True, **limits)
+    readers = _idle_readers.setdefault(asyncio.get_running_loop(), {}).setdefault(idle, [])
+    client = readers.pop() if readers else _new_reader(idle)
     try:
         while True:
             try:
@@ -145,7 +145,22 @@ async def follow(stream: str, *, after: str = "0", idle: float = 1.0) -> AsyncGe
                 after = entry[0]  # where the next read starts
                 yield entry
     finally:
-        await client.aclose()
+        # Connecting takes a millisecond or two, which a short answer would wait for. One that was cut off while it read
+        # connects anew by itself.
+        if len(readers) < MOST_IDLE:
+            readers.append(client)
+        else:
+            await client.aclose()
+
+
+def _new_reader(idle: float) -> redis.asyncio.Redis:
+    # Longer than the read itself takes: redis-py's default of 5 s would cut it. Without retries: the loop is one.
+    limits: dict[str, Any] = {
+        "socket_timeout": idle + STUCK_SECONDS,
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "retry": None,
+    }
+    return redis.asyncio.Redis.from_url(settings.CACHE_URL, decode_responses=True, **limits)
 
 
 async def _read(client: redis.asyncio.Redis, after: dict[str, str], milliseconds: int) -> Any:
