@@ -13,6 +13,8 @@ from webapp.chat.lifecycle import WORKER_GONE
 from webapp.chat.models import Call, CompletionStatus
 
 FORGOTTEN_AFTER = timedelta(hours=1)  # a failed call that nobody came back for
+UNHEARD_AFTER = timedelta(minutes=5)  # less than clients wait, so that they learn why
+UNHEARD = "No chat worker took this request within five minutes."
 
 
 def claim(call_id: UUID, *, worker: str) -> Call | None:
@@ -50,6 +52,12 @@ def fail_silent(call_id: UUID, *, seen_beat: int) -> bool:
     """streaming → failed, unless its worker has given a sign of life since `seen_beat`."""
     silent = Call.objects.filter(pk=call_id, status=CompletionStatus.STREAMING, beat=seen_beat)
     return silent.update(status=CompletionStatus.FAILED, error=WORKER_GONE) == 1
+
+
+def fail_unheard() -> int:
+    """queued → failed for those that no worker came for: none lives, or all of them are full."""
+    unheard = Call.objects.filter(status=CompletionStatus.QUEUED, created_at__lt=timezone.now() - UNHEARD_AFTER)
+    return unheard.update(status=CompletionStatus.FAILED, error=UNHEARD)
 
 
 def beats() -> dict[UUID, int]:

@@ -29,5 +29,6 @@ class Answers:
         beats = call_lifecycle.beats()
         for call_id in self._call_beats.overdue(beats, now):
             call_lifecycle.fail_silent(call_id, seen_beat=beats[call_id])
+        call_lifecycle.fail_unheard()
         call_lifecycle.forget_old()
         self._call_bell.ring_for(call_lifecycle.waiting(), now)
