@@ -102,7 +102,8 @@ def database(data_dir: Path, redis_url: str) -> dict[str, object]:
                 f"REDIS_URL names the host {urlsplit(redis_url).hostname}, so more than one machine may work here, and "
                 "SQLite serves a single one. Set DATABASE_URL to a PostgreSQL, or REDIS_URL to a server on localhost."
             )
-        found["CONN_MAX_AGE"] = None  # opening the file costs more than most queries; streams close theirs
+        # Opening the file costs more than most queries; streams close theirs. Not for ever: the file may be exchanged.
+        found["CONN_MAX_AGE"] = 60
         found["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,

@@ -263,7 +263,10 @@ def test_wait_exits_with_the_result(lowrank: Lowrank, people: Cast, status: str,
 def test_wait_until_it_ends(surroundings: dict[str, str], people: Cast, tmp_path: Path) -> None:
     job = job_of(people, status=JobStatus.QUEUED)
     command = [sys.executable, "-m", "lowrank", "jobs", "watch", wire_id(JOB, job.pk)]
+    # Whoever runs tests in the background of a shell has Ctrl-C ignored, and so would their children.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     waiting = subprocess.Popen(command, cwd=tmp_path, env=surroundings, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     assert waiting.stderr and waiting.stderr.readline() == "queued\n"
     Job.objects.filter(pk=job.pk).update(status=JobStatus.CANCELLED)
     assert waiting.wait(10) == 3
@@ -272,7 +275,10 @@ def test_wait_until_it_ends(surroundings: dict[str, str], people: Cast, tmp_path
 def test_ctrl_c_leaves_the_job(surroundings: dict[str, str], people: Cast, tmp_path: Path) -> None:
     job = job_of(people, status=JobStatus.QUEUED)
     command = [sys.executable, "-m", "lowrank", "jobs", "watch", wire_id(JOB, job.pk)]
+    # Whoever runs tests in the background of a shell has Ctrl-C ignored, and so would their children.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     waiting = subprocess.Popen(command, cwd=tmp_path, env=surroundings, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     assert waiting.stderr and waiting.stderr.readline() == "queued\n"
     time.sleep(0.2)
     waiting.send_signal(signal.SIGINT)

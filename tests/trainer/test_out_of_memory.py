@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,10 +32,10 @@ def fake_lack(monkeypatch: pytest.MonkeyPatch, passes: range, error: type[Except
     """Let the passes of training with these numbers fail as an allocation does."""
     genuine, numbers = AdaptedModel.hidden, iter(range(1_000))
 
-    def hidden(model: AdaptedModel, ids: torch.Tensor) -> torch.Tensor:
+    def hidden(model: AdaptedModel, *read: Any) -> torch.Tensor:
         if torch.is_grad_enabled() and next(numbers) in passes:
             raise error("fake: can't allocate memory")
-        return genuine(model, ids)
+        return genuine(model, *read)
 
     monkeypatch.setattr("trainer.model.AdaptedModel.hidden", hidden)
 
@@ -86,7 +87,7 @@ def test_a_second_lack_ends_with_a_name_and_keeps_what_was_learnt(
 
 
 def test_other_errors_are_no_lack_of_memory(spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: AdaptedModel, ids: torch.Tensor) -> torch.Tensor:
+    def broken(model: AdaptedModel, *read: Any) -> torch.Tensor:
         raise RuntimeError("a shape is wrong")
 
     settings = dataclasses.replace(spec, data=dataclasses.replace(spec.data, holdout=0.0))

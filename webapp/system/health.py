@@ -16,7 +16,10 @@ MISSED_HEARTBEATS = 3
 
 
 def database_answers() -> bool:
+    """By a new connection: one that is open already would not notice that the file has gone."""
     try:
+        if not connection.in_atomic_block:
+            connection.close()
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError:
