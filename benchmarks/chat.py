@@ -2,15 +2,15 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-import httpx
 
 from benchmarks.api import processor_seconds, serve
 from tests.processes import ROOT, Processes
@@ -52,27 +52,40 @@ def over_api(address: str, key: str, *, tokens: int = 16) -> list[float]:
     """Milliseconds from a request to the first text in its stream; the first ones are warm-up."""
     body: dict[str, Any] = {"model": "tiny", "messages": MESSAGES, "max_tokens": tokens, "stream": True}
     body["logit_bias"] = {"2": -100}  # an end would bring no text
-    took = []
-    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=120) as client:
-        for _ in range(TIMES + 5):
-            begun, first = time.perf_counter(), None
-            with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-                for line in answer.iter_lines():
-                    if first is None and _has_text(line):
-                        first = time.perf_counter() - begun
-            if first is not None:  # one token alone may be part of a character
-                took.append(first * 1000)
-    return sorted(took[5:])
+    return _timed(address, key, "POST /v1/chat/completions", json.dumps(body), until=_has_text)
 
 
 def models_list(address: str, key: str) -> list[float]:
     """Milliseconds of the plainest request, with the same client."""
+    return _timed(address, key, "GET /v1/models", "", until=lambda line: line.startswith("HTTP/1.1 200"))
+
+
+def _timed(address: str, key: str, call: str, body: str, *, until: Callable[[str], bool]) -> list[float]:
+    """Milliseconds from writing a request to the first line of its answer for which `until` holds, on one connection.
+
+    By the socket itself: an HTTP client would add its own milliseconds.
+    """
+    host, port = address.removeprefix("http://").split(":")
+    head = [f"{call} HTTP/1.1", f"Host: {host}:{port}", f"Authorization: Bearer {key}", f"Content-Length: {len(body)}"]
+    request = "\r\n".join([*head, "Content-Type: application/json", "", body]).encode()
     took = []
-    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=120) as client:
-        for _ in range(TIMES):
-            begun = time.perf_counter()
-            assert client.get("/v1/models").status_code == 200
-            took.append((time.perf_counter() - begun) * 1000)
+    with socket.create_connection((host, int(port)), timeout=60) as connection, connection.makefile("rb") as answer:
+        for _ in range(TIMES + 5):
+            begun, first, left = time.perf_counter(), None, -1
+            connection.sendall(request)
+            while line := answer.readline().decode():
+                if first is None and until(line):
+                    first = time.perf_counter() - begun
+                if line.lower().startswith("content-length:"):
+                    left = int(line.split(":")[1])
+                if left >= 0 and line == "\r\n":
+                    answer.read(left)
+                    break
+                if line == "0\r\n":  # the last chunk of a stream
+                    answer.readline()
+                    break
+            if first is not None:  # one token alone may be part of a character
+                took.append(first * 1000)
     return sorted(took[5:])
 
 

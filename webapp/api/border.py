@@ -66,6 +66,8 @@ async def answer(request: HttpRequest) -> HttpResponseBase:
         response[name] = value
     if not response.has_header("Cache-Control"):
         response["Cache-Control"] = "private, no-store"
+    if isinstance(response, HttpResponse) and not response.has_header("Content-Length"):
+        response["Content-Length"] = str(len(response.content))  # else it would go in chunks
     return response
 
 
