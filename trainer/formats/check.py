@@ -1,8 +1,6 @@
 """Checks a raw file: canonical rows and a report of everything found, written whole or not at all."""
 
 import errno
-import json
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Recognition, chosen, re
 from trainer.formats.family import Family
 from trainer.formats.findings import BadLines, most_common
 from trainer.formats.problems import BadFile
+from trainer.formats.publishing import publish, publish_report
 from trainer.formats.reading import Reading, Record, open_records
 from trainer.formats.row_writer import RowWriter
 from trainer.formats.sample import SAMPLE, write_sample
@@ -63,10 +62,10 @@ def check_file(
             report = _report(outcome, writer)
             usable = writer.rows > 0 and not outcome.stopped_at and (skip_bad_rows or not report["bad_rows"])
             if usable:
-                _publish(aside, out / "rows.parquet")
-            _publish(bad_aside, out / BAD_LINES)
+                publish(aside, out / "rows.parquet")
+            publish(bad_aside, out / BAD_LINES)
             write_sample(outcome.looked_at, out / SAMPLE)
-            _write_report(report, out / "report.json")
+            publish_report(report, out)
     finally:
         aside.unlink(missing_ok=True)
         bad_aside.unlink(missing_ok=True)
@@ -200,19 +199,3 @@ def _rejection(report: dict[str, Any]) -> TrainerError:
     text = f"{bad:,} of {bad + good:,} rows cannot be used. The first: {where}: {first['problem']}."
     fix = f"{first['fix']} Or go on with the {good:,} good rows." if good else first["fix"]
     return TrainerError("dataset_invalid", text, fix)
-
-
-def _write_report(report: dict[str, Any], final: Path) -> None:
-    aside = final.with_name(f".report-{uuid4().hex}")
-    try:
-        aside.write_text(json.dumps(report, ensure_ascii=False, allow_nan=False))
-        _publish(aside, final)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _publish(aside: Path, final: Path) -> None:
-    """Rename a finished file to its name, once its bytes are on disk."""
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(final)

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Row, iter_rows
+from trainer.formats.publishing import publish
 from trainer.formats.searching import TOKENIZER, segmented, texts_of
 from trainer.formats.survey_findings import Detectives
 
@@ -140,9 +140,9 @@ def survey_rows(rows: Path, out: Path, emit: Emit) -> None:
         searchable = _bytes_of(rows) <= MOST_SEARCHED_BYTES
         with closing(sqlite3.connect(aside, isolation_level=None)) as database:
             report = _read_all(rows, database, searchable=searchable)
-        _publish(aside, out / "survey.sqlite")
+        publish(aside, out / "survey.sqlite")
         aside.write_text(json.dumps(report, ensure_ascii=False))
-        _publish(aside, out / "survey.json")
+        publish(aside, out / "survey.json")
     except (OSError, sqlite3.OperationalError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
             raise TrainerError("disk_full", "The disk is full.", "Free some space and try again.") from error
@@ -178,10 +178,3 @@ def _bytes_of(rows: Path) -> int:
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         fix = "Give the rows.parquet that a check wrote."
         raise TrainerError("dataset_invalid", f"There are no canonical rows at {rows}.", fix) from error
-
-
-def _publish(aside: Path, final: Path) -> None:
-    """Rename a finished file to its name, once its bytes are on disk."""
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(final)

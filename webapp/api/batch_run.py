@@ -17,7 +17,6 @@ from trainer.errors import TrainerError
 from webapp.accounts.models import Team
 from webapp.api import batch_lifecycle
 from webapp.api.batch_file import ERRORS, OUTPUT, Line, Results, check, lines
-from webapp.api.border import told_as
 from webapp.api.chat_answer import Choice
 from webapp.api.chat_request import Asked, read_chat
 from webapp.api.chat_wire import Head, completion
@@ -26,7 +25,7 @@ from webapp.api.completions_wire import text_completion
 from webapp.api.fields import Fields
 from webapp.api.file_store import store_output
 from webapp.api.models import ApiFile, Batch, BatchStatus
-from webapp.api.wire import ApiError
+from webapp.api.wire import ApiError, from_user_error
 from webapp.chat.calls import Piece
 from webapp.chat.engine_door import Ask, door
 from webapp.chat.pulse import shutting_down
@@ -227,8 +226,8 @@ def _ask(asked: Asked, number: int) -> Ask:
     return Ask(asked.prompts[number], asked.found.adapter, asked.options | own)
 
 
-def _fail(results: Results, line: Line, error: Exception) -> None:
-    told = told_as(error) or ApiError(500, str(error))
+def _fail(results: Results, line: Line, error: ApiError | UserError) -> None:
+    told = from_user_error(error) if isinstance(error, UserError) else error
     results.add(ERRORS, _entry(line, told.status, told.body))
 
 
