@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainer.adapter_format import CONFIG, MANIFEST, TOKENIZER_FILES, WEIGHTS
 from trainer.base_source import source_of
 from trainer.errors import TrainerError
 from trainer.lora_start import published, published_config
@@ -17,16 +18,6 @@ from trainer.manifest import sha256_of, whole_folder
 from trainer.model_card import model_card
 from trainer.run import Run, write_lines
 from trainer.spec import TrainSpec
-
-MANIFEST = "manifest.json"
-WEIGHTS = "adapter_model.safetensors"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 
 
 def save_adapter(run: Run) -> dict[str, Any]:
@@ -118,7 +109,7 @@ def _write_config(run: Run, spec: TrainSpec, folder: Path) -> None:
         "target_modules": sorted(config["target_modules"]),
     }
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
-    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+    (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

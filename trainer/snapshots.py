@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from trainer.adapter import MANIFEST, WEIGHTS, adapter_facts, write_adapter
+from trainer.adapter import adapter_facts, write_adapter
+from trainer.adapter_format import MANIFEST, WEIGHTS
 from trainer.errors import TrainerError
 from trainer.events import Log
 from trainer.manifest import verify

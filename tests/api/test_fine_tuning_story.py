@@ -13,7 +13,7 @@ from tests.cast import Cast
 from tests.make import make_base
 from tests.processes import wait_for
 from tests.tiny import make_tiny_base
-from trainer.adapter_files import read_config
+from trainer.adapter_format import read_config
 from webapp.adapters.models import Adapter
 from webapp.api.names import FILE, uuid_of
 from webapp.datasets.models import DatasetVersion

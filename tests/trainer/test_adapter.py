@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_rows, make_spec
-from trainer.adapter import MANIFEST, WEIGHTS
+from trainer.adapter_format import MANIFEST, WEIGHTS
 from trainer.base_source import note_source
 from trainer.errors import TrainerError
 from trainer.events import Finished

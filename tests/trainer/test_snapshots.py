@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer import snapshots
-from trainer.adapter import MANIFEST, WEIGHTS
+from trainer.adapter_format import MANIFEST, WEIGHTS
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Evaluated, Finished, Log
 from trainer.manifest import verify
