@@ -22,19 +22,20 @@ PREFILL_TOKENS = 512  # of each row in one step, so that a long prompt neither d
 class Batch:
     """Rows of different length, padded on the left, with their shared cache of keys and values.
 
-    A row that finishes leaves the batch, so the others no longer pay for it. Batches that have read their prompts can
-    become one.
+    Rows with the same prompt and adapter read it once. A row that finishes leaves the batch, so the others no longer
+    pay for it. Batches that have read their prompts can become one.
     """
 
     def __init__(self, model: Any, rows: list[Row], *, device: torch.device) -> None:
         self.model = model
         self.rows = rows
+        self.readers, self._read_by = readers_of(rows)  # while the prompts are read, tensors have one row for each
         self.device = device
         self.cache: Any = DynamicCache(config=model.config)
         width = max(len(row.prompt_ids) for row in rows)
         self.read = 0  # columns that the model has read
-        self.gaps = [width - len(row.prompt_ids) for row in rows]  # columns of padding before each row
-        padded = [[0] * gap + list(row.prompt_ids) for gap, row in zip(self.gaps, rows, strict=True)]
+        self.gaps = [width - len(row.prompt_ids) for row in self.readers]  # columns of padding before each row
+        padded = [[0] * gap + list(row.prompt_ids) for gap, row in zip(self.gaps, self.readers, strict=True)]
         self.ids = torch.tensor(padded, device=device)  # columns that the model has yet to read
         self.is_reading = True  # until each row has its first token
         self.penalties: Penalties | None = None
@@ -54,7 +55,8 @@ class Batch:
             scores = self._forward(piece)
         if self.ids.shape[1]:
             return []
-        self.is_reading = False
+        if self.is_reading:
+            scores = self._part(scores)
         chosen = self._choose(scores)
         scored = score_tokens(scores, chosen, [row.top_logprobs for row in self.rows])
         self.ids = torch.tensor(chosen, device=self.device).unsqueeze(1)
@@ -67,6 +69,17 @@ class Batch:
         ]
         self.keep([at for at, chunk in enumerate(chunks) if chunk.finish is None and chunk.error is None])
         return list(zip(rows, chunks, strict=True))
+
+    def _part(self, scores: Tensor) -> Tensor:
+        """From now on each row goes its own way. Returns the scores for each of them."""
+        self.is_reading = False
+        if len(self.readers) == len(self.rows):
+            return scores
+        index = torch.tensor(self._read_by, device=self.device)
+        self.gaps = [self.gaps[at] for at in self._read_by]
+        self._select(index)
+        self._recompose()
+        return scores[index]
 
     @torch.inference_mode()
     def join(self, other: "Batch") -> None:
@@ -88,14 +101,21 @@ class Batch:
         if len(kept) == len(self.rows):
             return
         self.rows = [self.rows[at] for at in kept]
-        self.gaps = [self.gaps[at] for at in kept]
+        if self.is_reading:
+            kept = list(dict.fromkeys(self._read_by[at] for at in kept))
+            self.readers, self._read_by = readers_of(self.rows)
         if self.rows:
             index = torch.tensor(kept, device=self.device)
+            self.gaps = [self.gaps[at] for at in kept]
             self.ids = self.ids[index]
-            self.cache.batch_select_indices(index)
+            self._select(index)
             if min(self.gaps) and self.is_plain and not self.is_reading:
                 self._widen(-min(self.gaps))
             self._recompose()
+
+    def _select(self, index: Tensor) -> None:
+        """Only these rows of what was read, in this order; a row may come several times."""
+        self.cache.batch_select_indices(index)
 
     def _widen(self, columns: int) -> None:
         """More columns of padding before all rows, or fewer."""
@@ -132,8 +152,15 @@ class Batch:
 
     def _recompose(self) -> None:
         self._gaps = torch.tensor(self.gaps, device=self.device).unsqueeze(1)
-        self.stacks = stack_rows([row.adapter for row in self.rows])
+        self.stacks = stack_rows([row.adapter for row in (self.readers if self.is_reading else self.rows)])
         self.penalties = None  # made at the next choice
+
+
+def readers_of(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """One row for each prompt with its adapter, and for each row the place of the one that reads for it."""
+    found: dict[tuple[int, tuple[int, ...]], int] = {}
+    read_by = [found.setdefault((id(row.adapter), tuple(row.prompt_ids)), len(found)) for row in rows]
+    return [rows[read_by.index(at)] for at in range(len(found))], read_by
 
 
 def _no_scores() -> TrainerError:

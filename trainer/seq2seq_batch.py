@@ -20,8 +20,8 @@ class Seq2SeqBatch(Batch):
         super().__init__(model, rows, device=device)
         # Not made from the config, which counts the encoder's layers: this one grows with the decoder's.
         self.cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self.gaps = [0] * len(rows)
-        self.ids = torch.full((len(rows), 1), start, device=device)
+        self.gaps = [0] * len(self.readers)
+        self.ids = torch.full((len(self.readers), 1), start, device=device)
         self._mask: Tensor | None = None  # (rows, width) of what was read
         self._states: Tensor | None = None  # (rows, width, hidden)
 
@@ -29,11 +29,10 @@ class Seq2SeqBatch(Batch):
     def is_plain(self) -> bool:
         return False
 
-    def keep(self, kept: list[int]) -> None:
-        if self._states is not None and self._mask is not None and 0 < len(kept) < len(self.rows):
-            index = torch.tensor(kept, device=self.device)
+    def _select(self, index: Tensor) -> None:
+        super()._select(index)
+        if self._states is not None and self._mask is not None:
             self._states, self._mask = self._states[index], self._mask[index]
-        super().keep(kept)
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Scores of the last column, of shape (rows, vocabulary)."""
@@ -51,9 +50,9 @@ class Seq2SeqBatch(Batch):
         return scores
 
     def _read(self) -> None:
-        width = max(len(row.prompt_ids) for row in self.rows)
-        padded = [[*row.prompt_ids] + [0] * (width - len(row.prompt_ids)) for row in self.rows]
-        read = [[1] * len(row.prompt_ids) + [0] * (width - len(row.prompt_ids)) for row in self.rows]
+        width = max(len(row.prompt_ids) for row in self.readers)
+        padded = [[*row.prompt_ids] + [0] * (width - len(row.prompt_ids)) for row in self.readers]
+        read = [[1] * len(row.prompt_ids) + [0] * (width - len(row.prompt_ids)) for row in self.readers]
         self._mask = torch.tensor(read, device=self.device)
         encoder = self.model.get_encoder()
         ids = torch.tensor(padded, device=self.device)

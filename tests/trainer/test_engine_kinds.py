@@ -52,9 +52,12 @@ def kinds(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
 
 def first_scores(engine: Engine, keys: list[str | None]) -> torch.Tensor:
+    """Of the same prompt; the first row has another one where two keys are the same, for it would be read once."""
+    prompts = [IDS if len(set(keys)) == len(keys) or number else IDS[::-1] for number in range(len(keys))]
+    asked = [Request(prompt_ids=ids, adapter=key) for ids, key in zip(prompts, keys, strict=True)]
     batch = Batch(
         engine._model,
-        [engine._row(number, Request(prompt_ids=IDS, adapter=key)) for number, key in enumerate(keys)],
+        [engine._row(number, request) for number, request in enumerate(asked)],
         device=engine.device,
     )
     with torch.inference_mode(), engine._rows.using(batch.stacks):
