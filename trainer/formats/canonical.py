@@ -14,6 +14,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trainer.formats.extra import Extra
+
 Message = dict[str, Any]
 Tools = list[dict[str, Any]]
 
@@ -31,6 +33,7 @@ SHAPES: dict[Kind, tuple[str, ...]] = {
     "labelled": ("prompt", "completion", "label"),
 }
 OF_MESSAGES = ("messages", "prompt", "chosen", "rejected", "completion")
+IN_JSON = (*OF_MESSAGES, "tools", "extra")
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -39,6 +42,7 @@ SCHEMA = pa.schema(
         pa.field("label", pa.bool_()),
         pa.field("split", pa.string()),
         pa.field("edited", pa.string()),  # see Row.content_id
+        pa.field("extra", pa.large_string()),  # see Content.extra; JSON
     ]
 )
 
@@ -48,7 +52,8 @@ class Content:
     """What a row says, in one of the SHAPES; what belongs to the others is empty.
 
     messages: a conversation. text: plain text, which no template surrounds. prompt: messages that ask, with the chosen
-    and the rejected answer, or with a completion and the label that tells whether it is a good one.
+    and the rejected answer, or with a completion and the label that tells whether it is a good one. extra: what other
+    columns said beside it, which is no part of its identity.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -59,6 +64,7 @@ class Content:
     label: bool | None = None
     text: str | None = None
     tools: Tools | None = None
+    extra: Extra = field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
@@ -79,7 +85,7 @@ class Content:
         return [[*asked, *answer] for answer in (self.chosen, self.rejected, self.completion) if answer]
 
     def shape(self) -> dict[str, Any]:
-        """All that it holds, by name."""
+        """All that a model may read of it, by name."""
         return {name: getattr(self, name) for name in SHAPES[self.kind]} | ({"tools": self.tools} if self.tools else {})
 
     @property
@@ -184,4 +190,4 @@ def row_of(record: dict[str, Any]) -> Row:
     """A row of a file; one from before there were other kinds than chat has fewer columns."""
     plain = {name: record[name] for name in ("id", "line")}
     held = {name: value for name, value in record.items() if name in SCHEMA.names and value is not None}
-    return Row(**{name: json.loads(v) if name in (*OF_MESSAGES, "tools") else v for name, v in held.items()} | plain)
+    return Row(**{name: json.loads(v) if name in IN_JSON else v for name, v in held.items()} | plain)

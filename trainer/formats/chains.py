@@ -3,11 +3,13 @@
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from trainer.formats.canonical import Content, Message
+from trainer.formats.extra import Extra, extra_of
 from trainer.formats.family import Family, Gathered
 from trainer.formats.fields import maybe_text, read_text
 from trainer.formats.problems import BadRow, Problem, kind_of
@@ -18,16 +20,17 @@ ANSWERS = ("output", "response", "answer", "completion")
 FIELDS = frozenset({*QUESTIONS, *ANSWERS, "input", "system", "id", "parent_id"})
 TABLE = """
 CREATE TABLE rows(
-    line INTEGER, id TEXT UNIQUE, parent TEXT, good INTEGER, turn TEXT, depth INTEGER, told INTEGER DEFAULT 0
+    line INTEGER, id TEXT UNIQUE, parent TEXT, good INTEGER, turn TEXT, depth INTEGER, told INTEGER DEFAULT 0,
+    extra TEXT
 );
 """
-INSERT = "INSERT INTO rows(line, id, parent, turn, good) VALUES (?, ?, ?, ?, ?)"
+INSERT = "INSERT INTO rows(line, id, parent, turn, good, extra) VALUES (?, ?, ?, ?, ?, ?)"
 NEXT_DEPTH = """
 UPDATE rows SET depth = ? WHERE depth IS NULL AND good AND parent IN (SELECT id FROM rows WHERE depth = ?)
 """
 LEFT_OUT = "SELECT line, id, parent, turn FROM rows WHERE good AND depth IS NULL ORDER BY rowid"
 ENDS = """
-SELECT line, id FROM rows WHERE depth IS NOT NULL AND NOT EXISTS
+SELECT line, id, extra FROM rows WHERE depth IS NOT NULL AND NOT EXISTS
     (SELECT 1 FROM rows AS next WHERE next.parent = rows.id AND next.depth IS NOT NULL)
 ORDER BY rowid
 """
@@ -63,11 +66,11 @@ class Chains:
         except BadRow:
             self._insert(line, own, None, None)
             raise
-        self._insert(line, own, parent, turn)
+        self._insert(line, own, parent, turn, extra=json.dumps(extra_of(row, FIELDS)))
 
-    def _insert(self, line: int, own: str, parent: str | None, turn: str | None) -> None:
+    def _insert(self, line: int, own: str, parent: str | None, turn: str | None, extra: str = "{}") -> None:
         try:
-            self._rows.execute(INSERT, (line, own, parent, turn, turn is not None))
+            self._rows.execute(INSERT, (line, own, parent, turn, turn is not None, extra))
         except sqlite3.IntegrityError:
             before = self._rows.execute("SELECT line FROM rows WHERE id = ?", (own,)).fetchone()[0]
             fix = f"Line {before} has this id too: give each row its own."
@@ -82,15 +85,18 @@ class Chains:
             depth += 1
         for line, own, parent, turn in self._rows.execute(LEFT_OUT):
             yield Gathered(line, turn, found=self._why_left_out(own, parent))
-        for line, own in self._rows.execute(ENDS):  # told, which is written meanwhile, is nothing that it looks at
-            yield self._conversation(line, own)
+        for line, own, extra in self._rows.execute(ENDS):  # told, which is written meanwhile, is not looked at
+            yield self._conversation(line, own, json.loads(extra))
 
     def close(self) -> None:
         self._rows.close()
         self._path.unlink(missing_ok=True)
 
-    def _conversation(self, line: int, own: str | None) -> Gathered:
-        """Answers that an earlier conversation holds too are only read in this one: each is learnt once."""
+    def _conversation(self, line: int, own: str | None, extra: Extra) -> Gathered:
+        """Answers that an earlier conversation holds too are only read in this one: each is learnt once.
+
+        Of the other columns those of its last row count.
+        """
         turns: list[Any] = []
         known = 0
         while own is not None:
@@ -103,7 +109,7 @@ class Chains:
             own = parent
         turns.reverse()
         try:
-            return Gathered(line, "", content=_content(turns, told=known))
+            return Gathered(line, "", content=replace(_content(turns, told=known), extra=extra))
         except BadRow as bad:
             return Gathered(line, json.dumps(turns[-1], ensure_ascii=False), found=bad.found)
 

@@ -1,11 +1,12 @@
 """What a format module offers: a Family tells its rows from others and turns each into canonical content."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from trainer.formats.canonical import Content, Kind, Message
+from trainer.formats.extra import extra_of
 from trainer.formats.problems import BadRow, Problem
 
 Record = dict[str, Any]  # one row as it was parsed; never changed by who reads it
@@ -73,7 +74,8 @@ class Family:
         """What the row says. Raises BadRow."""
         if self.refuses_media and not MEDIA.isdisjoint(row):
             refuse_media(row)
-        return self.read(row)
+        content = self.read(row)
+        return replace(content, extra=extra) if (extra := extra_of(row, self.fields)) else content
 
     def passed_over(self, row: Record) -> Iterable[str]:
         """The names of what a good row holds and nothing reads."""

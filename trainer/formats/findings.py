@@ -14,6 +14,7 @@ from trainer.formats.problems import Problem
 MAX_ERRORS = 100  # listed one by one; all are counted
 MAX_TEXT = 500  # characters of a line that are shown
 MAX_KINDS = 50
+MAX_COLUMNS = 100  # beside what training reads, named
 MAX_MIXED_LINES = 10  # of each other format, named
 MAX_BAD_CHARACTERS = 64 * 1024 * 1024  # of all bad lines in their own file
 
@@ -96,6 +97,7 @@ class Statistics:
         self._characters = array("L")
         self._answer_characters = array("L")
         self._counts: Counter[str] = Counter()
+        self._columns: Counter[str] = Counter()
 
     def add(self, content: Content) -> None:
         messages = content.messages or [*content.prompt, *content.chosen, *content.rejected, *content.completion]
@@ -115,6 +117,8 @@ class Statistics:
         self._turns.append(turns)
         self._characters.append(said)
         self._answer_characters.append(answered + len(content.text or ""))
+        if content.extra:
+            self._add_columns(dict.fromkeys(content.extra, 1))
         for name, true in (
             ("with_system", system),
             ("with_tools", tools or content.tools is not None),
@@ -145,6 +149,12 @@ class Statistics:
         self._characters.extend(other._characters)
         self._answer_characters.extend(other._answer_characters)
         self._counts.update(other._counts)
+        self._add_columns(other._columns)
+
+    def _add_columns(self, rows: Mapping[str, int]) -> None:
+        for name, count in rows.items():
+            if name in self._columns or len(self._columns) < MAX_COLUMNS:
+                self._columns[name] += count
 
     def to_dict(self, *, duplicates: int) -> dict[str, Any]:
         return {
@@ -156,6 +166,7 @@ class Statistics:
             "empty": self._counts["empty"],
             "desirable": self._counts["desirable"],
             "duplicates": duplicates,
+            "columns": most_common(self._columns),
         }
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -154,7 +154,8 @@ def _after(rows: Path, asked: Changes, given: Given) -> Iterator[tuple[Row, Cont
     """Every old row that stays, and what it says now."""
     for row in iter_rows(rows):
         if row.id not in asked.remove:
-            yield row, given.edited.get(row.id, row)
+            edited = given.edited.get(row.id)
+            yield row, replace(edited, extra=row.extra) if edited else row
 
 
 def _write_all(rows: Path, asked: Changes, given: Given, outcome: Outcome, *, writer: RowWriter) -> None:
@@ -188,9 +189,7 @@ def _assignment(rows: Path, asked: Changes, given: Given) -> dict[str, str]:
     if plan is None or plan.method in ("file", "none"):
         return {}
     after = (content for _, content in _after(rows, asked, given))
-    return assign(
-        ((one.content_id, likeness(one, plan.method)) for source in (after, given.added) for one in source), plan
-    )
+    return assign(((one.content_id, likeness(one, plan)) for source in (after, given.added) for one in source), plan)
 
 
 def _split_of(row: Row, content: Content, plan: SplitPlan | None, by_content: dict[str, str]) -> str | None:

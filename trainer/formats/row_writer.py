@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from trainer.formats.canonical import (
     BYTES_PER_GROUP,
     COPY,
-    OF_MESSAGES,
+    IN_JSON,
     ROWS_PER_GROUP,
     SCHEMA,
     SHAPES,
@@ -25,8 +25,6 @@ from trainer.formats.canonical import (
     content_id,
 )
 
-IN_JSON = (*OF_MESSAGES, "tools")
-OF_TEXT = (*IN_JSON, "text")
 LARGE = pa.large_string()
 
 
@@ -116,9 +114,9 @@ class Pack:
 
 def _cells(content: Content) -> dict[str, bytes | None]:
     """The columns of text that a row of this kind fills."""
-    if content.messages and content.tools is None:
+    if content.messages and content.tools is None and not content.extra:
         return {"messages": canonical_bytes(content.messages)}
-    cells: dict[str, bytes | None] = {}
+    cells: dict[str, bytes | None] = {"extra": canonical_bytes(content.extra)} if content.extra else {}
     for name in (*SHAPES[content.kind], "tools"):
         value = getattr(content, name)
         if name in IN_JSON and value is not None:

@@ -1,6 +1,7 @@
 """Named parts of a dataset: rows go into them by seed and share, evenly over what they are like, copies together."""
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,8 +10,9 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from trainer.errors import TrainerError
 from trainer.formats.canonical import Content
+from trainer.formats.extra import as_text
 
-Method = Literal["random", "length", "turns", "label", "system", "file", "none"]
+Method = Literal["random", "length", "turns", "label", "system", "column", "file", "none"]
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 TRAIN = "train"  # what is left
 BINS = 10  # lengths are told apart by tenths of the rows
@@ -23,13 +25,15 @@ class SplitPlan:
     """How rows are divided.
 
     random: by chance; length, turns, label, system: by chance, in the same shares of every length, number of answers,
-    label or system message; file: the rows of a second file are the part `name`; none: all rows are one again.
+    label or system message; column: the same for what `column` of the upload says; file: the rows of a second file are
+    the part `name`; none: all rows are one again.
     """
 
     method: Method = "random"
     shares: dict[str, float] = field(default_factory=dict)
     seed: int = 42
     name: str = "test"
+    column: str = ""
     drop_overlap: bool = False  # leave out of the other parts what the second file has as well
 
     @classmethod
@@ -51,14 +55,19 @@ class SplitPlan:
             return f"{bad[0]!r:.40} cannot name a split: use small letters and digits, and not “train”."
         if self.method in ("file", "none"):
             return ""
+        if (self.method == "column") != bool(self.column) or not isinstance(self.column, str):
+            return "The name of a column and the method column belong together."
         shares = list(self.shares.values())
         if not shares or not all(isinstance(one, (int, float)) and 0 < one < 1 for one in shares):
             return "Each split needs a share between 0 and 1."
         return "" if sum(shares) < 1 - 1e-9 else "The shares leave no rows to learn from."
 
 
-def likeness(content: Content, method: Method) -> int | str:
+def likeness(content: Content, plan: SplitPlan) -> int | float | str:
     """What rows are to be evenly divided by."""
+    method = plan.method
+    if method == "column":
+        return _number_or_text(content.extra.get(plan.column, ""))
     said = [message["content"] or "" for one in content.conversations() for message in one]
     if method == "length":
         return len(content.text or "") + sum(map(len, said))
@@ -74,7 +83,17 @@ def likeness(content: Content, method: Method) -> int | str:
     return 0
 
 
-def assign(rows: Iterable[tuple[str, int | str]], plan: SplitPlan) -> dict[str, str]:
+def _number_or_text(value: Any) -> float | str:
+    """A table says its numbers in text."""
+    text = as_text(value)
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
+
+
+def assign(rows: Iterable[tuple[str, int | float | str]], plan: SplitPlan) -> dict[str, str]:
     """Content ids and what they are like → the part of each that is not to be learnt from.
 
     Groups of copies are taken in the order of their likeness and a seeded hash, and each part takes one whenever its
@@ -82,14 +101,17 @@ def assign(rows: Iterable[tuple[str, int | str]], plan: SplitPlan) -> dict[str, 
     Raises TrainerError(dataset_invalid) when there are too few different rows.
     """
     counts: Counter[str] = Counter()
-    values: dict[str, int | str] = {}
+    values: dict[str, int | float | str] = {}
     for content_id, value in rows:
         counts[content_id] += 1
         values[content_id] = value
     if len(counts) <= len(plan.shares):
         text = f"{len(counts)} different rows cannot be divided into {len(plan.shares) + 1} parts."
         raise TrainerError("dataset_invalid", text, "Add rows, or make fewer splits.")
-    if plan.method == "length":
+    if plan.method == "column" and not any(value != "" for value in values.values()):
+        text = f"No row has anything in the column {plan.column!r:.80}."
+        raise TrainerError("dataset_invalid", text, "Choose a column that the upload had.")
+    if plan.method == "length" or _is_measured(values):
         values = _binned(values)
     order = sorted(counts, key=lambda one: (str(values[one]), _drawn(one, plan.seed)))
     found = dict(_dealt(order, counts, plan.shares))
@@ -121,9 +143,14 @@ def _drawn(content_id: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{content_id}".encode()).digest()
 
 
-def _binned(values: dict[str, int | str]) -> dict[str, int | str]:
-    """Lengths as the tenth of all rows they are in."""
-    ordered = sorted(values, key=lambda one: (values[one], one))
+def _is_measured(values: dict[str, int | float | str]) -> bool:
+    """Whether rows are told apart by a column of more different numbers than could be kept apart."""
+    return len(set(values.values())) > BINS and not any(isinstance(value, str) for value in values.values() if value)
+
+
+def _binned(values: dict[str, int | float | str]) -> dict[str, int | float | str]:
+    """Lengths and other measures as the tenth of all rows they are in; those without one are the first."""
+    ordered = sorted(values, key=lambda one: (values[one] or 0, one))
     return {one: at * BINS // len(ordered) for at, one in enumerate(ordered)}
 
 

@@ -3,12 +3,13 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, TextIO
 
 from trainer.formats.canonical import Content, Kind, Row
 from trainer.formats.cells import guard
+from trainer.formats.columns_beside import ColumnsBeside
 from trainer.formats.layouts import LAYOUTS, CannotHold, Layout
 from trainer.formats.problems import BadRow
 
@@ -29,11 +30,15 @@ class RefusedRow(Exception):
 
 @dataclass
 class Written:
-    """How many rows were written, how many left out because the layout cannot hold them, and the first of those."""
+    """How many rows were written, how many left out because the layout cannot hold them, and the first of those.
+
+    lost: the other columns that would be read as something else, and so were not written.
+    """
 
     rows: int = 0
     left_out: int = 0
     first_left_out: str = ""
+    lost: set[str] = field(default_factory=set)
 
 
 def layouts_for(kind: Kind) -> list[Layout]:
@@ -46,13 +51,21 @@ def layout_named(name: str, kind: Kind) -> Layout:
     return {layout.name: layout for layout in layouts_for(kind)}[name]
 
 
-def write_rows(rows: Iterable[Row], layout: str, out: TextIO | BinaryIO, *, leave_out: bool = False) -> Written:
+def write_rows(
+    rows: Iterable[Row],
+    layout: str,
+    out: TextIO | BinaryIO,
+    *,
+    columns: Sequence[str] = (),
+    leave_out: bool = False,
+) -> Written:
     """Write rows of one kind. A row that the layout cannot hold is a RefusedRow, or with `leave_out` left out.
 
+    columns: those beside what training reads, which a table must know before its first row; JSON lines have them all.
     A text file for CSV must be open with newline="".
     """
     written = Written()
-    for text in lines_of(rows, layout, written, leave_out=leave_out):
+    for text in lines_of(rows, layout, written, columns=columns, leave_out=leave_out):
         if isinstance(out, io.TextIOBase):
             out.write(text)
         else:
@@ -60,17 +73,23 @@ def write_rows(rows: Iterable[Row], layout: str, out: TextIO | BinaryIO, *, leav
     return written
 
 
-def lines_of(rows: Iterable[Row], layout: str, written: Written, *, leave_out: bool = False) -> Iterator[str]:
+def lines_of(
+    rows: Iterable[Row], layout: str, written: Written, *, columns: Sequence[str] = (), leave_out: bool = False
+) -> Iterator[str]:
     """The same as text, row by row, for who sends it on; `written` is true at the end."""
     chosen: Layout | None = None
     for row in rows:
         if chosen is None:
             chosen = layout_named(layout, row.kind)
+            beside = ColumnsBeside(chosen, written.lost)
             if chosen.columns:
+                more = beside.into_table(columns, _record(row, chosen))
+                chosen = replace(chosen, columns=(*chosen.columns, *more))
                 yield BOM + _table_line(dict(zip(chosen.columns, chosen.columns, strict=True)), chosen)
         record = _record(row, chosen)
         if record is not None:
             written.rows += 1
+            record = beside.added(record, row.extra)
             yield _table_line(record, chosen) if chosen.columns else _json_line(record)
         elif leave_out:
             written.left_out += 1
