@@ -121,8 +121,9 @@ class Adapter(models.Model):
     hue = models.PositiveSmallIntegerField(default=0)
     size = models.PositiveBigIntegerField(default=0)  # bytes of the folder
     weights_sha256 = models.CharField(max_length=64)  # of adapter_model.safetensors
-    spec = models.JSONField(default=dict)
+    spec = models.JSONField(default=dict)  # of one made elsewhere perhaps no more than its base and its `lora`
     metrics = models.JSONField(default=dict)
+    imported_from = models.CharField(max_length=255, blank=True, default="")  # the file it came in; empty: trained here
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
