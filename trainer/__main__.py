@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib
+import json
 import logging
 import os
 import signal
@@ -26,6 +27,8 @@ HEAVY = {
     "tokens": "trainer.token_statistics",
     "mapping": "trainer.formats.mapping",
     "revise": "trainer.formats.revise",
+    "adapter": "trainer.adapter_import",
+    "adapter layers": "trainer.adapter_layers",
     "fetch": "trainer.bases",
     "fetch data": "trainer.hub_data",
 }
@@ -96,6 +99,19 @@ def run_survey(given: argparse.Namespace, emit: Emit) -> None:
 def run_tokens(given: argparse.Namespace, emit: Emit) -> None:
     _make_folder(given.out)
     importlib.import_module(HEAVY["tokens"]).count_tokens(given.rows, given.base, given.out, emit)
+
+
+def run_adapter(given: argparse.Namespace, emit: Emit) -> None:
+    _make_folder(given.out)
+    importing = importlib.import_module(HEAVY["adapter"])
+    if given.what == "layers":
+        facts = importlib.import_module(HEAVY["adapter layers"]).layers_of(given.base)
+    elif given.what == "unpack":
+        facts = importing.unpack_sent(given.folder, given.out, limit=given.limit)
+    else:
+        facts = importing.import_folder(given.folder, given.base, importing.read_layers(given.layers))
+    (given.out / f"{given.what}.json").write_text(json.dumps(facts), encoding="utf-8")
+    emit(Finished(folder=str(given.out)))
 
 
 def run_fetch_data(given: argparse.Namespace, emit: Emit) -> None:
@@ -183,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_revise(commands)
     _add_survey(commands)
+    _add_adapter(commands)
     _add_fetch(commands)
     return parser
 
@@ -225,6 +242,29 @@ def _add_survey(commands: Any) -> None:
     tokens.add_argument("--base", metavar="FOLDER", type=Path, required=True, help="the folder of a base model")
     tokens.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
     tokens.set_defaults(run=run_tokens)
+
+
+def _add_adapter(commands: Any) -> None:
+    adapter = commands.add_parser(
+        "adapter",
+        help="take in an adapter that was made elsewhere",
+        description="In three steps: take its files out of what was sent, tell a base model's layers, and hold the one "
+        "to the other. Each writes DIR/STEP.json. " + EVENTS_TEXT,
+        epilog=EXIT_TEXT,
+    )
+    adapter.set_defaults(run=run_adapter)
+    steps = adapter.add_subparsers(dest="what", required=True)
+    unpack = steps.add_parser("unpack", help="an archive, or files, into DIR/adapter", epilog=EXIT_TEXT)
+    unpack.add_argument("folder", metavar="SENT", type=Path, help="a folder of files 0, 1, … with names.json")
+    unpack.add_argument("--limit", type=int, default=4 << 30, metavar="BYTES", help="the most that is unpacked")
+    layers = steps.add_parser("layers", help="the layers of a base model that take an update", epilog=EXIT_TEXT)
+    check = steps.add_parser("check", help="check an adapter, and put its folder in order", epilog=EXIT_TEXT)
+    check.add_argument("folder", metavar="ADAPTER", type=Path)
+    check.add_argument("--layers", metavar="FILE", type=Path, required=True, help="what `layers` told")
+    for step in (layers, check):
+        step.add_argument("--base", metavar="FOLDER", type=Path, required=True, help="the folder of a base model")
+    for step in (unpack, layers, check):
+        step.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
 
 
 def _add_fetch(commands: Any) -> None:

@@ -96,12 +96,16 @@ def adapt(model: nn.Module, head: nn.Module | None) -> tuple[Rows, dict[str, Lin
     The layers stay what they are, quantised or not: some models read their weights. Returns what steers them, and the
     layers by name.
     """
-    rows = Rows()
-    kinds = (nn.Linear, Conv1D)  # GPT-2's linear layers are called Conv1D
-    linears = {name: one for name, one in model.named_modules() if isinstance(one, kinds) and one is not head}
+    rows, linears = Rows(), linear_layers(model, head)
     for name, linear in linears.items():
         linear.register_forward_hook(_adder(name, rows))
     return rows, linears
+
+
+def linear_layers(model: nn.Module, head: nn.Module | None) -> dict[str, Linear]:
+    """Every linear layer but the output head, by its name."""
+    kinds = (nn.Linear, Conv1D)  # GPT-2's linear layers are called Conv1D
+    return {name: one for name, one in model.named_modules() if isinstance(one, kinds) and one is not head}
 
 
 def size_of(linear: Linear) -> tuple[int, int]:

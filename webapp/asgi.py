@@ -20,7 +20,15 @@ application = on_kept_threads(
         Limits(
             form=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
             upload=settings.MAX_UPLOAD_BYTES,
-            upload_pages=("dataset_new", "dataset_version_new", "upload", "api_files", "api_upload_parts"),
+            upload_pages=(
+                "dataset_new",
+                "dataset_version_new",
+                "upload",
+                "api_files",
+                "api_upload_parts",
+                "adapter_import",
+                "api_adapters",
+            ),
             user_of="webapp.accounts.keys.user_of",
         ),
     )

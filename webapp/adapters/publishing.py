@@ -1,4 +1,4 @@
-"""How a finished job's folder becomes an adapter: its place on disk, its row, and the colour it keeps."""
+"""How a folder, most of all a finished job's, becomes an adapter: its place on disk, its row, the colour it keeps."""
 
 import shutil
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NAME_LENGTH = 100  # of an adapter's name, where a checkpoint is called after it
 
 
 class NewAdapter(TypedDict):
-    """What is known of an adapter when a job publishes it."""
+    """What is known of an adapter when a job publishes it, or it is imported."""
 
     team: Team
     name: str
@@ -28,6 +28,7 @@ class NewAdapter(TypedDict):
     of: NotRequired[Adapter]
     step: NotRequired[int]
     hue: NotRequired[int]
+    imported_from: NotRequired[str]
 
 
 def is_there(folder: Path, adapter_id: UUID, facts: dict[str, Any]) -> bool:

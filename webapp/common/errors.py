@@ -64,6 +64,8 @@ CATALOGUE: dict[str, Entry] = {
     "base_missing": Entry("There is no folder {folder}.", "Correct the path, or put the model there first."),
     "base_exists": Entry("There is a base model named {name} already.", "Use that one, or give another name.", 409),
     "share_own_team": Entry("The adapter belongs to {team} already.", "Name another team."),
+    "import_refused": Entry("{text}", "{fix}"),
+    "import_base_unknown": Entry("The adapter was made for {named}.", "Choose the base model here that is the same."),
     "adapter_damaged": Entry("Files of this adapter are missing or changed.", "Restore or delete it.", 409),
     # jobs
     "job_finished": Entry("This job has ended already: it {status}.", "There is nothing left to do.", 409),

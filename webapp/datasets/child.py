@@ -1,4 +1,4 @@
-"""Runs `python -m trainer check` and `revise` on what strangers sent: a child with limits that ends with its parent."""
+"""Runs `python -m trainer` on what strangers sent, such as `check`: a child with limits that ends with its parent."""
 
 import os
 import resource
@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MEMORY_BYTES = 2 * 1024**3  # address space
 LEAST_SECONDS = 60
 FETCH_SECONDS = 3 * 3600
+LAYERS_SECONDS = 300  # loading torch on a busy machine
 TOKENS_SECONDS = 600  # a sample of the rows, however many there are
 BYTES_PER_SECOND = 2_000_000  # a tenth of what was measured on two busy cores
 PACKED = 10  # bytes of text in a byte of rows.parquet, at most in what was seen
@@ -74,6 +75,19 @@ def run_fetch(arguments: Sequence[str], out: Path, *, still_ours: Callable[[], b
     """Fetch a dataset's files from the hub; `out` is for what the child says. None when `still_ours` said no."""
     own = child_environment(with_hub_token=True) | {"PYTHONUNBUFFERED": "1"}
     return _run(["fetch", "data", *arguments], out, seconds=FETCH_SECONDS, still_ours=still_ours, environment=own)
+
+
+def run_adapter_step(arguments: Sequence[str], out: Path, *, size: int) -> Ending | None:
+    """A step of taking in an adapter of `size` bytes; what it tells lies in the folder `out`."""
+    command = ["adapter", *arguments, "--out", str(out)]
+    return _run(command, out, seconds=_seconds_for(size), still_ours=lambda: True)
+
+
+def run_layers(base: Path, out: Path) -> Ending | None:
+    """Tell a base model's layers into the folder `out`. It is ours, and torch needs room: no limits."""
+    command = ["adapter", "layers", "--base", str(base), "--out", str(out)]
+    own = child_environment(with_hub_token=False) | {"PYTHONUNBUFFERED": "1"}
+    return _run(command, out, seconds=LAYERS_SECONDS, still_ours=lambda: True, environment=own)
 
 
 def _seconds_for(size: int) -> int:

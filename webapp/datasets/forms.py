@@ -37,6 +37,8 @@ class FilesInput(forms.FileInput):
 class FileForm(forms.Form):
     """Rows, as files, as files that arrived in parts before, or pasted."""
 
+    nothing = "Choose a file, or paste some rows."
+
     file = FilesField(
         required=False,
         allow_empty_file=True,
@@ -68,7 +70,7 @@ class FileForm(forms.Form):
         if files and text:
             raise forms.ValidationError("There is both a file and pasted text. Remove one of them.")
         if not files and not text and not self.errors:
-            raise forms.ValidationError("Choose a file, or paste some rows.")
+            raise forms.ValidationError(self.nothing)
         if len(files) > MOST_FILES:
             raise forms.ValidationError(f"At most {MOST_FILES} files at once.")
         return cleaned

@@ -73,7 +73,7 @@ def _zipped(files: Sequence[Original]) -> DatasetVersion:
         with ZipFile(folder / "original", "w", ZIP_STORED) as archive:
             for name, file in zip(_distinct([plain_name(one.name) for one in files]), files, strict=True):
                 with archive.open(ZipInfo(name), "w", force_zip64=True) as out:
-                    for chunk in _chunks(file):
+                    for chunk in chunks_of(file):
                         size += len(chunk)
                         check_size(size)
                         out.write(chunk)
@@ -82,7 +82,7 @@ def _zipped(files: Sequence[Original]) -> DatasetVersion:
     return DatasetVersion(id=version_id, original_name=name, original_sha256=sha256, size=size)
 
 
-def _chunks(file: Original) -> Iterator[bytes]:
+def chunks_of(file: Original) -> Iterator[bytes]:
     if not isinstance(file, Upload):
         yield from file.chunks()
         return

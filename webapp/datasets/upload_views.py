@@ -1,6 +1,7 @@
 """The pages that bring data in: files, pasted rows, another dataset, the hub."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -82,19 +83,30 @@ def dataset_hub(request: TeamRequest) -> HttpResponse:
 
 
 def _page(request: TeamRequest, form: forms.Form, save: Callable[[], str], **ctx: Any) -> HttpResponse:
-    """Save what is good and go to `save`'s address, or show the page with its errors; a script gets both as JSON."""
+    if answer := answer_form(request, form, save):
+        return answer
+    ctx |= {"form": form, "limit": settings.MAX_UPLOAD_BYTES, "part": PART_BYTES, "ways": WAYS}
+    ctx |= {"unfinished": uploads.unfinished(request.user) if isinstance(form, FileForm) else []}
+    return render(request, "datasets/upload.html", ctx, status=422 if form.is_bound else 200)
+
+
+def answer_form(
+    request: TeamRequest, form: forms.Form, save: Callable[[], str], fields: Mapping[str, str] = MappingProxyType({})
+) -> HttpResponse | None:
+    """Save what is good and go to `save`'s address; a script gets it, or the errors, as JSON. None: show the page.
+
+    `fields`: of UserErrors by their code, the field that they are about.
+    """
     by_script = request.headers.get("Accept") == "application/json"
     if form.is_bound and form.is_valid():
         try:
             place = save()
             return JsonResponse({"location": place}, status=201) if by_script else redirect(place)
         except UserError as error:
-            form.add_error(None, str(error))
+            form.add_error(fields.get(error.code), str(error))
     if form.is_bound and by_script:
         return JsonResponse({"errors": [text for texts in form.errors.values() for text in texts]}, status=422)
-    ctx |= {"form": form, "limit": settings.MAX_UPLOAD_BYTES, "part": PART_BYTES, "ways": WAYS}
-    ctx |= {"unfinished": uploads.unfinished(request.user) if isinstance(form, FileForm) else []}
-    return render(request, "datasets/upload.html", ctx, status=422 if form.is_bound else 200)
+    return None
 
 
 @login_required

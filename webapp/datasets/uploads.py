@@ -131,8 +131,8 @@ def discard(upload: Upload) -> None:
     upload.delete()
 
 
-def _forget(files: list[Original]) -> None:
-    """Of uploads that became datasets, inside that transaction: the bytes stay under the datasets' names."""
+def forget(files: list[Original]) -> None:
+    """Of uploads that became something, inside that transaction: the bytes stay under its name."""
     used = [file for file in files if isinstance(file, Upload)]
     if not used:
         return
@@ -149,7 +149,7 @@ def _unlink(paths: list[Path]) -> None:
 
 def make_datasets(*, user: User, team: Team, groups: list[tuple[str, list[Original]]]) -> list[Dataset]:
     """A new dataset of each group of files, by name; all of them or none. The inspections follow by themselves."""
-    _refuse_unfinished([file for _, files in groups for file in files])
+    refuse_unfinished([file for _, files in groups for file in files])
     versions: list[DatasetVersion] = []
     with files_removed_on_failure(versions):
         for _, files in groups:
@@ -158,21 +158,22 @@ def make_datasets(*, user: User, team: Team, groups: list[tuple[str, list[Origin
             made = [Dataset.objects.create(team=team, name=name, created_by=user) for name, _ in groups]
             for dataset, version in zip(made, versions, strict=True):
                 add_version(dataset, version, user=user)
-            _forget([file for _, files in groups for file in files])
+            forget([file for _, files in groups for file in files])
     return made
 
 
 def make_version(*, user: User, dataset: Dataset, files: list[Original]) -> DatasetVersion:
     """The files as the dataset's next version."""
-    _refuse_unfinished(files)
+    refuse_unfinished(files)
     version = stored_all(files)
     with files_removed_on_failure([version]), transaction.atomic():
         add_version(dataset, version, user=user)
-        _forget(files)
+        forget(files)
     return version
 
 
-def _refuse_unfinished(files: list[Original]) -> None:
+def refuse_unfinished(files: list[Original]) -> None:
+    """Raise UserError unless all parts of each are here."""
     for file in files:
         if isinstance(file, Upload) and offset_of(file) != file.size:
             raise UserError("upload_unfinished", name=file.name)
