@@ -1,0 +1,118 @@
+"""Every page outside the datasets, narrow and wide, light and dark: nothing in it keeps a person out."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.urls import reverse
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.axe import violations
+from tests.cast import Cast
+from tests.make import (
+    make_adapter,
+    make_api_key,
+    make_attempt,
+    make_base,
+    make_conversation,
+    make_invitation,
+    make_job,
+    make_job_event,
+    make_share,
+    make_turn,
+    make_worker,
+)
+from tests.processes import Processes
+from webapp.adapters.models import BaseModel
+from webapp.jobs.models import JobStatus
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LOOKS = (("light", "light", 1440), ("dark", "dark", 1440), ("phone", "light", 390))
+PLAIN = (
+    *("home", "jobs", "job_new", "adapters", "chat", "base_models", "base_add", "machines", "teams", "settings"),
+    *("account_change_password", "account_logout"),
+)
+ANSWER = "# Heading\n\nA [link](https://example.com), `code`:\n\n```\n" + "print('a long line') " * 20 + "\n```\n"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop in this thread
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[str]:
+    """The address of gunicorn on the tests' own database and files."""
+    environment = {"DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}", "DATA_DIR": str(settings.DATA_DIR)}
+    with Processes(tmp_path_factory.mktemp("site"), REDIS_URL="redis://localhost:1", **environment) as running:
+        running.manage("collectstatic", "--noinput", "--verbosity", "0")
+        yield running.web(8705)
+
+
+def make_jobs(cast: Cast, base: BaseModel) -> dict[str, str]:
+    """A job that trains, one that failed and one that made an adapter."""
+    running = make_job(cast.team, base=base, status=JobStatus.RUNNING, step=2, steps=60)
+    make_attempt(running, worker=make_worker(), log="loading\n")
+    for step in (1, 2):
+        make_job_event(running, "progress", step=step, of=60, loss=2.5 - step, learning_rate=1e-3, grad_norm=1.0)
+        make_job_event(running, "sample", prompt="Who are you?", text="A model. " * 100, step=step)
+        make_job_event(running, "log", level="warning", text="a line of the log " * 10)
+    failed = make_job(cast.team, base=base, status=JobStatus.FAILED, reason="out_of_memory", reason_text="No memory.")
+    done = make_job(cast.team, base=base, status=JobStatus.SUCCEEDED, adapter=make_adapter(cast.team, base))
+    return {f"job that is {one.status}": reverse("job", args=[one.pk]) for one in (running, failed, done)}
+
+
+def make_pages(cast: Cast) -> dict[str, str]:
+    """The address of a page of each kind, with something on it."""
+    base = make_base()
+    jobs = make_jobs(cast, base)
+    make_invitation(cast.team, cast.alice)
+    make_api_key(cast.alice)
+    conversation = make_conversation(cast.team, cast.alice, base)
+    make_turn(conversation, text=ANSWER)
+    adapter = cast.team.adapters.get()
+    make_share(adapter, created_by=cast.alice)
+    return jobs | {
+        **{name: reverse(name) for name in PLAIN},
+        "adapter": reverse("adapter", args=[adapter.pk]),
+        "base model": reverse("base_model", args=[base.pk]),
+        "conversation": reverse("conversation", args=[conversation.pk]),
+        "team": reverse("team", args=[cast.team.slug]),
+        "missing page": "/nowhere/",
+    }
+
+
+def log_in(page: Page, cast: Cast, site: str) -> None:
+    name = settings.SESSION_COOKIE_NAME
+    page.context.add_cookies([{"name": name, "value": cast.client("alice").cookies[name].value, "url": site}])
+
+
+def looked_at(page: Page, address: str) -> list[str]:
+    """What is wrong with the page with everything that folds opened, in every theme and width."""
+    page.goto(address)
+    page.evaluate("document.querySelectorAll('main details').forEach((one) => { one.open = true; })")
+    found = []
+    for label, theme, width in LOOKS:
+        page.emulate_media(color_scheme=theme)
+        page.set_viewport_size({"width": width, "height": 900})
+        found += [f"{label}: {line}" for line in violations(page)]
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            found.append(f"{label}: wider than the window")
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_no_page_keeps_anybody_out(chromium: Browser, cast: Cast, site: str) -> None:
+    page = chromium.new_context(base_url=site, has_touch=True).new_page()
+    found = {address: looked_at(page, address) for address in ("/accounts/login/", "/accounts/password/reset/")}
+    addresses = make_pages(cast)
+    log_in(page, cast, site)
+    found |= {name: looked_at(page, address) for name, address in addresses.items()}
+    page.context.close()
+    assert {name: lines for name, lines in found.items() if lines} == {}
