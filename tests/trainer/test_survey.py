@@ -166,7 +166,7 @@ def test_what_is_too_large_keeps_its_filters(tmp_path: Path, monkeypatch: pytest
     database, report = surveyed(tmp_path)
     assert report["searchable"] is False
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"rows", "findings"}
+    assert tables == {"rows", "findings", "said", "says"}
     assert database.execute("SELECT count(*) FROM rows").fetchone() == (6,)
 
 

@@ -20,8 +20,11 @@ from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Row, iter_rows
 from trainer.formats.publishing import publish
 from trainer.formats.searching import TOKENIZER, segmented, texts_of
+from trainer.formats.survey_columns import TABLES as OF_COLUMNS
+from trainer.formats.survey_columns import ColumnValues
 from trainer.formats.survey_findings import Detectives
 
+VERSION = 2  # of what a survey finds: one more whenever surveys of rows that are here already are to be made again
 ROWS_AT_ONCE = 500
 MOST_SEARCHED_BYTES = 8_000_000_000  # of rows; beyond that an index for searching would take too long and too much disk
 HASH_BYTES = 64 * 1024 * 1024  # words gathered in memory before they are written: fewer pieces to merge later
@@ -77,11 +80,12 @@ class Survey:
         self._searchable = searchable
         self._findings: Counter[str] = Counter()
         self._detectives = Detectives()
+        self._columns = ColumnValues()
         self._splits: Counter[str] = Counter()
         self._roles: Counter[str] = Counter()
         self._longest = 0
         self.rows = 0
-        for statement in (*FAST, *TABLES, *([SEARCH] if searchable else [])):
+        for statement in (*FAST, *TABLES, *OF_COLUMNS, *([SEARCH] if searchable else [])):
             database.execute(statement)
         if searchable:
             database.execute("INSERT INTO texts (texts, rank) VALUES ('hashsize', ?)", (HASH_BYTES,))
@@ -90,6 +94,7 @@ class Survey:
         numbered = list(enumerate(some, self.rows + 1))
         self.rows += len(some)
         self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(self._record, numbered))
+        self._database.executemany("INSERT INTO says VALUES (?, ?)", self._columns.add(numbered))
         found = [(number, kind, detail) for number, row in numbered for kind, detail in self._found(row)]
         self._database.executemany("INSERT INTO findings VALUES (?, ?, ?)", found)
         if self._searchable:
@@ -121,11 +126,13 @@ class Survey:
         for statement in (*INDEXES, *(["INSERT INTO texts (texts) VALUES ('optimize')"] if self._searchable else [])):
             self._database.execute(statement)
         return {
+            "version": VERSION,
             "rows": self.rows,
             "searchable": self._searchable,
             "longest": self._longest,
             "roles": dict(self._roles.most_common()),
             "splits": dict(self._splits.most_common()),
+            "columns": self._columns.finish(self._database),
             "findings": dict(self._findings.most_common()),
         }
 

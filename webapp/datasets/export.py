@@ -12,7 +12,7 @@ from trainer.formats.writing import Layout, Written, layouts_for, lines_of
 from webapp.common.errors import UserError
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.search import iter_found
-from webapp.datasets.table import FILTERS, wanted_of
+from webapp.datasets.table import FILTERS, wanted_of, why_not
 
 ROWS_AT_ONCE = 200
 MOST_LOOKED_AT = 2000  # rows of which it is counted what a layout leaves out: under a second
@@ -41,30 +41,39 @@ def content_type(layout: Layout) -> str:
 
 def pieces_of(version: DatasetVersion, layout: Layout, given: dict[str, Any]) -> Iterator[bytes]:
     """The rows in the layout, some at a time; those the layout cannot hold are left out, as its page says."""
-    return _pieces(lines_of(_rows(version, given), layout.name, Written(), leave_out=True))
+    rows = _rows(version, given)
+    return _pieces(lines_of(rows, layout.name, Written(), columns=version.columns, leave_out=True))
 
 
 @dataclass(frozen=True)
 class Loss:
-    """How many of the rows that were looked at a layout cannot hold; `whole`: those were all of them."""
+    """How many of the rows that were looked at a layout cannot hold; `whole`: those were all of them.
+
+    lost: other columns that it cannot hold.
+    """
 
     layout: Layout
     left_out: int
     looked_at: int
     whole: bool
+    lost: list[str]
 
 
 def losses_of(version: DatasetVersion, given: dict[str, Any]) -> list[Loss]:
-    """Of each layout that cannot hold every row, counted on the first rows of those that are asked for."""
-    return [_loss(version, layout, given) for layout in layouts(version) if layout.refuses]
+    """Of each layout that cannot hold all, counted on the first rows of those that are asked for."""
+    found = [
+        (_loss(version, layout, given), layout) for layout in layouts(version) if layout.refuses or version.columns
+    ]
+    return [loss for loss, layout in found if layout.refuses or loss.lost]
 
 
 def _loss(version: DatasetVersion, layout: Layout, given: dict[str, Any]) -> Loss:
     written = Written()
     some = list(islice(_rows(version, given), MOST_LOOKED_AT + 1))
-    for _ in lines_of(some[:MOST_LOOKED_AT], layout.name, written, leave_out=True):
+    for _ in lines_of(some[:MOST_LOOKED_AT], layout.name, written, columns=version.columns, leave_out=True):
         pass
-    return Loss(layout, written.left_out, written.rows + written.left_out, len(some) <= MOST_LOOKED_AT)
+    looked_at = written.rows + written.left_out
+    return Loss(layout, written.left_out, looked_at, len(some) <= MOST_LOOKED_AT, sorted(written.lost))
 
 
 def _pieces(lines: Iterator[str]) -> Iterator[bytes]:
@@ -75,7 +84,7 @@ def _pieces(lines: Iterator[str]) -> Iterator[bytes]:
 def _rows(version: DatasetVersion, given: dict[str, Any]) -> Iterable[Row]:
     if not any(name in given for name in FILTERS):
         return iter_rows(version.rows_path)
-    if not version.is_surveyed or ("q" in given and not version.survey_report.get("searchable")):
+    if why_not(version, given):
         raise UserError("search_not_ready")
     return _found_rows(version.rows_path, iter_found(version.survey_path, wanted_of(version, given)))
 

@@ -106,6 +106,7 @@ class DatasetVersion(models.Model):
     survey_status = models.CharField(max_length=10, choices=SurveyStatus.choices, default=SurveyStatus.WAITING)
     survey = models.PositiveIntegerField(default=0)  # number of the newest survey; its fencing token
     survey_heartbeat = models.PositiveBigIntegerField(default=0)  # counts up while that survey's supervisor lives
+    survey_version = models.PositiveSmallIntegerField(default=0)  # of the code that made the survey
     # What `python -m trainer survey` wrote: rows, searchable, findings by kind, splits, roles; `failure` in its place
     survey_report = models.JSONField(default=dict, blank=True)
     origin = models.CharField(max_length=10, choices=Origin.choices, default=Origin.UPLOAD)
@@ -143,8 +144,8 @@ class DatasetVersion(models.Model):
 
     @property
     def is_surveyed(self) -> bool:
-        """Whether its rows can be searched and filtered."""
-        return self.survey_status == SurveyStatus.DONE
+        """Whether its rows can be searched and filtered; they still can while a newer survey is on its way."""
+        return "rows" in self.survey_report
 
     @property
     def original_path(self) -> Path:
@@ -165,6 +166,11 @@ class DatasetVersion(models.Model):
         """Rows of each named part; empty when there are none."""
         found: dict[str, int] = self.report.get("splits") or {}
         return found
+
+    @property
+    def columns(self) -> list[str]:
+        """The other columns of the upload that are kept beside its rows, the most filled first."""
+        return list(self.report.get("statistics", {}).get("columns", {}))
 
     @property
     def download_name(self) -> str:

@@ -1,11 +1,14 @@
 """What the pages show of a version: its rows as chat, its state and its findings as sentences."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.formats import Row, read_rows
 from trainer.formats.detect import FAMILIES
+from trainer.formats.extra import as_text
+from trainer.formats.survey_columns import said
 from webapp.common.words import number_text
 from webapp.datasets import hub
 from webapp.datasets.models import DatasetVersion, VersionStatus
@@ -52,7 +55,8 @@ class ShownAnswer:
 class ShownRow:
     """A row with its number in the version, from 1. `messages` is the prompt where answers are compared.
 
-    json_cut: how many characters its JSON has when not all are here.
+    json_cut: how many characters its JSON has when not all are here. beside: what its other columns say, each with the
+    filter that finds the rows which say the same.
     """
 
     number: int
@@ -61,6 +65,7 @@ class ShownRow:
     answers: list[ShownAnswer]
     json: str
     json_cut: int
+    beside: list[tuple[str, str, str]]
 
 
 def first_rows(version: DatasetVersion) -> list[ShownRow]:
@@ -75,7 +80,8 @@ def shown_row(row: Row, number: int, most_json: int = MOST_SHOWN) -> ShownRow:
     named = [("Chosen", "good", row.chosen), ("Rejected", "bad", row.rejected), (*judged, row.completion)]
     answers = [ShownAnswer(name, tone, [_bubble(one) for one in said]) for name, tone, said in named if said]
     json_cut = len(text) if len(text) > most_json else 0
-    return ShownRow(number, row.line, messages, answers, text[:most_json], json_cut)
+    beside = [(name, as_text(value), said(name, value)) for name, value in row.extra.items()]
+    return ShownRow(number, row.line, messages, answers, text[:most_json], json_cut, beside)
 
 
 def _bubble(message: dict[str, Any]) -> ShownMessage:
@@ -134,10 +140,18 @@ def findings(report: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("warn", f"{_rows(twice)} repeat an earlier row exactly. Repeated rows count more in training."))
     if empty := statistics.get("empty"):
         found.append(("info", f"{_rows(empty)} with an empty system or tool message."))
-    if ignored := report.get("ignored_fields"):
-        names = ", ".join(list(ignored)[:6]) + (" and others" if len(ignored) > 6 else "")
-        found.append(("info", f"Fields that training does not read: {names}."))
+    columns = statistics.get("columns", {})
+    if columns:
+        text = "Other columns are kept beside the rows, to filter and to divide by; training does not read them"
+        found.append(("info", f"{text}: {_names(columns)}."))
+    if ignored := [name for name in report.get("ignored_fields", {}) if name not in columns]:
+        found.append(("info", f"Fields that training does not read and that are not kept: {_names(ignored)}."))
     return found or [("good", "Every row is good: no errors, no repeated rows, nothing passed over.")]
+
+
+def _names(names: Iterable[str]) -> str:
+    first = list(names)
+    return ", ".join(first[:6]) + (" and others" if len(first) > 6 else "")
 
 
 def _rows(count: int) -> str:

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from trainer.formats.survey import VERSION
 from webapp.common.watch import Bell, Watch
 from webapp.datasets import lifecycle, survey_lifecycle, tasks
 from webapp.datasets.models import DatasetVersion, SurveyStatus, VersionStatus
@@ -39,5 +40,16 @@ class Surveys:
         beats = {(pk, number): beat for pk, number, beat in running.values_list("pk", "survey", "survey_heartbeat")}
         for pk, number in self._beats.overdue(beats, now):
             survey_lifecycle.interrupt(pk, number, seen_beat=beats[pk, number])
-        ready = DatasetVersion.objects.ready().filter(survey_status=SurveyStatus.WAITING)
-        self._bell.ring_for(list(ready.values_list("pk", flat=True)), now)
+        ready = DatasetVersion.objects.ready()
+        waiting = list(ready.filter(survey_status=SurveyStatus.WAITING).values_list("pk", flat=True))
+        self._bell.ring_for(waiting, now)
+        if not beats and not waiting:
+            _repeat_one()
+
+
+def _repeat_one() -> None:
+    """Have a survey by an older release made again, the newest version's first: one at a time, when nothing waits."""
+    done = DatasetVersion.objects.ready().filter(survey_status=SurveyStatus.DONE, survey_version__lt=VERSION)
+    newest = done.order_by("-created_at").values_list("pk", flat=True).first()
+    if newest:
+        survey_lifecycle.repeat(newest, older_than=VERSION)

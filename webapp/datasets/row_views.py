@@ -20,7 +20,7 @@ from webapp.datasets.models import DatasetVersion
 from webapp.datasets.preview import MOST_COPIED, shown_row
 from webapp.datasets.row_forms import SIZES, MarksForm, RowsForm
 from webapp.datasets.search import ANY_FINDING
-from webapp.datasets.table import FINDING_NAMES, Address, table_of
+from webapp.datasets.table import FINDING_NAMES, Address, table_of, values_of
 
 FRAGMENT = "HX-Request"
 
@@ -114,6 +114,8 @@ def _choices(version: DatasetVersion, given: dict[str, Any]) -> dict[str, Any]:
         "findings": {ANY_FINDING: FINDING_NAMES[ANY_FINDING], **names} if findings else {},
         "roles": counted.get("roles", {}),
         "splits": counted.get("splits", {}),
+        "values": (values := values_of(version)),
+        "column_listed": any(given.get("column") == one for held in values.values() for one, _, _ in held),
         "tags": row_marks.tag_names(version.dataset),
         "sizes": [(size, address.link(size=size)) for size in SIZES],
         "layouts": [(one, address.link(layout=one.name)) for one in export.layouts(version)],

@@ -30,6 +30,7 @@ class Wanted:
     finding: str = ""
     role: str = ""
     split: str = ""
+    column: str = ""  # what one of the upload's other columns says: "lang=de"
     shortest: int | None = None  # characters
     longest: int | None = None
     turns: int | None = None
@@ -104,14 +105,27 @@ def _plan(wanted: Wanted) -> _Plan | None:
         ("rows.turns >= ?", wanted.turns),
         ("rows.turns <= ?", wanted.turns_to),
         ("rows.id IN (SELECT value FROM json_each(?))", ids),
+        ("says.value = (SELECT value FROM said WHERE text = ?)", wanted.column),
         ("rows.number IN (SELECT number FROM findings WHERE kind = ?)", wanted.finding),
     ]
     if wanted.finding == ANY_FINDING:
         possible[-1] = ("rows.number IN (SELECT number FROM findings WHERE ?)", 1)
     chosen = [(text, value) for text, value in possible if value not in (None, "")]
     where = " AND ".join(["1", *(text for text, _ in chosen)])
-    source = "texts CROSS JOIN rows ON rows.number = texts.rowid" if query else "rows"
-    return _Plan(source, where, [value for _, value in chosen], "texts.rowid" if query else "rows.number")
+    return _Plan(_source(query, wanted.column), where, [value for _, value in chosen], _number(query, wanted.column))
+
+
+def _source(query: str, column: str) -> str:
+    """The tables in the order in which they are gone through: what leaves the fewest rows first."""
+    if query:
+        rows = "texts CROSS JOIN rows ON rows.number = texts.rowid"
+        return f"{rows} CROSS JOIN says ON says.number = rows.number" if column else rows
+    return "says CROSS JOIN rows ON rows.number = says.number" if column else "rows"
+
+
+def _number(query: str, column: str) -> str:
+    """The column whose order is the order of the first table."""
+    return "texts.rowid" if query else "says.number" if column else "rows.number"
 
 
 def _numbers(database: sqlite3.Connection, statement: str, values: list[object]) -> list[int]:

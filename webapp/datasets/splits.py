@@ -14,6 +14,7 @@ METHODS = {
     "turns": "Evenly over the number of answers",
     "system": "Evenly over system messages",
     "label": "Evenly over good and bad",
+    "column": "Evenly over a column of the upload",
     "file": "A second file is the split",
     "none": "Take all splits back",
 }
@@ -44,6 +45,12 @@ class SplitForm(forms.Form):
     """How to divide a version."""
 
     method = forms.ChoiceField(choices=(), label="How", initial="random")
+    column = forms.ChoiceField(
+        choices=(),
+        required=False,
+        label="Column",
+        help_text="What the upload said beside the rows. A column of many numbers is divided by tenths.",
+    )
     name = forms.RegexField(
         rf"^(?:{NAME.pattern})\Z",
         initial="test",
@@ -74,6 +81,8 @@ class SplitForm(forms.Form):
         super().__init__(*args, **kwargs)
         unfit = {"label"} if version.kind != "labelled" else {"turns"}
         unfit |= set() if version.splits else {"none"}
+        unfit |= set() if version.columns else {"column"}
+        self.fields["column"].choices = [("", "–"), *((name, name) for name in version.columns)]  # type: ignore[attr-defined]
         choices = [(name, label) for name, label in METHODS.items() if name not in unfit]
         self.fields["method"].choices = choices  # type: ignore[attr-defined]
 
@@ -87,6 +96,8 @@ class SplitForm(forms.Form):
         cleaned = super().clean() or {}
         if cleaned.get("method") == "file" and not cleaned.get("file") and "file" not in self.errors:
             self.add_error("file", "Choose the file whose rows are the split.")
+        if cleaned.get("method") == "column" and not cleaned.get("column") and "column" not in self.errors:
+            self.add_error("column", "Choose the column whose values every split should have.")
         return cleaned
 
     @property
@@ -99,12 +110,13 @@ class SplitForm(forms.Form):
             return {"method": "none"}
         share = (asked["percent"] or 10) / 100
         seed = 42 if asked["seed"] is None else asked["seed"]
-        return {"method": asked["method"], "shares": {asked["name"]: share}, "seed": seed}
+        by = {"column": asked["column"]} if asked["method"] == "column" else {}
+        return {"method": asked["method"], "shares": {asked["name"]: share}, "seed": seed, **by}
 
     @property
     def told(self) -> str:
         """What was written, or what was asked for."""
         written: str = self.cleaned_data["note"]
         plan = self.plan
-        how = METHODS[plan["method"]]
+        how = f"Evenly over {plan['column']}" if plan["method"] == "column" else METHODS[plan["method"]]
         return written or (f"{how}: {self.cleaned_data['percent'] or 10:g} %" if "shares" in plan else how)

@@ -23,13 +23,27 @@ def beat(version_id: UUID, survey: int) -> bool:
 
 def finish(version_id: UUID, survey: int, report: dict[str, Any]) -> bool:
     """running → done."""
-    return bool(_held(version_id, survey).update(survey_status=SurveyStatus.DONE, survey_report=report))
+    found = {"survey_report": report, "survey_version": report.get("version", 0)}
+    return bool(_held(version_id, survey).update(survey_status=SurveyStatus.DONE, **found))
+
+
+def repeat(version_id: UUID, *, older_than: int) -> bool:
+    """done → waiting, of a survey that an older release made; what it found stays until the new one is here.
+
+    Surveys are counted from one again: those that were cut short then say nothing about this one.
+    """
+    old = DatasetVersion.objects.filter(pk=version_id, survey_status=SurveyStatus.DONE, survey_version__lt=older_than)
+    return bool(old.update(survey_status=SurveyStatus.WAITING, survey=0))
 
 
 def fail(version_id: UUID, survey: int, failure: str) -> bool:
-    """running → failed; the version stays ready, its rows cannot be searched."""
-    report = {"failure": failure}
-    return bool(_held(version_id, survey).update(survey_status=SurveyStatus.FAILED, survey_report=report))
+    """running → failed; the version stays ready, its rows can be searched by an earlier survey alone."""
+    held = _held(version_id, survey)
+    reports = list(held.values_list("survey_report", flat=True))
+    return any(
+        held.update(survey_status=SurveyStatus.FAILED, survey_report=report | {"failure": failure})
+        for report in reports
+    )
 
 
 def interrupt(version_id: UUID, survey: int, *, seen_beat: int) -> bool:

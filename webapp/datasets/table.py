@@ -11,6 +11,7 @@ from trainer.formats.finding_kinds import KINDS
 from trainer.formats.rows_file import rows_at
 from trainer.formats.searching import texts_of
 from trainer.formats.survey import measure
+from trainer.formats.survey_columns import said
 from webapp.common.words import number_text
 from webapp.datasets.highlighting import Piece, excerpt, has_match, pattern_of
 from webapp.datasets.models import DatasetVersion
@@ -21,7 +22,7 @@ DEFAULT_SIZE = 50
 MOST_SHOWN = 600  # characters of a cell that is opened; the row itself shows the rest
 MOST_CLOSED = 130  # characters of a cell that fit without opening it
 MARKS = ("starred", "rating", "tag")
-SOUGHT = ("q", "finding", "role", "split", "shortest", "longest", "turns", "turns_to")
+SOUGHT = ("q", "finding", "role", "split", "column", "shortest", "longest", "turns", "turns_to")
 FILTERS = (*SOUGHT, *MARKS)
 FINDING_NAMES = {"any": "any finding"} | {kind.name: kind.label for kind in KINDS}
 
@@ -118,11 +119,8 @@ COLUMNS = {
 def table_of(version: DatasetVersion, given: dict[str, Any]) -> Table:
     """The rows that an address asks for."""
     table = Table(Address(given), COLUMNS.get(version.kind, COLUMNS["chat"]))
-    if table.address.filters and not version.is_surveyed:
-        table.problem = "The rows cannot be searched yet. This becomes possible when the survey is over."
-        return table
-    if given.get("q") and not version.survey_report.get("searchable"):
-        table.problem = "This version is too large for a search in its text. Filters work."
+    table.problem = why_not(version, given)
+    if table.problem:
         return table
     try:
         found = _found(version, table)
@@ -133,6 +131,26 @@ def table_of(version: DatasetVersion, given: dict[str, Any]) -> Table:
     _link_on(table, found)
     table.rows = _shown(version, found.numbers, table.address)
     return table
+
+
+def values_of(version: DatasetVersion) -> dict[str, list[tuple[str, str, int]]]:
+    """For each of the upload's other columns its most frequent values: the filter, the value and how many rows."""
+    columns = version.survey_report.get("columns", {})
+    found = {name: told["values"].items() for name, told in columns.items() if told["values"]}
+    return {name: [(said(name, value), value, rows) for value, rows in held] for name, held in found.items()}
+
+
+def why_not(version: DatasetVersion, given: dict[str, Any]) -> str:
+    """What keeps rows from being found, a sentence; empty when nothing does."""
+    if not Address(given).filters:
+        return ""
+    if not version.is_surveyed:
+        return "The rows cannot be searched yet. This becomes possible when the survey is over."
+    if "column" in given and "columns" not in version.survey_report:
+        return "The other columns of this version are being gone through. Come back in a moment."
+    if "q" in given and not version.survey_report.get("searchable"):
+        return "This version is too large for a search in its text. Filters work."
+    return ""
 
 
 def wanted_of(version: DatasetVersion, given: dict[str, Any]) -> Wanted:
@@ -235,6 +253,7 @@ def _said(name: str, value: Any) -> str:
         "finding": FINDING_NAMES.get(str(value), str(value).replace("_", " ")),
         "role": f"has {value}",
         "split": f"split {value}",
+        "column": str(value).replace("=", ": ", 1),
         "tag": f"tag {value}",
         "starred": "starred",
         "rating": f"rated {value} or more",
