@@ -11,6 +11,7 @@ const byId = (id) => document.getElementById(id);
 const REGIONS = ["job-head", "job-top", "job-tiles", "job-side", "job-evaluations", "job-log-link"];
 const KINDS = ["phase", "progress", "evaluated", "sample", "checkpoint", "log", "status", "wish"];
 const CONNECTION_PATIENCE = 3000;
+const QUIET = 10000; // without news, after which only the server knows what is behind it: a line, a silent worker
 
 const curves = new Curves(JSON.parse(byId("chart-data").textContent));
 const chart = new Chart(curves, {
@@ -23,6 +24,7 @@ let seq = Number(page.dataset.seq);
 let ended = "ended" in page.dataset;
 let refreshing = null;
 let complaint = null;
+let heard = performance.now();
 
 const HANDLERS = {
   progress: (event) => { curves.addProgress(event); chart.update(); showProgress(event); },
@@ -51,6 +53,7 @@ function open() {
 function receive(kind, event) {
   if (event.seq <= seq) return;
   seq = event.seq;
+  heard = performance.now();
   HANDLERS[kind](event);
 }
 
@@ -83,7 +86,7 @@ function showProgress(event) {
   const bar = byId("job-bar");
   if (bar) bar.value = percent;
   const sentence = byId("job-sentence");
-  sentence.textContent = sentence.textContent.replace(/^(Training.*?)(: step \d+ of \d+)?\.$/, `$1: step ${event.step} of ${event.of}.`);
+  sentence.textContent = sentence.textContent.replace(/^(Training[^:.]*)(: step \d+ of \d+)?\..*$/, `$1: step ${event.step} of ${event.of}.`);
   document.title = `${percent}% · ${page.dataset.name} · Lowrank`;
 }
 
@@ -121,6 +124,7 @@ async function refresh() {
 
 function replace(old, fresh) {
   if (!old || !fresh || old.contains(document.activeElement)) return;
+  if (old.textContent === fresh.textContent && !old.querySelector("progress")) return; // read aloud once
   old.querySelectorAll("details").forEach((fold, index) => {
     const same = fresh.querySelectorAll("details")[index];
     if (same) same.open = fold.open;
@@ -129,6 +133,7 @@ function replace(old, fresh) {
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden ? stream.close() : open()));
+setInterval(() => { if (!ended && !document.hidden && performance.now() - heard > QUIET) refresh(); }, QUIET / 2);
 addEventListener("pagehide", () => stream.close());
 addEventListener("pageshow", open);
 open();

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.conf import LazySettings
 from django.urls import reverse
 from django.utils import timezone
 
@@ -10,8 +11,8 @@ from tests.adapters.test_download_adapter import body_of
 from tests.cast import Cast
 from tests.jobs.scripted import progress
 from tests.make import make_adapter, make_attempt, make_job, make_job_event, make_worker
-from webapp.jobs import history
-from webapp.jobs.models import Job, JobStatus, Worker
+from webapp.jobs import history, lifecycle
+from webapp.jobs.models import Attempt, Job, JobStatus, Worker
 from webapp.jobs.standing import ordinal, standing
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -59,6 +60,19 @@ def test_a_running_job(cast: Cast) -> None:
     assert "&lt;img src=x" in text
     assert "Cancel job" not in text
     assert "Cancel job" in page(cast, job, "bob")
+
+
+def test_a_silent_worker_is_told_before_its_lease_runs_out(cast: Cast, settings: LazySettings) -> None:
+    settings.HEARTBEAT_SECONDS = 5
+    job = make_job(cast.team, status=JobStatus.RUNNING, step=4, steps=10, phase="training")
+    attempt = make_attempt(job, worker=make_worker(), seen_at=timezone.now() - timedelta(seconds=14))
+    assert standing(job) == "Training: step 4 of 10."
+    Attempt.objects.update(seen_at=timezone.now() - timedelta(seconds=20))
+    told = " The worker has given no sign of life for 20 s; soon another one takes over."
+    assert standing(job) == "Training: step 4 of 10." + told
+    assert told in page(cast, job)
+    lifecycle.heartbeat(attempt)
+    assert standing(job) == "Training: step 4 of 10."
 
 
 def test_a_finished_job_leads_with_its_adapter(cast: Cast) -> None:

@@ -61,7 +61,7 @@ def make_jobs(cast: Cast, base: BaseModel) -> dict[str, str]:
     make_attempt(running, worker=make_worker(), log="loading\n")
     for step in (1, 2):
         make_job_event(running, "progress", step=step, of=60, loss=2.5 - step, learning_rate=1e-3, grad_norm=1.0)
-        make_job_event(running, "sample", prompt="Who are you?", text="A model. " * 100, step=step)
+        make_job_event(running, "sample", prompt="Who are you?", completion="A model. " * 100, step=step)
         make_job_event(running, "log", level="warning", text="a line of the log " * 10)
     failed = make_job(cast.team, base=base, status=JobStatus.FAILED, reason="out_of_memory", reason_text="No memory.")
     done = make_job(cast.team, base=base, status=JobStatus.SUCCEEDED, adapter=make_adapter(cast.team, base))

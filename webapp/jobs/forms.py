@@ -12,6 +12,7 @@ from trainer.presets import PRESET_NAMES, preset
 from trainer.spec import PARTS, Issue, Option, SpecError, TrainSpec, choices_of, kind_issues, option_of
 from webapp.accounts.models import Team, User
 from webapp.adapters.models import BaseModel
+from webapp.adapters.plain_words import PART_TITLES
 from webapp.datasets.models import DatasetVersion, VersionStatus
 from webapp.jobs.models import Job
 from webapp.jobs.naming import NAME_LENGTH, free_name
@@ -259,11 +260,16 @@ class JobForm(forms.Form):
     def how(self) -> list[forms.BoundField]:
         return self._bound("model", "lora")
 
-    def other_options(self) -> list[forms.BoundField]:
-        return [self[one.key] for one in spec_fields() if not one.option.common]
+    def other_options(self) -> list[tuple[str, list[forms.BoundField]]]:
+        """What is asked rarely, by part."""
+        rare = [one for one in spec_fields() if not one.option.common]
+        return [(PART_TITLES[part], [self[one.key] for one in rare if one.part == part]) for part in PARTS]
 
     def has_other_errors(self) -> bool:
-        return any(field.errors for field in self.other_options())
+        return any(field.errors for _, fields in self.other_options() for field in fields)
+
+    def wrong_fields(self) -> list[forms.BoundField]:
+        return [field for field in self.visible_fields() if field.errors]
 
     def _bound(self, *parts: str) -> list[forms.BoundField]:
         return [self[one.key] for one in spec_fields() if one.option.common and one.part in parts]

@@ -76,7 +76,7 @@ def record_events(attempt: Attempt, batch: list[events.Event]) -> int:
 def heartbeat(attempt: Attempt) -> None:
     """A sign of life. Raises LeaseLost."""
     held = Attempt.objects.filter(pk=attempt.pk, job__in=_held(attempt))
-    if not held.update(heartbeat=F("heartbeat") + 1):
+    if not held.update(heartbeat=F("heartbeat") + 1, seen_at=timezone.now()):
         raise LeaseLost
 
 

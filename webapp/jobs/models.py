@@ -202,6 +202,7 @@ class Attempt(models.Model):
     number = models.PositiveIntegerField()
     worker = models.ForeignKey(Worker, null=True, on_delete=models.SET_NULL, related_name="attempts")
     heartbeat = models.PositiveBigIntegerField(default=0)
+    seen_at = models.DateTimeField(default=timezone.now)  # of the newest heartbeat, for people to read
     checkpoint_step = models.PositiveIntegerField(default=0)
     checkpoint_folder = models.CharField(max_length=200, blank=True)  # below `folder`
     # succeeded, failed, cancelled, paused, interrupted, preempted, lost

@@ -1,10 +1,13 @@
 """Where a job stands, in one sentence."""
 
+from django.conf import settings
 from django.utils import timezone
 
 from webapp.common.words import ago_text, duration_text
 from webapp.jobs.claiming import place_in_line
-from webapp.jobs.models import FailureReason, Job, JobStatus, Worker
+from webapp.jobs.models import Attempt, FailureReason, Job, JobStatus, Worker
+
+MISSED_HEARTBEATS = 3  # before a silence is worth a word
 
 PHASES = {
     "": "Starting the trainer",
@@ -77,7 +80,16 @@ def _running(job: Job) -> str:
         return f"Pausing{_after(job)}: the trainer keeps a checkpoint at its next step."
     doing = PHASES.get(job.phase, PHASES[""])
     again = f", attempt {job.attempt_number}" if job.attempt_number > 1 else ""
-    return f"{doing}{again}{f': step {job.step} of {job.steps}' if job.steps else ''}."
+    return f"{doing}{again}{f': step {job.step} of {job.steps}' if job.steps else ''}.{_silence(job)}"
+
+
+def _silence(job: Job) -> str:
+    """What is behind numbers that stand still, while the lease of a worker that died has not run out."""
+    attempt = Attempt.objects.filter(job=job, number=job.attempt_number).first()
+    silent = (timezone.now() - attempt.seen_at).total_seconds() if attempt else 0
+    if silent < MISSED_HEARTBEATS * settings.HEARTBEAT_SECONDS:
+        return ""
+    return f" The worker has given no sign of life for {duration_text(silent)}; soon another one takes over."
 
 
 def _after(job: Job) -> str:
