@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 # the one place in the trainer where any failure gets its name
+        if failures.is_lost_peer(error):
+            return EXIT_CODES["stopped"]
         named = failures.named(error)
         stream.emit(failures.as_event(named))
         return named.exit_code

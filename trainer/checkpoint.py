@@ -30,7 +30,7 @@ NAME = re.compile(r"step-\d{6,}")
 
 # What may differ between attempts: where things lie on a machine, and how the work is cut to fit its memory.
 FREE_TO_DIFFER = {
-    "model": ("base", "revision"),
+    "model": ("base", "revision", "shard"),
     "data": ("path", "holdout_path"),
     "optim": ("micro_batch_tokens", "gradient_checkpointing"),
 }

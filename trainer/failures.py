@@ -1,6 +1,7 @@
 """From whatever was raised to a failure with a name; an unknown one becomes an internal error with a reference."""
 
 import errno
+import os
 import resource
 import sys
 import traceback
@@ -16,6 +17,7 @@ NO_MEMORY = (
     "cannot allocate memory",
     "cublas_status_alloc_failed",
 )
+LOST_PEER = ("distbackenderror", "distnetworkerror", "closed by peer", "reset by peer", "gloo", "nccl")
 NO_SPACE = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
 MEMORY_FIX = (
     "Lower data.max_seq_length or optim.micro_batch_tokens, turn on optim.gradient_checkpointing, "
@@ -56,6 +58,13 @@ def is_memory(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a process that works with others missed one of them: that one said why it went, or was killed."""
+    if "RANK" not in os.environ or not isinstance(error, RuntimeError):
+        return False
+    return any(words in f"{type(error).__name__} {error}".lower() for words in LOST_PEER)
 
 
 def _is_disk(error: BaseException) -> bool:

@@ -76,6 +76,23 @@ class Ranks:
             self.agree(None)
         return found
 
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """What `work` gives, one process after the other: it may need more memory than there is for all at once."""
+        found: list[T] = []
+        for rank in range(self.of):
+            if rank == self.rank:
+                found.append(work())
+            self.agree(None)
+        return found[0]
+
+    def least(self, number: int) -> int:
+        """The smallest of their numbers."""
+        if self.is_alone:
+            return number
+        smallest = torch.tensor(number, device=_place())
+        _meet(dist.all_reduce, smallest, dist.ReduceOp.MIN)
+        return int(smallest)
+
     def agree(self, value: T) -> T:
         """The first one's value, for all."""
         if self.is_alone:

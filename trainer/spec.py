@@ -33,6 +33,7 @@ SPEC_VERSION = 1
 Quantization = Literal["none", "int8", "nf4"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 TrainOn = Literal["answers", "everything"]
+Shard = Literal["auto", "never", "always"]
 Schedule = Literal["constant", "linear", "cosine"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]
 
@@ -49,6 +50,9 @@ class ModelSpec:
     dtype: Dtype = option("auto", "Number format of the computation; auto takes bfloat16 where the device has it.")
     gpus: int = option(
         1, "GPUs that train together, each on its share of the rows of a step.", unit="GPUs", low=1, high=64
+    )
+    shard: Shard = option(
+        "auto", "Whether the GPUs share the frozen base out among them (FSDP); auto where one cannot hold it."
     )
 
 
@@ -214,6 +218,9 @@ class TrainSpec:
         if self.data.method != "sft" and self.data.train_on != "answers":
             fix = "Use answers, or the method sft."
             found.append(Issue("data.train_on", f"{self.data.method} compares answers and nothing else.", fix))
+        if self.model.shard == "always" and self.model.gpus == 1:
+            text = "One GPU has no other to share the base model with."
+            found.append(Issue("model.shard", text, "Use auto, or raise model.gpus."))
         if not self.model.base:
             found.append(Issue("model.base", "No base model is named.", "Name a folder or a hub id."))
         if not self.data.path:
