@@ -15,7 +15,7 @@ from tests.make import make_base
 from tests.tiny import make_tiny_base
 from trainer.events import Fetched
 from webapp.adapters import fetching, lifecycle, tasks
-from webapp.adapters.fetching import LostPlace, Pulse, folder_of
+from webapp.adapters.fetching import LostPlace, Progress, folder_of
 from webapp.adapters.models import BaseModel, BaseSource, BaseStatus
 from webapp.adapters.reconciling import Fetches
 from webapp.adapters.services import ensure_demo_model
@@ -75,7 +75,7 @@ def test_one_fetch_at_a_time_and_stale_ones_are_ignored(db: None) -> None:
     assert not lifecycle.finish(base.pk, first, path="/x", facts={})
     assert not lifecycle.fail(base.pk, first, "x")
     with pytest.raises(LostPlace):
-        Pulse(base.pk, first)(Fetched(done=1, of=2, what="x"))
+        Progress(base.pk, first)(Fetched(done=1, of=2, what="x"))
     assert lifecycle.finish(base.pk, second, path="/y", facts={"revision": "abc"})
     base.refresh_from_db()
     assert (base.status, base.path, base.revision) == (BaseStatus.READY, "/y", "abc")
@@ -84,9 +84,9 @@ def test_one_fetch_at_a_time_and_stale_ones_are_ignored(db: None) -> None:
 
 def test_progress_is_written_at_most_once_a_second(db: None) -> None:
     base = make_waiting("/nowhere")
-    pulse = Pulse(base.pk, lifecycle.begin(base.pk) or 0)
+    report = Progress(base.pk, lifecycle.begin(base.pk) or 0)
     for done in range(50):
-        pulse(Fetched(done=done, of=50, what="Downloading"))
+        report(Fetched(done=done, of=50, what="Downloading"))
     base.refresh_from_db()
     assert (base.fetched_bytes, base.total_bytes, base.heartbeat) == (0, 50, 1)
     assert base.status_text == "Downloading"

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO
 from uuid import UUID
 
-from django.conf import settings
 from django.utils.text import slugify
 
 from trainer.events import Event, Failed, Fetched, Finished, decode
@@ -22,6 +21,7 @@ from webapp.adapters.allowed import allowed_folder
 from webapp.adapters.models import BaseModel, BaseSource
 from webapp.common.child_environment import child_environment
 from webapp.common.errors import UserError
+from webapp.common.pulse import Pulse
 from webapp.common.storage import base_folder
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _run(base: BaseModel, fetch: int, arguments: list[str]) -> Finished | Failed
     said: queue.Queue[Event | None] = queue.Queue()
     threading.Thread(target=_read, args=(child.stdout, said), daemon=True).start()
     try:
-        return _follow(Pulse(base.pk, fetch), said)
+        return _follow(Progress(base.pk, fetch), said)
     finally:
         _kill(child)
         _sweep(base)
@@ -110,43 +110,41 @@ def _sweep(base: BaseModel) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-class Pulse:
+class Progress:
     """Tells the database how far a fetch is, at most once a second, and gives signs of life in between."""
 
     def __init__(self, base_id: UUID, fetch: int) -> None:
         self._base_id, self._fetch = base_id, fetch
+        self._pulse = Pulse(lambda: lifecycle.beat(base_id, fetch))
         self._waiting: Fetched | None = None
         self._said = time.monotonic() - REPORT_SECONDS
 
     def __call__(self, news: Fetched | None = None) -> None:
         """Raises LostPlace when the fetch is no longer ours."""
         self._waiting = news or self._waiting
-        silent = time.monotonic() - self._said
-        if self._waiting and silent >= REPORT_SECONDS:
-            now, self._waiting = self._waiting, None
-            ours = lifecycle.report(self._base_id, self._fetch, done=now.done, of=now.of, what=now.what)
-        elif silent >= settings.HEARTBEAT_SECONDS:
-            ours = lifecycle.beat(self._base_id, self._fetch)
-        else:
-            return
-        self._said = time.monotonic()
-        if not ours:
+        if not (self._report(self._waiting) if self._waiting else self._pulse()):
             raise LostPlace
 
+    def _report(self, news: Fetched) -> bool:
+        if time.monotonic() - self._said < REPORT_SECONDS:
+            return True
+        self._said, self._waiting = time.monotonic(), None
+        return lifecycle.report(self._base_id, self._fetch, done=news.done, of=news.of, what=news.what)
 
-def _follow(pulse: Pulse, said: "queue.Queue[Event | None]") -> Finished | Failed | None:
+
+def _follow(progress: Progress, said: "queue.Queue[Event | None]") -> Finished | Failed | None:
     last: Finished | Failed | None = None
     while not shutting_down.is_set():
         try:
             event = said.get(timeout=REPORT_SECONDS)
         except queue.Empty:
-            pulse()
+            progress()
             continue
         if event is None:
             return last
         if isinstance(event, (Finished, Failed)):
             last = event
-        pulse(event if isinstance(event, Fetched) else None)
+        progress(event if isinstance(event, Fetched) else None)
     raise Stopped
 
 

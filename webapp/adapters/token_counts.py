@@ -16,9 +16,9 @@ from django.core.cache import cache
 
 from trainer.errors import EXIT_CODES
 from webapp.adapters.models import BaseModel
+from webapp.common.pulse import Pulse
 from webapp.common.storage import dataset_folder, sync_path
 from webapp.datasets.child import Ending, run_tokens
-from webapp.datasets.inspection import Pulse
 from webapp.datasets.models import DatasetVersion
 
 logger = logging.getLogger(__name__)

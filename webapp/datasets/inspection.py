@@ -3,17 +3,15 @@
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
-
 from trainer.errors import EXIT_CODES
 from trainer.formats import count_rows
 from trainer.formats.sample import SAMPLE
+from webapp.common.pulse import Pulse
 from webapp.common.storage import sync_path
 from webapp.datasets import hub, lifecycle
 from webapp.datasets.child import MEMORY_BYTES, Ending, run_check, run_revise
@@ -68,20 +66,6 @@ def _told(version: DatasetVersion, out: Path) -> list[str]:
         (out / "mapping.json").write_text(json.dumps(version.mapping), encoding="utf-8")
         told.append(f"--mapping={out / 'mapping.json'}")
     return told
-
-
-class Pulse:
-    """Asked all the time whether the work is still ours; gives its sign of life now and then."""
-
-    def __init__(self, beat: Callable[[], bool]) -> None:
-        self._beat = beat
-        self._due = time.monotonic() + settings.HEARTBEAT_SECONDS
-
-    def __call__(self) -> bool:
-        if time.monotonic() < self._due:
-            return True
-        self._due = time.monotonic() + settings.HEARTBEAT_SECONDS
-        return self._beat()
 
 
 FIX_AGAIN = "Upload the file again; if it happens again, split it into smaller files."

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from trainer.errors import EXIT_CODES
+from webapp.common.pulse import Pulse
 from webapp.common.storage import sync_path
 from webapp.datasets import survey_lifecycle
 from webapp.datasets.child import Ending, run_survey
-from webapp.datasets.inspection import Pulse
 from webapp.datasets.models import DatasetVersion
 
 logger = logging.getLogger(__name__)
