@@ -8,12 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test check bench css clean tools-for-tests
+.PHONY: run test check bench css clean tools-for-tests litellm-for-tests
 
 run: $(VENV)/installed ## everything on this machine; PORT=8001 and the like come from the environment
 	@exec $(BIN)/python manage.py up
 
-test: $(VENV)/installed-dev tools-for-tests ## every test; ARGS="tests/jobs -x" for some
+test: $(VENV)/installed-dev tools-for-tests litellm-for-tests ## every test; ARGS="tests/jobs -x" for some
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/installed-dev ## lint, format, types, templates, migrations, architecture, compiled CSS, README
@@ -54,6 +54,18 @@ $(VENV)/installed: requirements.txt requirements/web.txt requirements/trainer.tx
 $(VENV)/installed-dev: requirements/dev.txt $(VENV)/installed
 	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/dev.txt
 	@touch $@
+
+# A client of the API with requirements of its own, so in an environment of its own. Where no package index can be
+# reached its test is skipped, and says so; what an index refuses is an error.
+litellm-for-tests: $(BIN)/python
+	@[ $(VENV)/litellm/installed -nt requirements/litellm.txt ] && exit 0; \
+	[ -x $(VENV)/litellm/bin/python ] || $(BIN)/python -m venv $(VENV)/litellm; \
+	pip="$(VENV)/litellm/bin/python -m pip --disable-pip-version-check"; \
+	echo "Installing LiteLLM into $(VENV)/litellm for the tests: once, a minute or two"; \
+	if $$pip install -q -r requirements/litellm.txt; then touch $(VENV)/litellm/installed; exit 0; fi; \
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	if $$pip download -q --no-deps --no-cache-dir -d "$$folder" pip; then exit 1; fi; \
+	echo "No package index can be reached: the test with LiteLLM is skipped"
 
 # Programs the tests drive: a browser, and the servers that can stand in for the embedded ones.
 tools-for-tests:

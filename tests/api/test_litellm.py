@@ -1,7 +1,6 @@
-"""LiteLLM's proxy, pointed at us, as a second real client. It is installed elsewhere: LITELLM names its program."""
+"""LiteLLM's proxy, pointed at us, as a second real client: `make test` installs it into an environment of its own."""
 
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,16 +12,19 @@ import yaml
 from openai import NotFoundError, OpenAI
 
 from tests.e2e.site import free_port
-from tests.processes import wait_for
+from tests.processes import ROOT, wait_for
 from webapp.adapters.models import Adapter
 from webapp.api.names import adapter_name
 
-PROGRAM = os.environ.get("LITELLM") or shutil.which("litellm")
+PROGRAM = ROOT / ".venv" / "litellm" / "bin" / "litellm"
 MASTER_KEY = "sk-proxy"
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(not PROGRAM, reason="pip install 'litellm[proxy]' elsewhere, set LITELLM"),
+    pytest.mark.skipif(
+        not PROGRAM.is_file(),
+        reason="LiteLLM is not installed: `make litellm-for-tests` does it, where a package index can be reached",
+    ),
 ]
 
 
