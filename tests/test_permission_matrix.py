@@ -176,6 +176,7 @@ TABLE = {
     "version_errors": Row(SEEN, args=of("version")),
     "version_bad_lines": Row(SEEN, args=of("spoilt")),
     "dataset_skip_bad_rows": Row(NOT_SO, "login 404 403 409 409", of("version")),  # it has none
+    "version_fetch_again": Row(NOT_SO, "login 404 403 409 409", of("version")),  # it has its file
     "version_findings": Row(SEEN, args=of("version")),
     "finding_fix": Row("login 404 403 409 409", "login 404 403 409 409", nothing_found),  # the version is sound
     "version_seen": Row(SEEN, args=of("version")),
@@ -201,6 +202,7 @@ TABLE = {
     "base_delete": Row(NOT_SO, STAFF, of("base")),
     # Adapters
     "adapters": Row(PAGE),
+    "adapter_import": Row("login 200 403 200 200", "login 422 403 422 422"),
     "adapter": Row(SEEN, args=of("adapter")),
     "adapter_download": Row(SEEN, args=of("adapter")),
     "adapter_rename": Row(NOT_SO, MEMBERS, of("adapter"), named),

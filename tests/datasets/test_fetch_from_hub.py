@@ -1,12 +1,8 @@
 """From a hub id: the data files of one commit, and no script; a hub of our own on this machine stands in for it."""
 
 import io
-import json
-import threading
 import zipfile
 from collections.abc import Iterator
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -14,68 +10,21 @@ from django.urls import reverse
 
 from tests.cast import Cast
 from tests.datasets.inspected import inspect
+from tests.hub import COMMIT, Hub, running_hub
 from webapp.datasets import services
 from webapp.datasets.models import Dataset, DatasetVersion
 from webapp.datasets.preview import state_sentence
 
-COMMIT = "c" * 40
 ROWS = b'{"instruction": "Who are you?", "output": "I am Lowrank."}\n'
-
-
-class Hub:
-    """A hub on this machine that publishes owner/rows. `asked` are the paths it was asked for."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:  # noqa: N802 - the name the server calls
-                hub.answer(self)
-
-            do_GET = do_HEAD  # noqa: N815
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Tests are quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.split("?")[0]
-        self.asked.append(path)
-        file = self.files.get(path.removeprefix(f"/datasets/owner/rows/resolve/{COMMIT}/"))
-        if path.startswith("/api/datasets/owner/rows"):
-            siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
-            self.send(request, json.dumps({"id": "owner/rows", "sha": COMMIT, "siblings": siblings}).encode())
-        elif file is not None:
-            self.send(request, file, ETag=f'"{sha1(file).hexdigest()}"')
-        else:
-            self.send(request, b"", status=404, **{"X-Error-Code": "RepoNotFound"})
-
-    def send(self, request: BaseHTTPRequestHandler, data: bytes, status: int = 200, **headers: str) -> None:
-        request.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), "X-Repo-Commit": COMMIT, **headers}.items():
-            request.send_header(name, value)
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(data)
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Hub]:
-    made = Hub()
-    settings = {"HF_ENDPOINT": made.url, "HF_HOME": str(tmp_path / "hub"), "NO_PROXY": "127.0.0.1"}
-    for name, value in (settings | {"HF_HUB_DISABLE_XET": "1"}).items():
-        monkeypatch.setenv(name, value)
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with running_hub("datasets", "owner/rows", {}) as hub:
+        settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "NO_PROXY": "127.0.0.1"}
+        for name, value in (settings | {"HF_HUB_DISABLE_XET": "1"}).items():
+            monkeypatch.setenv(name, value)
+        yield hub
 
 
 def fetched(cast: Cast, **asked: str) -> DatasetVersion:
@@ -142,15 +91,26 @@ def test_a_hub_without_it_or_that_is_away(cast: Cast, hub: Hub, monkeypatch: pyt
     assert "this server is offline (HF_HUB_OFFLINE is set)" in said(fetched(cast))
 
 
-def test_what_did_not_come_is_asked_for_again(cast: Cast, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_did_not_come_is_fetched_again_into_the_same_dataset(
+    cast: Cast, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     version = fetched(cast, only="train & more")
-    client = cast.client("bob")
+    client, again = cast.client("bob"), reverse("version_fetch_again", args=[version.pk])
     page = client.get(reverse("dataset", args=[version.dataset_id])).content.decode()
-    again = reverse("dataset_hub") + "?hub_id=owner%2Frows&amp;only=train%20%26%20more&amp;revision="
-    assert again in page
-    form = client.get(again.replace("&amp;", "&")).content.decode()
+    assert f'action="{again}"' in page
+    other = reverse("dataset_hub") + "?hub_id=owner%2Frows&amp;only=train%20%26%20more&amp;revision="
+    assert other in page
+    form = client.get(other.replace("&amp;", "&")).content.decode()
     assert 'value="owner/rows"' in form and 'value="train &amp; more"' in form
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    hub.files = {"train & more.jsonl": ROWS}
+    for _ in range(2):  # a second click finds what the first began
+        assert client.post(again)["Location"].endswith("?version=2")
+    made = inspect(version.dataset.versions.get(number=2))
+    assert (made.status, made.source, Dataset.objects.count()) == ("ready", version.source | {"revision": COMMIT}, 1)
+    assert cast.client("vera").post(again).status_code == 403
+    assert client.post(reverse("version_fetch_again", args=[made.pk])).status_code == 409, "it has its file"
 
 
 def test_page_asks_for_it_and_shows_how_far_it_is(cast: Cast) -> None:

@@ -175,7 +175,9 @@ def test_no_row_makes_a_mapping_raise_anything_but_a_bad_row(name: str, row: dic
         (["prompt", "output", "feedback"], "labelled", {"prompt": "prompt", "answer": "output", "label": "feedback"}),
         (["body"], "text", {"text": "body"}),
         (["frage", "reply_text"], "prompt_completion", {"answer": "reply_text"}),
-        (["a", "b"], "prompt_completion", {}),
+        (["x", "b"], "prompt_completion", {}),
+        (["q", "a"], "prompt_completion", {"prompt": "q", "answer": "a"}),
+        (["is_a_test", "q_1"], "prompt_completion", {}),
         ([], "prompt_completion", {}),
     ],
 )

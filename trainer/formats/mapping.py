@@ -49,8 +49,31 @@ SHAPES: dict[str, Shape] = {
 # What the columns of people are called, the likeliest first.
 USUAL: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns"),
-    "prompt": ("prompt", "instruction", "question", "query", "input", "ask", "user", "problem", "request", "source"),
-    "answer": ("answer", "response", "output", "completion", "reply", "assistant", "solution", "summary", "target"),
+    "prompt": (
+        "prompt",
+        "instruction",
+        "question",
+        "query",
+        "input",
+        "ask",
+        "user",
+        "problem",
+        "request",
+        "source",
+        "q",
+    ),
+    "answer": (
+        "answer",
+        "response",
+        "output",
+        "completion",
+        "reply",
+        "assistant",
+        "solution",
+        "summary",
+        "target",
+        "a",
+    ),
     "system": ("system", "system_prompt", "system_message"),
     "context": ("context", "passage", "article", "document"),
     "history": ("history",),
@@ -177,4 +200,5 @@ def _likeliest(usual: tuple[str, ...], by_words: dict[str, str]) -> str | None:
     for name in usual:
         if name in by_words:
             return by_words[name]
-    return next((column for name in usual for words, column in by_words.items() if name in words.split("_")), None)
+    long = [name for name in usual if len(name) > 1]  # "is_a_test" is no answer
+    return next((column for name in long for words, column in by_words.items() if name in words.split("_")), None)

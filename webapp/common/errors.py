@@ -38,6 +38,7 @@ CATALOGUE: dict[str, Entry] = {
     "too_many_tags": Entry("This dataset has {limit} different tags.", "Use one of them, or remove some.", 409),
     "search_not_ready": Entry("The rows cannot be searched yet.", "Wait for the survey to end.", 409),
     "no_good_rows": Entry("There are no good rows to go on with.", "Correct the file and upload it again.", 409),
+    "nothing_to_fetch": Entry("Version {number} has its file.", "Use it, or fetch a new dataset.", 409),
     "nothing_to_change": Entry("There is nothing to change.", "Edit, add or remove a row first.", 409),
     "row_gone": Entry("This row is not in version {number}.", "Go back to the rows.", 404),
     "row_removed": Entry("Your draft removes this row.", "Undo that first.", 409),

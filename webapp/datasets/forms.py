@@ -6,7 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.core.exceptions import ValidationError
 from django.core.files.base import ContentFile, File
+from django.db.models import QuerySet
 
 from webapp.accounts.models import User
 from webapp.datasets.models import DatasetVersion, Upload
@@ -14,6 +16,7 @@ from webapp.datasets.storing import Original, plain_name
 
 MOST_PASTED = 2_000_000  # characters; Django reads form fields into memory, files never
 MOST_FILES = 100
+MOST_CHOICES = 50  # in a list; more are found by name
 TYPES = (
     ".jsonl,.json,.ndjson,.csv,.tsv,.parquet,.arrow,.feather,.txt,.md,.gz,.zst,.zip,"
     "application/json,text/csv,text/plain,text/tab-separated-values,application/gzip,application/zip"
@@ -133,12 +136,24 @@ class CopyForm(forms.Form):
     )
     name = forms.CharField(required=False, max_length=120, label="Name", help_text="Left empty, its own name.")
 
-    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, user: User, q: str = "", **kwargs: Any) -> None:
+        """`q`: what the names of the datasets hold that are there to choose from; any that one sees may be sent."""
         super().__init__(*args, **kwargs)
-        ready = DatasetVersion.objects.visible_to(user).ready().select_related("dataset__team").defer("report")
-        choice = self.fields["version"]
-        choice.queryset = ready.order_by("dataset__name", "-number")  # type: ignore[attr-defined]
-        choice.label_from_instance = _version_label  # type: ignore[attr-defined]
+        ready = DatasetVersion.objects.visible_to(user).ready().select_related("dataset__team")
+        ready = ready.defer("report", "survey_report").order_by("-created_at", "pk")
+        self.fields["version"].queryset = ready  # type: ignore[attr-defined]
+        found = ready.filter(dataset__name__icontains=q) if q else ready
+        self.found, shown = found.count(), list(found[:MOST_CHOICES])
+        if (chosen := self._chosen(ready)) and chosen not in shown:
+            shown.insert(0, chosen)
+        named = [(one.pk, _version_label(one)) for one in shown]
+        self.fields["version"].widget.choices = [("", "Choose a dataset"), *named]
+
+    def _chosen(self, ready: "QuerySet[DatasetVersion]") -> DatasetVersion | None:
+        try:
+            return ready.filter(pk__in=[self["version"].value() or None]).first()
+        except ValidationError:  # no id at all
+            return None
 
 
 def _version_label(version: DatasetVersion) -> str:

@@ -192,6 +192,11 @@ class DatasetVersion(models.Model):
         return self.status in PENDING
 
     @property
+    def is_unfetched(self) -> bool:
+        """Whether it was to come from the hub and did not."""
+        return self.status == VersionStatus.REJECTED and "hub" in self.source and not self.original_sha256
+
+    @property
     def skippable_rows(self) -> int:
         """How many good rows a rejected file has to go on with; 0 when leaving the bad ones out does not help."""
         if self.status != VersionStatus.REJECTED or self.report.get("stopped_at") or self.origin in REVISED:

@@ -4,12 +4,15 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from django.core.files import File
 from django.db import transaction
 from django.db.models import ProtectedError
 
-from trainer.formats import iter_rows
+from trainer.formats import Kind, iter_rows
+from trainer.formats.columns_beside import ColumnsBeside
+from trainer.formats.writing import layouts_for
 from webapp.accounts.audit import record
 from webapp.accounts.models import Team, User
 from webapp.common.errors import UserError
@@ -32,11 +35,13 @@ def upload_dataset(*, user: User, team: Team, name: str, file: "File[bytes]") ->
 
 def add_sample_dataset(*, user: User, team: Team) -> Dataset:
     """The dataset of the first steps; the one that is there already when it was added before."""
-    there = Dataset.objects.filter(team=team, name=SAMPLE_NAME).first()
-    if there:
-        return there
-    with SAMPLE.open("rb") as file:
-        return upload_dataset(user=user, team=team, name=SAMPLE_NAME, file=File(file, name=SAMPLE.name))
+    with transaction.atomic():
+        Team.objects.select_for_update().get(pk=team.pk)  # of two clicks at once, the second finds what the first made
+        there = Dataset.objects.filter(team=team, name=SAMPLE_NAME).first()
+        if there:
+            return there
+        with SAMPLE.open("rb") as file:
+            return upload_dataset(user=user, team=team, name=SAMPLE_NAME, file=File(file, name=SAMPLE.name))
 
 
 def skip_bad_rows(*, user: User, version: DatasetVersion) -> DatasetVersion:
@@ -72,6 +77,23 @@ def add_from_hub(*, user: User, team: Team, hub_id: str, name: str = "", only: s
     return dataset
 
 
+def fetch_again(*, user: User, version: DatasetVersion) -> DatasetVersion:
+    """The next version of the same dataset, fetched as this one was to be; the one on its way, if there is one.
+
+    Raises UserError for a version that has its file, or that is not of the hub.
+    """
+    if not version.is_unfetched:
+        raise UserError("nothing_to_fetch", number=version.number)
+    made = DatasetVersion(original_name=version.original_name, size=0, source=version.source)
+    with files_removed_on_failure([made]), transaction.atomic():
+        Dataset.objects.select_for_update().get(pk=version.dataset_id)  # of two clicks at once, one waits
+        if under_way := version.dataset.versions.pending().filter(source=version.source).first():
+            return under_way
+        made.folder.mkdir(parents=True)
+        add_version(version.dataset, made, user=user)
+    return made
+
+
 def job_made_from(dataset: Dataset) -> str:
     """The name of a job that keeps the dataset from being deleted; empty when none does."""
     made = dataset.versions.exclude(jobs=None).values_list("jobs__name", flat=True).first()
@@ -95,5 +117,7 @@ def delete_dataset(*, user: User, dataset: Dataset) -> None:
 def rows_as_jsonl(version: DatasetVersion) -> Iterator[bytes]:
     """Its canonical rows, one JSON object a line, in pieces: uploaded again they are the same rows."""
     rows = iter_rows(version.rows_path)
-    while some := list(islice(rows, ROWS_PER_PIECE)):
-        yield "".join(f"{json.dumps(row.shape(), ensure_ascii=False)}\n" for row in some).encode()
+    beside = ColumnsBeside(layouts_for(cast(Kind, version.kind))[0], set())
+    records = (beside.added(row.shape(), row.extra) for row in rows)
+    while some := list(islice(records, ROWS_PER_PIECE)):
+        yield "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in some).encode()

@@ -19,7 +19,8 @@ from webapp.accounts.models import Role
 from webapp.common.errors import UserError
 from webapp.datasets import services, uploads
 from webapp.datasets.addresses import version_link
-from webapp.datasets.forms import CopyForm, FileForm, HubForm, UploadForm
+from webapp.datasets.forms import MOST_CHOICES, CopyForm, FileForm, HubForm, UploadForm
+from webapp.datasets.listing import typed
 from webapp.datasets.models import Dataset, DatasetVersion
 
 PART_BYTES = 8 * 1024 * 1024  # larger files go in parts, so that what breaks off goes on
@@ -60,13 +61,14 @@ def dataset_version_new(request: TeamRequest, pk: UUID) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def dataset_copy(request: TeamRequest) -> HttpResponse:
     require_role(request.team, request.user, Role.MEMBER)
-    form = CopyForm(request.POST or None, user=request.user, initial={"version": request.GET.get("version")})
+    q = typed(request.GET.get("q"))
+    form = CopyForm(request.POST or None, user=request.user, q=q, initial={"version": request.GET.get("version")})
 
     def save() -> str:
         made = services.copy_version(user=request.user, team=request.team, **form.cleaned_data)
         return reverse("dataset", args=[made.pk])
 
-    return _page(request, form, save, way="dataset_copy")
+    return _page(request, form, save, way="dataset_copy", q=q, most=MOST_CHOICES)
 
 
 @login_required
@@ -122,3 +124,11 @@ def dataset_skip_bad_rows(request: TeamRequest, pk: UUID) -> HttpResponse:
     rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
     version = get_with_role(rows, pk, request.user)
     return redirect(version_link(services.skip_bad_rows(user=request.user, version=version)))
+
+
+@login_required
+@require_POST
+def version_fetch_again(request: TeamRequest, pk: UUID) -> HttpResponse:
+    rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
+    version = get_with_role(rows, pk, request.user)
+    return redirect(version_link(services.fetch_again(user=request.user, version=version)))

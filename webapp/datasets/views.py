@@ -5,22 +5,19 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.db.models import OuterRef, Subquery
-from django.db.models.fields.json import KT
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role
-from webapp.accounts.models import Team
 from webapp.common.http import attachment_response, in_threads
 from webapp.datasets import services
 from webapp.datasets.bad_lines import errors_of
 from webapp.datasets.frame import PAGES, TABS, can_change, frame
-from webapp.datasets.lineage import history
+from webapp.datasets.listing import datasets_of, typed, versions_of
 from webapp.datasets.mapping import columns_of
 from webapp.datasets.models import Dataset, DatasetVersion
-from webapp.datasets.preview import FORMATS, findings, first_rows, read_as, state_sentence
+from webapp.datasets.preview import findings, first_rows, read_as, state_sentence
 from webapp.datasets.splits import overlap_of, parts_of
 
 FRAGMENT = "HX-Request"
@@ -29,19 +26,10 @@ FRAGMENT = "HX-Request"
 @login_required
 @require_safe
 def datasets(request: TeamRequest) -> HttpResponse:
-    listed = _newest_versions(request.team)
-    pending = any(version.is_pending for version, _ in listed)
-    ctx = {"listed": listed, "pending": pending, "can_change": can_change(request.user, request.team)}
+    listing = datasets_of(request.team, q=typed(request.GET.get("q")), number=request.GET.get("page"))
+    pending = any(version.is_pending for version, _ in listing.page)
+    ctx = {"listing": listing, "pending": pending, "can_change": can_change(request.user, request.team)}
     return render(request, "datasets/_table.html" if FRAGMENT in request.headers else "datasets/list.html", ctx)
-
-
-def _newest_versions(team: Team) -> list[tuple[DatasetVersion, str]]:
-    """The newest version of each of a team's datasets, and its format; reports, which can be long, stay unread."""
-    newest = DatasetVersion.objects.filter(dataset=OuterRef("dataset")).order_by("-number").values("pk")[:1]
-    rows = DatasetVersion.objects.filter(dataset__team=team, pk=Subquery(newest))
-    rows = rows.select_related("dataset", "created_by").order_by("-created_at").defer("report")
-    formats = dict(rows.values_list("pk", KT("report__format")))
-    return [(version, FORMATS.get(formats[version.pk] or "", "–")) for version in rows]
 
 
 @login_required
@@ -55,7 +43,7 @@ def dataset(request: TeamRequest, pk: UUID) -> HttpResponse:
     if tab in PAGES:
         return redirect(PAGES[tab], version.pk)
     tab = tab if tab in TABS else "overview"
-    return render(request, "datasets/detail.html", frame(request.user, version, tab) | _tab(version, tab))
+    return render(request, "datasets/detail.html", frame(request.user, version, tab) | _tab(request, version, tab))
 
 
 def _refresh(request: TeamRequest, version: DatasetVersion) -> HttpResponse:
@@ -66,10 +54,13 @@ def _refresh(request: TeamRequest, version: DatasetVersion) -> HttpResponse:
     return HttpResponse(headers={"HX-Refresh": "true"})
 
 
-def _tab(version: DatasetVersion, tab: str) -> dict[str, Any]:
+def _tab(request: TeamRequest, version: DatasetVersion, tab: str) -> dict[str, Any]:
     """What the open tab shows."""
     if tab == "versions":
-        return {"versions": history(version.dataset)}
+        q, number = typed(request.GET.get("q")), request.GET.get("page")
+        first = version.dataset.versions.order_by("number").values_list("number", flat=True)[0]
+        listing = versions_of(version.dataset, version, q=q, number=number)
+        return {"listing": listing, "first_number": first, "kept": {"version": version.number, "tab": "versions"}}
     if tab == "overview":
         ctx = errors_of(version, "") | {"parts": parts_of(version), "overlap": overlap_of(version)}
         ctx |= {"read_as": read_as(version.report), "columns": columns_of(version)}
