@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+from django.utils import timezone
 from openai import OpenAI
 from openai.types import Batch as WireBatch
 
@@ -40,7 +41,8 @@ def start(client: OpenAI, lines: list[Any], **more: Any) -> WireBatch:
 
 
 def ended(client: OpenAI, batch: WireBatch) -> WireBatch:
-    wait_for(lambda: client.batches.retrieve(batch.id).status in ("completed", "failed", "cancelled"), seconds=90)
+    over = ("completed", "failed", "cancelled", "expired")
+    wait_for(lambda: client.batches.retrieve(batch.id).status in over, seconds=90)
     return client.batches.retrieve(batch.id)
 
 
@@ -123,6 +125,41 @@ def test_a_cancelled_batch_keeps_what_it_has(talk: Talk, base: BaseModel) -> Non
     assert done.request_counts is not None
     assert done.request_counts.completed < 61
     assert client.batches.cancel(begun.id).status == "cancelled"
+
+
+def test_a_batch_whose_window_is_over_expires_with_what_it_has(talk: Talk, base: BaseModel) -> None:
+    client = talk()
+    asked = [line("short", max_tokens=1), line("wrong", temperature=9)] + [
+        line(str(at), max_tokens=450, logit_bias={"2": -100}, n=16, temperature=1) for at in range(60)
+    ]
+    begun = start(client, asked)
+    assert begun.expires_at == begun.created_at + 24 * 3600
+    wait_for(lambda: Batch.objects.get().completed, seconds=30, why="a line is answered")
+    Batch.objects.update(expires_at=timezone.now())
+    done = ended(client, begun)
+    assert done.status == "expired"
+    assert done.expired_at
+    assert (done.completed_at, done.cancelled_at, done.failed_at) == (None, None, None)
+    assert done.request_counts is not None
+    assert (done.request_counts.total, done.request_counts.failed) == (62, 1)
+    kept = rows_of(client, done.output_file_id)
+    assert 0 < len(kept) == done.request_counts.completed < 61
+    assert all(row["response"]["status_code"] == 200 for row in kept.values())
+    assert list(rows_of(client, done.error_file_id)) == ["wrong"]
+    with pytest.raises(openai.ConflictError, match="expired"):
+        client.batches.cancel(begun.id)
+
+
+def test_a_batch_that_nobody_began_in_time_expires_empty(talk: Talk, answering: Answering, base: BaseModel) -> None:
+    client = talk()
+    answering.worker.kill()
+    try:
+        begun = start(client, [line("a")])
+        Batch.objects.update(expires_at=timezone.now())
+    finally:
+        answering.worker.start()
+    done = ended(client, begun)
+    assert (done.status, done.output_file_id, done.error_file_id) == ("expired", None, None)
 
 
 def test_a_killed_worker_goes_on_where_it_was(talk: Talk, answering: Answering, base: BaseModel) -> None:

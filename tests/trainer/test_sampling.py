@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from trainer.errors import TrainerError
 from trainer.sampling import NOT_FINITE, Sampler, choose
 
 CHANCES = torch.tensor([0.05, 0.5, 0.0, 0.3, 0.15])
@@ -37,6 +38,50 @@ def test_tokens_are_drawn_by_their_chances(
     found = shares(Sampler(temperature, top_p, seed=1))
     assert found == pytest.approx(expected, abs=0.03)
     assert [share == 0 for share in found] == [share == 0 for share in expected]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"top_k": 0}, [0.05, 0.5, 0.0, 0.3, 0.15]),
+        ({"top_k": 1}, [0.0, 1.0, 0.0, 0.0, 0.0]),
+        ({"top_k": 2}, [0.0, 0.625, 0.0, 0.375, 0.0]),
+        ({"top_k": 99}, [0.05, 0.5, 0.0, 0.3, 0.15]),
+        ({"min_p": 0.2}, [0.0, 0.526, 0.0, 0.316, 0.158]),
+        ({"min_p": 0.5}, [0.0, 0.625, 0.0, 0.375, 0.0]),
+        ({"min_p": 1.0}, [0.0, 1.0, 0.0, 0.0, 0.0]),
+        ({"top_k": 3, "min_p": 0.5}, [0.0, 0.625, 0.0, 0.375, 0.0]),
+        ({"top_k": 3, "top_p": 0.6}, [0.0, 0.625, 0.0, 0.375, 0.0]),
+    ],
+    ids=str,
+)
+def test_top_k_and_min_p_leave_the_likely_ones(limits: dict[str, float], expected: list[float]) -> None:
+    found = shares(Sampler(1.0, seed=1, **limits))  # type: ignore[arg-type]
+    assert found == pytest.approx(expected, abs=0.03)
+    assert [share == 0 for share in found] == [share == 0 for share in expected]
+
+
+def test_limits_of_one_row_leave_the_others_alone() -> None:
+    beside = [Sampler(1.0, seed=1, top_k=1), Sampler(1.0, seed=2, min_p=1.0), Sampler(1.0, seed=3)]
+    drawn = [choose(SCORES.expand(3, -1), beside) for _ in range(60)]
+    assert {row[0] for row in drawn} == {row[1] for row in drawn} == {1}
+    assert {row[2] for row in drawn} == {0, 1, 3, 4}
+
+
+def test_tokens_as_likely_as_the_last_of_top_k_stay() -> None:
+    even = torch.zeros(1, 4)
+    assert {choose(even, [sampler])[0] for sampler in [Sampler(1.0, seed=1, top_k=2)] for _ in range(60)} == {
+        0,
+        1,
+        2,
+        3,
+    }
+
+
+@pytest.mark.parametrize("limits", [{"top_k": -1}, {"min_p": -0.1}, {"min_p": 1.1}], ids=str)
+def test_limits_out_of_range_are_refused(limits: dict[str, float]) -> None:
+    with pytest.raises(TrainerError, match="out of range"):
+        Sampler(1.0, **limits)  # type: ignore[arg-type]
 
 
 def test_a_row_draws_alike_whatever_is_beside_it() -> None:

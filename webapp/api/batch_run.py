@@ -95,6 +95,8 @@ class Run:
             batch_lifecycle.refuse(self.batch.pk, self.token, errors=errors)
             return False
         batch_lifecycle.begin(self.batch.pk, self.token, total=total)
+        if not batch_lifecycle.is_wanted(self.batch.pk, self.token):  # cancelled, or expired, before anybody came
+            self.unwanted.set()
         return True
 
     def answer(self, results: Results) -> None:
