@@ -21,6 +21,7 @@ from tests.processes import ROOT
 from webapp.accounts import keys
 from webapp.adapters.models import Adapter, BaseModel
 from webapp.api.names import adapter_name
+from webapp.api.snippets import of_adapter as of_adapter_snippets
 from webapp.jobs.models import Job, JobStatus
 
 Run = Callable[[str, str], str]
@@ -83,6 +84,29 @@ def test_vllm_gets_arguments_that_it_has(of_adapter: dict[str, str], adapter: Ad
     words = shlex.split(of_adapter["vllm"].replace("\\\n", " "))
     assert words[:4] == ["vllm", "serve", "path/to/tiny", "--enable-lora"]
     assert words[4:] == ["--max-lora-rank", "16", "--lora-modules", f"{adapter_name(adapter)}=style"]
+
+
+@pytest.mark.parametrize(
+    ("lora", "rank", "said"),
+    [
+        ({"r": 1}, "1", ""),
+        ({"r": 12, "bias": "none", "rank_pattern": {}}, "16", ""),
+        ({"r": 300, "use_dora": True}, "320", "does not serve DoRA: merge"),
+        (
+            {"r": 8, "bias": "lora_only", "rank_pattern": {"q_proj": 4}},
+            "8",
+            "learnt biases or ranks that differ by layer",
+        ),
+        ({"r": 8, "modules_to_save": ["embed_tokens"]}, "8", "modules that were trained whole"),
+    ],
+    ids=str,
+)
+def test_what_vllm_cannot_serve_is_said(people: Cast, lora: dict[str, object], rank: str, said: str) -> None:
+    made = make_adapter(people.team, make_base(), spec={"lora": lora})
+    (found,) = [one for one in of_adapter_snippets(made, "http://x/v1") if one.key == "vllm"]
+    assert f"--max-lora-rank {rank} " in found.code
+    assert said in found.note
+    assert bool(said) == ("merge this adapter first" in found.note)
 
 
 def test_dataset_from_scripts(live: LiveServer, people: Cast, run: Run) -> None:

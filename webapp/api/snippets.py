@@ -17,7 +17,16 @@ from webapp.jobs.models import Job
 
 KEY = '-H "Authorization: Bearer $LOWRANK_API_KEY"'
 QUESTION = "Who are you?"
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what its --max-lora-rank takes
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what its --max-lora-rank takes
+# What an adapter may have and vLLM refuses, or would leave out without a word.
+NOT_IN_VLLM = {
+    "use_dora": "DoRA",
+    "modules_to_save": "modules that were trained whole",
+    "trainable_token_indices": "tokens of their own",
+    "bias": "learnt biases",
+    "rank_pattern": "ranks that differ by layer",
+    "alpha_pattern": "factors that differ by layer",
+}
 
 
 @dataclass(frozen=True)
@@ -129,12 +138,14 @@ def _peft_note(adapter: Adapter) -> str:
 
 
 def _vllm(adapter: Adapter, name: str) -> Snippet:
-    folder, rank = archive_name(adapter), int(adapter.spec.get("lora", {}).get("r", 16))
+    lora = adapter.spec.get("lora", {})
+    folder, rank = archive_name(adapter), int(lora.get("r", 16))
     room = next((one for one in VLLM_RANKS if one >= rank), VLLM_RANKS[-1])
     base = shlex.quote(base_name(adapter.base_model))
     code = f"""vllm serve {base} --enable-lora --max-lora-rank {room} \\
   --lora-modules {shlex.quote(f"{name}={folder}")}"""
     note = "It serves the unpacked download under the same model name, so that scripts need only another address."
-    if adapter.spec.get("lora", {}).get("use_dora"):
-        note += " vLLM does not serve DoRA: merge this adapter first."
+    unable = [words for name, words in NOT_IN_VLLM.items() if lora.get(name) not in (None, False, "none", [], {})]
+    if unable:
+        note += f" vLLM does not serve {' or '.join(unable)}: merge this adapter first."
     return Snippet("vllm", "Without this server: vLLM", code, note)
