@@ -1,4 +1,4 @@
-"""From canonical rows to what the loop eats: rendered once, held-out rows apart, cut into windows and micro-batches."""
+"""From canonical rows to what the loop eats: rendered once, held-out rows apart, cut into windows."""
 
 import hashlib
 import math
@@ -7,10 +7,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
-import torch
 
 from trainer.errors import TrainerError
 from trainer.estimate import optimizer_steps
@@ -131,39 +129,6 @@ class Dataset:
     @property
     def tokens(self) -> int:
         return sum(item.length for item in self.train)
-
-
-class Sources(NamedTuple):
-    """What an encoder reads of some sequences, padded on the right. ids, mask: (sequences, width)."""
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-
-    def to(self, device: torch.device) -> "Sources":
-        return Sources(self.ids.to(device), self.mask.to(device))
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Sequences that go through the model at once, padded on the right.
-
-    ids: (sequences, width). places: where, in the flattened hidden states, a trained token is predicted; labels: which.
-    rows: what these sequences are, in order; a pair is two of them. sources: for encoder–decoder models alone.
-    """
-
-    ids: torch.Tensor
-    places: torch.Tensor
-    labels: torch.Tensor
-    rows: tuple[Trainable, ...]
-    sources: Sources | None = None
-
-    @property
-    def items(self) -> list[Item]:
-        return [item for row in self.rows for item in row.sequences]
-
-    def to(self, device: torch.device) -> "MicroBatch":
-        sources = self.sources and self.sources.to(device)
-        return MicroBatch(self.ids.to(device), self.places.to(device), self.labels.to(device), self.rows, sources)
 
 
 def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path | None = None) -> Dataset:
@@ -319,58 +284,3 @@ class Plan:
             random.Random(f"{self._seed}:{epoch}").shuffle(self._order)  # noqa: S311 # an order, not a secret
             self._epoch = epoch
         return [self._items[at] for at in self._order[within * self._rows :][: self._rows]]
-
-
-def micro_batches(samples: Sequence[Trainable], budget: int) -> list[MicroBatch]:
-    """Cut a window into passes of at most `budget` tokens, rows of like length together: hardly any padding is left.
-
-    A single row, or pair, longer than the budget gets a pass of its own.
-    """
-    ordered = sorted(samples, key=_length, reverse=True)
-    batches = []
-    while ordered:
-        fitting = _fitting(ordered, budget)
-        batches.append(_pad(ordered[:fitting]))
-        ordered = ordered[fitting:]
-    return batches
-
-
-def _length(sample: Trainable) -> int:
-    return max(item.length for item in sample.sequences)
-
-
-def _fitting(ordered: Sequence[Trainable], budget: int) -> int:
-    """How many of the first rows fit into a pass with their padding; at least one."""
-    sequences = width = source = 0
-    for count, sample in enumerate(ordered):
-        sequences += len(sample.sequences)
-        width = max(width, *(item.width for item in sample.sequences))
-        source = max(source, *(item.source for item in sample.sequences))
-        if sequences * (width + source) > budget:
-            return max(1, count)
-    return len(ordered)
-
-
-def _pad(samples: Sequence[Trainable]) -> MicroBatch:
-    items = [item for sample in samples for item in sample.sequences]
-    width = max(item.width for item in items)
-    ids = torch.zeros((len(items), width), dtype=torch.long)
-    places: list[int] = []
-    labels: list[int] = []
-    for row, item in enumerate(items):
-        ids[row, : item.width] = torch.tensor(item.ids[item.source : -1], dtype=torch.long)
-        learnt = [at for at, flag in enumerate(item.trained) if flag]
-        places += [row * width + at - item.source - 1 for at in learnt]
-        labels += [item.ids[at] for at in learnt]
-    sources = _sources(items) if items[0].source else None
-    return MicroBatch(ids, torch.tensor(places), torch.tensor(labels), tuple(samples), sources)
-
-
-def _sources(items: Sequence[Item]) -> Sources:
-    width = max(item.source for item in items)
-    ids = torch.zeros((len(items), width), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, item in enumerate(items):
-        ids[row, : item.source] = torch.tensor(item.ids[: item.source], dtype=torch.long)
-        mask[row, : item.source] = 1
-    return Sources(ids, mask)

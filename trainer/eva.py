@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.data import MicroBatch, Plan, micro_batches
+from trainer.data import Plan
 from trainer.lora_start import Layer, lora_layers
+from trainer.micro_batch import MicroBatch
 from trainer.model import AdaptedModel, undisturbed
 
 STEPS = 8  # windows of rows that are looked at
@@ -29,10 +30,10 @@ def start_from_data(model: AdaptedModel, plan: Plan, *, before_pass: Callable[[]
     try:
         with undisturbed(model.peft):
             for step in range(min(STEPS, plan.steps)):
-                for batch in micro_batches(plan.window(step), TOKENS_AT_ONCE):
+                for batch in model.passes(plan.window(step), TOKENS_AT_ONCE):
                     before_pass()
                     seen[:] = [batch.to(model.device.place)]
-                    model.hidden(seen[0].ids)
+                    model.states_of(seen[0])
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import DynamicCache, EncoderDecoderCache
 
-from trainer.data import Trainable, micro_batches
+from trainer.data import Trainable
 from trainer.errors import TrainerError
 from trainer.events import Evaluated, Sample
 from trainer.loss import summed_hits, summed_loss
 from trainer.model import AdaptedModel, undisturbed
+from trainer.pacing import keep_pace
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 
@@ -32,14 +33,15 @@ def evaluate(
     `before_pass(number, of)` may end it by raising. Raises TrainerError(diverged) when the loss is no number.
     """
     total = hits = 0.0
-    passes = micro_batches(ranks.share(items), budget)
+    passes = model.passes(ranks.share(items), budget)
     with undisturbed(model.peft):
         for number, whole in enumerate(passes, start=1):
             before_pass(number, len(passes))
             batch = whole.to(model.device.place)
-            hidden = model.hidden(batch.ids, batch.sources)
+            hidden = model.states_of(batch)
             total += float(summed_loss(hidden, batch, model.head))
             hits += summed_hits(hidden, batch, model.head)
+        keep_pace(model, ranks, items, budget)
     total, hits = ranks.totals(total, hits)
     labels = sum(item.labels for item in items)
     loss = finite(total / labels, step)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from trainer.data import Item, MicroBatch, micro_batches
+from trainer.data import Item
 from trainer.loss import Head
+from trainer.micro_batch import MicroBatch
 from trainer.model import AdaptedModel, undisturbed
 from trainer.rendering import Renderer
 
@@ -47,7 +48,7 @@ def read_general_text(model: AdaptedModel, renderer: Renderer) -> GeneralText:
     for paragraph in TEXT.read_text(encoding="utf-8").split("\n\n"):
         seen = renderer.general_example(paragraph.strip(), longest=PARAGRAPH_TOKENS)
         items.append(Item(array("i", seen.ids), bytes(seen.trained), seen.source))
-    passes = [one.to(model.device.place) for one in micro_batches(items, TOKENS_AT_ONCE)]
+    passes = [one.to(model.device.place) for one in model.passes(items, TOKENS_AT_ONCE)]
     with undisturbed(model.peft):
         return GeneralText(passes, [_states(model, one) for one in passes], model.head.as_it_is())
 
@@ -75,4 +76,4 @@ def measure_forgetting(model: AdaptedModel, text: GeneralText, *, before_pass: B
 
 
 def _states(model: AdaptedModel, batch: MicroBatch) -> Tensor:
-    return model.hidden(batch.ids, batch.sources).flatten(0, 1).index_select(0, batch.places)
+    return model.states_of(batch).flatten(0, 1).index_select(0, batch.places)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from trainer.data import MicroBatch
+from trainer.micro_batch import MicroBatch
 
 LOGITS_AT_ONCE = 1 << 23  # values of the widest matrix here: 32 MB in float32
 

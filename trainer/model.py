@@ -1,10 +1,10 @@
 """A base model with LoRA layers on it, ready to train: loaded, quantised, and taken apart into body and output head."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import torch
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from trainer import short_attention
+from trainer import sharding, short_attention
 from trainer.base_facts import read_config, read_task, weight_files
-from trainer.data import Sources
-from trainer.device import Device, find_device
+from trainer.data import Trainable
+from trainer.device import Device, find_device, give_back_memory
 from trainer.errors import TrainerError
 from trainer.estimate import UNPACKED_SHARE
 from trainer.events import Emit, Log
@@ -26,8 +27,13 @@ from trainer.lean_layers import make_lean
 from trainer.lora_layers import has_stacked_experts, linear_paths, put_lora
 from trainer.lora_start import start
 from trainer.loss import Head
+from trainer.micro_batch import MicroBatch, Sources, micro_batches
+from trainer.neftune import Neftune
+from trainer.packing import keeps_apart, told_apart
+from trainer.ranks import Ranks
 from trainer.spec import ModelSpec, TrainSpec
 
+CPU = torch.device("cpu")
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")  # what families call it
 # What the same scores may differ by, as a share of the largest: kernels round at different places.
 LOGITS_AGREE = {torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.05}
@@ -38,15 +44,19 @@ class AdaptedModel:
     """A frozen base and the weights that learn on it. `lora` names them as PEFT's files do.
 
     `first`: what they started with, where that is no plain zero update. `unpacked`: the base's quantised weights are
-    kept in the computing format, see `unpack`.
+    kept in the computing format, see `unpack`. `is_sharded`: its weights lie in parts in several processes.
+    `packs`: rows go through it end to end, see `packing`.
     """
 
     peft: PeftModel
-    body: nn.Module
+    states: Callable[[Tensor, Sources | None, tuple[int, ...]], Tensor]  # see `hidden`
     lora: dict[str, nn.Parameter]
     device: Device
     unpacked: bool = False
     first: Mapping[str, Tensor] = field(default_factory=dict)
+    is_sharded: bool = False
+    packs: bool = False
+    neftune: Neftune | None = None
 
     @property
     def head(self) -> Head:
@@ -57,19 +67,24 @@ class AdaptedModel:
     def is_seq2seq(self) -> bool:
         return is_seq2seq(self.peft.get_base_model())
 
-    def hidden(self, ids: Tensor, sources: Sources | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, sources: Sources | None = None, lengths: tuple[int, ...] = ()) -> Tensor:
         """Last hidden states. ids: (rows, width), padded on the right -> (rows, width, hidden).
 
         No attention mask: causal attention never looks at what stands to the right, so padding there changes nothing.
-        `sources` are what an encoder reads first; there each token looks both ways, and padding is masked.
+        `sources` are what an encoder reads first; there each token looks both ways, and padding is masked. `lengths`
+        are those of rows packed into one, where no row sees another.
         """
-        read = {}
-        if sources is not None:
-            model: Any = self.peft.get_base_model()
-            states = model.get_encoder()(input_ids=sources.ids, attention_mask=sources.mask).last_hidden_state
-            read = {"encoder_hidden_states": states, "encoder_attention_mask": sources.mask}
-        found: Tensor = self.body(input_ids=ids, attention_mask=None, use_cache=False, **read).last_hidden_state
-        return found
+        if self.neftune is not None:
+            self.neftune.lengths = lengths
+        return self.states(ids, sources, lengths)
+
+    def states_of(self, batch: MicroBatch) -> Tensor:
+        """Last hidden states of a pass."""
+        return self.hidden(batch.ids, batch.sources, batch.lengths)
+
+    def passes(self, samples: Sequence[Trainable], budget: int) -> list[MicroBatch]:
+        """Cut rows into passes of at most `budget` tokens, as this model takes them."""
+        return micro_batches(samples, budget, packed=self.packs)
 
     def recompute(self, every: int) -> None:
         """From now on keep only the input of one layer in `every` and compute the rest of it again on the way back."""
@@ -93,13 +108,29 @@ class AdaptedModel:
                 weight.data = now[name]
 
 
-def load_adapted(spec: TrainSpec, base: Path, emit: Emit, *, unpacked: bool | None = None) -> AdaptedModel:
+def load_adapted(
+    spec: TrainSpec, base: Path, emit: Emit, *, unpacked: bool | None = None, ranks: Ranks | None = None
+) -> AdaptedModel:
     """Load the base of a spec and put fresh LoRA layers on it. Raises TrainerError(user_config) for what cannot be.
 
     `unpacked` is how an earlier attempt computed: other products would round differently.
     """
-    device = find_device(spec.model.dtype)
-    causal = load_base(base, spec.model, device)
+    device, ranks = find_device(spec.model.dtype), ranks or Ranks()
+    if not sharding.wanted(spec, base, device, ranks):
+        return _checked(_load(spec, base, emit, device, unpacked=unpacked), spec)
+    # One after the other, in main memory: that holds one whole base at a time, and no GPU ever does.
+    mesh = sharding.mesh_of(device, ranks)
+    adapted = ranks.in_turn(
+        lambda: _sharded(_load(spec, base, emit, device, unpacked=bool(unpacked), into=CPU), device, mesh)
+    )
+    emit(Log(text=f"The base model lies in {ranks.of} parts, one a GPU"))
+    return _checked(adapted, spec)
+
+
+def _load(
+    spec: TrainSpec, base: Path, emit: Emit, device: Device, *, unpacked: bool | None, into: torch.device | None = None
+) -> AdaptedModel:
+    causal = load_base(base, spec.model, device, into=into)
     unpacks = spec.model.quantization != "none" and (_can_unpack(causal, device) if unpacked is None else unpacked)
     if unpacks:
         unpack(causal, device.dtype)
@@ -114,7 +145,19 @@ def load_adapted(spec: TrainSpec, base: Path, emit: Emit, *, unpacked: bool | No
             f"Use at most {longest}.",
         )
     whole = _whole_weights(base, spec.model) if spec.lora.init_lora_weights == "loftq" else None
-    return adapt(causal, spec, device, unpacked=unpacks, whole=whole)
+    return _put_together(causal, spec, device, unpacked=unpacks, whole=whole)
+
+
+def _sharded(whole: AdaptedModel, device: Device, mesh: DeviceMesh) -> AdaptedModel:
+    """The same model with its frozen weights in parts, and all that learns on the device."""
+    for weight in whole.lora.values():
+        weight.data = weight.data.to(device.place)
+    causal = whole.peft.get_base_model()
+    sharding.shard(causal, mesh, list(whole.lora.values()))
+    first = {name: weight.to(device.place) for name, weight in whole.first.items()}
+    states = sharding.as_whole_pass(causal, whole.states)
+    give_back_memory()
+    return dataclasses.replace(whole, states=states, first=first, is_sharded=True)
 
 
 def require_fitting(spec: TrainSpec, base: Path) -> None:
@@ -131,8 +174,11 @@ def _whole_weights(base: Path, spec: ModelSpec) -> dict[str, Tensor]:
     return {path: causal.get_submodule(path).weight for path in linear_paths(causal)}
 
 
-def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
-    """The base model of a folder, frozen and quantised. Only safetensors are read; no code of the folder runs."""
+def load_base(base: Path, spec: ModelSpec, device: Device, *, into: torch.device | None = None) -> Any:
+    """The base model of a folder, frozen and quantised. Only safetensors are read; no code of the folder runs.
+
+    `into` another memory than the device's, from where parts of it will move there.
+    """
     weight_files(base)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -140,8 +186,8 @@ def load_base(base: Path, spec: ModelSpec, device: Device) -> Any:
             base,
             dtype=device.dtype,
             quantization_config=_quantization(spec, device),
-            device_map={"": device.place},
-            attn_implementation=_attention(base, device),
+            device_map={"": into or device.place},
+            attn_implementation=_attention(base),
             use_safetensors=True,
             local_files_only=True,
         )
@@ -165,7 +211,7 @@ def is_seq2seq(model: Any) -> bool:
     return bool(model.config.is_encoder_decoder)
 
 
-def _attention(base: Path, device: Device) -> str:
+def _attention(base: Path) -> str:
     """The fastest attention that does what the model's own does.
 
     Some families say through their class that fused kernels leave a part of theirs out (sinks, for one); a custom name
@@ -174,8 +220,7 @@ def _attention(base: Path, device: Device) -> str:
     kind = _kind(base)._model_mapping[type(AutoConfig.from_pretrained(base, local_files_only=True))]
     if read_config(base).get("attn_logit_softcapping") or not getattr(kind, "_supports_sdpa", False):
         return "eager"
-    causal = _kind(base) is AutoModelForCausalLM
-    ours = causal and not device.is_cuda and getattr(kind, "_supports_attention_backend", False)
+    ours = _kind(base) is AutoModelForCausalLM and getattr(kind, "_supports_attention_backend", False)
     return short_attention.NAME if ours else "sdpa"
 
 
@@ -220,46 +265,52 @@ def adapt(
     whole: Mapping[str, Tensor] | None = None,
 ) -> AdaptedModel:
     """Put what learns on a loaded base, so that it computes as the base does. `whole`: see `lora_start.start`."""
+    return _checked(_put_together(causal, spec, device, unpacked=unpacked, whole=whole), spec)
+
+
+def _put_together(
+    causal: Any, spec: TrainSpec, device: Device, *, unpacked: bool, whole: Mapping[str, Tensor] | None
+) -> AdaptedModel:
     torch.manual_seed(spec.optim.seed)
     peft, lora = put_lora(causal, spec.lora)
     for weight in lora.values():
         weight.data = weight.data.to(device.dtype)
     start(peft, spec.lora, whole or {})
     make_lean(peft)
-    if spec.optim.neftune_noise_alpha:
-        reader = causal.get_encoder() if is_seq2seq(causal) else causal
-        reader.get_input_embeddings().register_forward_hook(_noise(spec.optim.neftune_noise_alpha))
     keeps_first = spec.lora.starts_elsewhere or spec.lora.bias != "none"
-    adapted = AdaptedModel(
+    return AdaptedModel(
         peft=peft,
-        body=_body(causal),
+        states=partial(_states, causal),
         lora=lora,
         device=device,
         unpacked=unpacked,
         first={name: weight.detach().clone() for name, weight in lora.items()} if keeps_first else {},
+        neftune=_neftune(causal, spec),
     )
-    _check_head(adapted)
-    return adapted
+
+
+def _neftune(causal: Any, spec: TrainSpec) -> Neftune | None:
+    if not spec.optim.neftune_noise_alpha:
+        return None
+    reader = causal.get_encoder() if is_seq2seq(causal) else causal
+    return Neftune(reader.get_input_embeddings(), spec.optim.neftune_noise_alpha)
+
+
+def _states(causal: Any, ids: Tensor, sources: Sources | None, lengths: tuple[int, ...]) -> Tensor:
+    """What `AdaptedModel.hidden` gives."""
+    read: dict[str, Any] = {"attention_mask": None}
+    if lengths:
+        read = told_apart(ids, lengths)
+    if sources is not None:
+        states = causal.get_encoder()(input_ids=sources.ids, attention_mask=sources.mask).last_hidden_state
+        read |= {"encoder_hidden_states": states, "encoder_attention_mask": sources.mask}
+    found: Tensor = _body(causal)(input_ids=ids, use_cache=False, **read).last_hidden_state
+    return found
 
 
 def _body(causal: Any) -> Any:
     """What gives the hidden states that the head scores."""
     return causal.get_decoder() if is_seq2seq(causal) or causal.base_model is causal else causal.base_model
-
-
-def _noise(alpha: float) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
-    """NEFTune (Jain et al. 2023, arxiv.org/abs/2310.05914): uniform noise on what the embeddings give out in training.
-
-    It comes from torch's own generator, which every step seeds anew: a resumed run has the same.
-    """
-
-    def add(embeddings: nn.Module, _given: tuple[Any, ...], states: Tensor) -> Tensor | None:
-        if not embeddings.training:
-            return None
-        reach = alpha / math.sqrt(states.shape[-2] * states.shape[-1])
-        return states + torch.empty_like(states).uniform_(-reach, reach)
-
-    return add
 
 
 @contextmanager
@@ -289,13 +340,14 @@ def _head(causal: Any) -> Head:
     return Head(layer.weight, bias, scale, float(softcap))
 
 
-def _check_head(adapted: AdaptedModel) -> None:
+def _checked(adapted: AdaptedModel, spec: TrainSpec) -> AdaptedModel:
     """Compare our scores with the model's own on a few tokens, for a family may do something to them we do not know."""
-    ids = torch.arange(4, 12, device=adapted.device.place)[None] % adapted.head.weight.shape[0]
+    causal: Any = adapted.peft.get_base_model()
+    ids = torch.arange(4, 12, device=adapted.device.place)[None] % causal.config.get_text_config().vocab_size
     sources = Sources(ids.flip(1), torch.ones_like(ids)) if adapted.is_seq2seq else None
     asked = {"input_ids": ids} if sources is None else {"input_ids": sources.ids, "decoder_input_ids": ids}
     with undisturbed(adapted.peft):
-        own = adapted.peft(**asked, use_cache=False).logits[0].float()
+        own = causal(**asked, use_cache=False).logits[0].float()
         ours = adapted.head.logits(adapted.hidden(ids, sources)[0])
     if not own.isfinite().all():
         raise TrainerError(
@@ -306,6 +358,9 @@ def _check_head(adapted: AdaptedModel) -> None:
     if float((own - ours).abs().max()) > LOGITS_AGREE[adapted.device.dtype] * float(own.abs().max()):
         raise TrainerError(
             "user_config",
-            f"The architecture {type(adapted.peft.get_base_model()).__name__} makes its scores in a way unknown here.",
+            f"The architecture {type(causal).__name__} makes its scores in a way unknown here.",
             "Choose another base model.",
         )
+    with undisturbed(adapted.peft):
+        packs = keeps_apart(adapted, longest=spec.data.max_seq_length, agree=LOGITS_AGREE[adapted.device.dtype])
+    return dataclasses.replace(adapted, packs=packs)

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from trainer.data import Dataset, Judged, MicroBatch, Trainable, micro_batches
+from trainer.data import Dataset, Judged, Trainable
 from trainer.evaluation import evaluate, finite
 from trainer.events import Evaluated
 from trainer.loss import row_scores, summed_loss
+from trainer.micro_batch import MicroBatch
 from trainer.model import AdaptedModel, undisturbed
+from trainer.pacing import keep_pace
 from trainer.ranks import Ranks
 from trainer.spec import PreferenceSpec, TrainSpec
 
@@ -59,7 +61,7 @@ class Imitation:
 
     def summed(self, batch: MicroBatch, drift: float) -> Tensor:
         on_device = batch.to(self._model.device.place)
-        return summed_loss(self._model.hidden(on_device.ids, on_device.sources), on_device, self._model.head)
+        return summed_loss(self._model.states_of(on_device), on_device, self._model.head)
 
     def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
         return evaluate(self._model, self._ranks, rows, step=step, budget=budget, before_pass=before_pass)
@@ -80,7 +82,7 @@ class _Compared:
     def prepare(self, dataset: Dataset, *, budget: int, before_pass: BeforePass) -> None:
         rows = [*dataset.train, *dataset.holdout]
         mismatches = [row.mismatch for row in rows if isinstance(row, Judged) and row.mismatch]
-        passes = micro_batches([*rows, *mismatches], budget)
+        passes = self._model.passes([*rows, *mismatches], budget)
         with undisturbed(self._model.peft):
             for number, batch in enumerate(passes, start=1):
                 before_pass(number, len(passes))
@@ -99,7 +101,7 @@ class _Compared:
     def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
         """Loss, mean margin, and as accuracy the share of rows whose margin is above zero."""
         loss = margin = right = 0.0  # sums over this process's share
-        passes = micro_batches(self._ranks.share(rows), budget)
+        passes = self._model.passes(self._ranks.share(rows), budget)
         with undisturbed(self._model.peft):
             drift = self.drift(rows, budget=budget)
             for number, batch in enumerate(passes, start=1):
@@ -108,6 +110,7 @@ class _Compared:
                 loss += float(self._losses(batch, margins).sum())
                 margin += float(margins.sum())
                 right += int((margins > 0).sum())
+            keep_pace(self._model, self._ranks, rows, budget)
         loss, margin, right = self._ranks.totals(loss, margin, right)
         count = len(rows)
         mean = finite(loss / count, step)
@@ -115,7 +118,7 @@ class _Compared:
 
     def _scores(self, batch: MicroBatch) -> Tensor:
         on_device = batch.to(self._model.device.place)
-        return row_scores(self._model.hidden(on_device.ids, on_device.sources), on_device, self._model.head)
+        return row_scores(self._model.states_of(on_device), on_device, self._model.head)
 
     def _gains(self, batch: MicroBatch) -> Tensor:
         """What the log probability of each answer gained over the starting weights. (sequences,)"""
@@ -151,7 +154,7 @@ class GoodAndBad(_Compared):
         """The paper's z0: the mean gain of answers to other prompts, at least 0; no gradient flows through it."""
         mismatches = [row.mismatch for row in window if isinstance(row, Judged) and row.mismatch]
         with undisturbed(self._model.peft):
-            gains = [self._gains(batch) for batch in micro_batches(mismatches, budget)]
+            gains = [self._gains(batch) for batch in self._model.passes(mismatches, budget)]
         return max(0.0, float(torch.cat(gains).mean()))
 
     def _margins(self, batch: MicroBatch, drift: float) -> Tensor:

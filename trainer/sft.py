@@ -5,11 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainer.adapter import save_adapter
-from trainer.data import Trainable, micro_batches
+from trainer.data import Trainable
+from trainer.dry_steps import dry_steps_due, foretell, memory_taken, take_dry_steps
 from trainer.errors import TrainerError
+from trainer.estimate import Estimate
 from trainer.events import Emit, Finished, Phase
 from trainer.failures import is_memory, out_of_memory
 from trainer.optimizer import learning_rate_at
+from trainer.pacing import keep_pace
 from trainer.ranks import join_ranks, leave_ranks, say_nothing
 from trainer.run import Run, prepare, seed_step
 from trainer.snapshots import keep_snapshot, kept_snapshots, snapshot_due, take_over
@@ -27,8 +30,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
     ranks = join_ranks()
     emit = emit if ranks.is_first else say_nothing
     run = prepare(spec, out=out, resume=resume, emit=emit, should_stop=should_stop, ranks=ranks)
-    take_over(run)
-    emit(Phase(name="training"))
+    foretold = begin(run)
 
     while True:
         # -- measure, before the first step (the base model), at intervals and at the end
@@ -71,11 +73,23 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         if ranks.is_first and run.checkpoints.due(run.position.step):
             run.save()
 
+    emit(memory_taken(run, foretold))
     emit(Phase(name="saving"))
     run.finish()
     if ranks.is_first:
         emit(Finished(folder="adapter", facts=save_adapter(run) | {"checkpoints": kept_snapshots(run)}))
     leave_ranks(ranks)
+
+
+def begin(run: Run) -> Estimate:
+    """Take over what an earlier attempt kept, and see whether memory holds a step. Returns what was foretold of it."""
+    take_over(run)
+    foretold = foretell(run)
+    run.emit(Phase(name="training"))
+    if dry_steps_due(run, foretold):
+        within_memory(run, lambda: take_dry_steps(run))
+        run.emit(memory_taken(run, foretold))
+    return foretold
 
 
 def gradient_of(run: Run, window: Sequence[Trainable]) -> float:
@@ -85,7 +99,7 @@ def gradient_of(run: Run, window: Sequence[Trainable]) -> float:
     seed_step(run.spec.optim.seed + run.ranks.rank, step)
     drift = run.objective.drift(window, budget=run.position.budget)
     loss = 0.0
-    passes = micro_batches(run.ranks.share(window), run.position.budget)
+    passes = run.model.passes(run.ranks.share(window), run.position.budget)
     for number, batch in enumerate(passes, start=1):
         share = run.objective.summed(batch, drift) / units
         (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
@@ -95,6 +109,7 @@ def gradient_of(run: Run, window: Sequence[Trainable]) -> float:
             run.optimizer.discard()
             run.stop()
         run.sign_of_life(f"Step {step + 1}: pass {number} of {len(passes)} is done")
+    keep_pace(run.model, run.ranks, window, run.position.budget)
     return loss
 
 
@@ -105,13 +120,19 @@ def within_memory(run: Run, work: Callable[[], float]) -> float:
     except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
         if not is_memory(error):
             raise
+    if run.model.is_sharded:  # the others are in the middle of the pass, and it cannot be made again without them
+        raise _too_large(run)
     run.halve_passes()  # not before: the error holds on to all tensors of the failed pass
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
         if not is_memory(error):
             raise
-    raise out_of_memory(f" at step {run.position.step + 1}, in passes of {run.position.budget:,} tokens{run.keep()}")
+    raise _too_large(run)
+
+
+def _too_large(run: Run) -> TrainerError:
+    return out_of_memory(f" at step {run.position.step + 1}, in passes of {run.position.budget:,} tokens{run.keep()}")
 
 
 def diverged(run: Run, what: str) -> TrainerError:

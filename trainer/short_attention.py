@@ -1,6 +1,7 @@
-"""Causal attention for short rows on a CPU, by plain matrix products: torch's fused kernel is slower there."""
+"""Causal attention by plain matrix products, for short rows on a CPU, and for rows that stand in one line."""
 
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -10,70 +11,114 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "lowrank_short"
+LENGTHS = "lengths_in_line"  # the keyword by which attention hears of them
 BEYOND_PRODUCTS = ("s_aux", "softcap", "position_bias")  # what some families add, and neither kernel here knows
-LONGEST = 512  # measured: a quarter of the fused kernel's time at 128 tokens, 0.6 at 512, 1.1 at 700
+LONGEST = 1024  # measured: half of the fused kernel's time at 200 and at 1,000 tokens; longer rows would keep too much
+BLOCK = 128  # queries at once: what they may not see to the right is not computed, beyond their own block
+
+Span = tuple[int, int, int]  # batch row, and from where to where its tokens stand
 
 
 class _CausalProducts(torch.autograd.Function):
-    """softmax(q k^T + mask) v with the probabilities kept for the way back.
+    """softmax(scale q k^T + mask) v for each span by itself, with the probabilities kept for the way back.
 
-    q: (batch, heads, length, width), already scaled; k, v: (batch, kv_heads, length, width).
+    q: (batch, heads, length, width); k, v: (batch, kv_heads, length, width) -> (batch, length, heads, width).
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, spans: list[Span], scale: float) -> Tensor:
         batch, heads, length, width = q.shape
-        groups = batch * k.shape[1]  # query heads that share keys lie one below the other
-        rows, keys, values = (
-            q.reshape(groups, -1, width),
-            k.reshape(groups, length, width),
-            v.reshape(groups, length, width),
-        )
-        scores = torch.bmm(rows, keys.transpose(1, 2))
-        scores.view(groups, -1, length, length).add_(_causal_mask(length, q.dtype))
-        chances = torch.softmax(scores, dim=-1)
-        ctx.save_for_backward(rows, keys, values, chances)
-        return torch.bmm(chances, values).view(batch, heads, length, width)
+        found = q.new_empty(batch, length, heads, width)
+        out, kept = _grouped(found.transpose(1, 2), k), []
+        queries = _grouped(q, k)
+        for row, start, end in spans:
+            for first, last in _blocks(start, end):
+                rows, keys = queries[row, :, :, first:last].flatten(1, 2), k[row, :, start:last]
+                scores = torch.bmm(rows, keys.transpose(1, 2)).mul_(scale)
+                scores.view(-1, last - first, last - start)[..., first - start :].add_(_mask(last - first, q.dtype))
+                chances = torch.softmax(scores, dim=-1)
+                kept.append(chances)
+                here = out[row, :, :, first:last]
+                here.copy_(torch.bmm(chances, v[row, :, start:last]).view_as(here))
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.spans, ctx.scale = spans, scale
+        return found
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor]:
-        rows, keys, values, chances = ctx.saved_tensors
-        batch, heads, length, width = gradients[0].shape
-        gradient = gradients[0].reshape(rows.shape)
-        of_values = torch.bmm(chances.transpose(1, 2), gradient)
-        slope = torch.bmm(gradient, values.transpose(1, 2))
-        slope = torch.ops.aten._softmax_backward_data(slope, chances, -1, chances.dtype)
-        of_rows = torch.bmm(slope, keys).view(batch, heads, length, width)
-        of_keys = torch.bmm(slope.transpose(1, 2), rows)
-        shape = (batch, -1, length, width)
-        return of_rows, of_keys.view(shape), of_values.view(shape)
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v, *kept = ctx.saved_tensors
+        queries, slopes = _grouped(q, k), _grouped(gradients[0].transpose(1, 2), k)
+        # What no span covers is padding, and has no gradient.
+        of_q, of_k, of_v = (torch.zeros_like(one, memory_format=torch.contiguous_format) for one in (q, k, v))
+        of_queries = _grouped(of_q, k)
+        for row, start, end in ctx.spans:
+            for first, last in _blocks(start, end):
+                chances = kept.pop(0)
+                rows, slope = (one[row, :, :, first:last].flatten(1, 2) for one in (queries, slopes))
+                keys, values = k[row, :, start:last], v[row, :, start:last]
+                of_v[row, :, start:last] += torch.bmm(chances.transpose(1, 2), slope)
+                of_scores = torch.bmm(slope, values.transpose(1, 2))
+                of_scores = torch.ops.aten._softmax_backward_data(of_scores, chances, -1, chances.dtype)
+                of_scores *= ctx.scale
+                here = of_queries[row, :, :, first:last]
+                here.copy_(torch.bmm(of_scores, keys).view_as(here))
+                of_k[row, :, start:last] += torch.bmm(of_scores.transpose(1, 2), rows)
+        return of_q, of_k, of_v, None, None
+
+
+def _grouped(heads: Tensor, k: Tensor) -> Tensor:
+    """Query heads with the keys they share. (batch, heads, …) -> (batch, kv_heads, heads of a group, …), a view."""
+    batch, count, *rest = heads.shape
+    return heads.view(batch, k.shape[1], count // k.shape[1], *rest)
+
+
+def _blocks(start: int, end: int) -> list[tuple[int, int]]:
+    return [(first, min(end, first + BLOCK)) for first in range(start, end, BLOCK)]
 
 
 @lru_cache(maxsize=4)
 def _whole_mask(dtype: torch.dtype) -> Tensor:
-    allowed = torch.ones(LONGEST, LONGEST, dtype=torch.bool).tril()
-    return torch.zeros(LONGEST, LONGEST, dtype=dtype).masked_fill(~allowed, float("-inf"))
+    return torch.full((BLOCK, BLOCK), float("-inf"), dtype=dtype).triu(1)
 
 
-def _causal_mask(length: int, dtype: torch.dtype) -> Tensor:
+def _mask(length: int, dtype: torch.dtype) -> Tensor:
     return _whole_mask(dtype)[:length, :length]
 
 
 def _attend(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface. All but plain causal attention over short rows goes to torch's kernel."""
+    """transformers' attention interface. With lengths, rows stand in one line, and none sees another.
+
+    All but plain causal attention over short rows goes to torch's kernel.
+    """
+    lengths = options.pop(LENGTHS, ())
     if left_out := [name for name in BEYOND_PRODUCTS if options.get(name) is not None]:
         raise NotImplementedError(f"attention with {left_out[0]}")
+    if lengths:
+        attention_mask = None  # what it would say is said by the lengths
     plain = attention_mask is None and query.shape[2] == key.shape[2] and not options.get("dropout")
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    if not (plain and causal and 1 < query.shape[2] <= LONGEST and key.shape[-1] == value.shape[-1] == query.shape[-1]):
+    longest = max(lengths, default=query.shape[2])
+    alike = key.shape[-1] == value.shape[-1] == query.shape[-1]
+    if plain and causal and alike and query.device.type == "cpu" and 1 < longest <= LONGEST:
+        scaling = options.get("scaling")
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        spans = _spans(query, lengths)
+        return _CausalProducts.apply(query, key, value, spans, scale), None  # type: ignore[no-untyped-call]
+    if not lengths:
         found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return found
-    scaling = options.get("scaling")
-    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    return _CausalProducts.apply(scaled, key, value).transpose(1, 2).contiguous(), None  # type: ignore[no-untyped-call]
+    parts = zip(*(torch.split(one, list(lengths), dim=2) for one in (query, key, value)), strict=True)
+    each = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in parts]
+    return torch.cat(each, dim=1), None
+
+
+def _spans(query: Tensor, lengths: tuple[int, ...]) -> list[Span]:
+    if not lengths:
+        return [(row, 0, query.shape[2]) for row in range(query.shape[0])]
+    return [(0, start, end) for start, end in pairwise(accumulate(lengths, initial=0))]
 
 
 AttentionInterface.register(NAME, _attend)

@@ -11,9 +11,10 @@ import pytest
 
 from tests.tiny import make_tiny_base
 from tests.trainer.training import make_rows, make_spec
-from trainer.data import Dataset, Item, Plan, load_dataset, micro_batches
+from trainer.data import Dataset, Item, Plan, load_dataset
 from trainer.errors import TrainerError
 from trainer.formats.check import check_file
+from trainer.micro_batch import micro_batches
 from trainer.rendering import Renderer
 
 

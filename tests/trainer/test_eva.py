@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tests.trainer.training import Training, make_spec
-from trainer.data import Plan, load_dataset, micro_batches
+from trainer.data import Plan, load_dataset
 from trainer.errors import Stopped
 from trainer.eva import start_from_data
 from trainer.events import Finished
 from trainer.lora_start import lora_layers
+from trainer.micro_batch import micro_batches
 from trainer.model import load_adapted, undisturbed
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec

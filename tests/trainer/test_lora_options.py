@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM
 
 from tests.trainer.families import make_family
 from tests.trainer.training import Training, make_rows, make_spec
-from trainer.data import Item, micro_batches
+from trainer.data import Item
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Finished
 from trainer.lora_start import lora_layers
 from trainer.loss import Head, summed_loss
+from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, load_adapted
 from trainer.spec import SpecError, TrainSpec
 

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec, write_lines
-from trainer.data import Item, Judged, Pair, Trainable, load_dataset, micro_batches
+from trainer.data import Item, Judged, Pair, Trainable, load_dataset
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Checkpoint, Log
 from trainer.loss import row_scores
+from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import objective_of
 from trainer.ranks import Ranks

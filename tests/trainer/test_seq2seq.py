@@ -15,12 +15,13 @@ from tests.tiny import CHATML
 from tests.trainer.seq2seq_bases import SEQ2SEQ, make_seq2seq
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec
 from trainer.base_facts import inspect_folder
-from trainer.data import Item, Pair, Plan, load_dataset, micro_batches
+from trainer.data import Item, Pair, Plan, load_dataset
 from trainer.device import Device
 from trainer.errors import Stopped, TrainerError
 from trainer.evaluation import answer
 from trainer.events import Progress, Sample
 from trainer.loss import row_scores, summed_loss, token_losses
+from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantized_layers, undisturbed
 from trainer.optimizer import MasterAdamW
 from trainer.rendering import Renderer

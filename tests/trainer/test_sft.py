@@ -13,12 +13,13 @@ from transformers import AutoModelForCausalLM
 
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.checkpoint import MANIFEST
-from trainer.data import Item, load_dataset, micro_batches
+from trainer.data import Item, load_dataset
 from trainer.device import Device, find_device
 from trainer.errors import TrainerError
 from trainer.events import Finished, Log, Phase, Progress, Sample
 from trainer.loss import Head, summed_hits, summed_loss
 from trainer.manifest import verify
+from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantized_layers, undisturbed, unpack
 from trainer.optimizer import MasterAdamW, learning_rate_at
 from trainer.rendering import Renderer
@@ -57,16 +58,17 @@ def gradients(model: AdaptedModel) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("budget", [64, 200, 100_000])
-def test_micro_batches_give_the_gradient_of_the_whole_window(base: Path, rows: Path, budget: int) -> None:
+def test_micro_batches_give_the_gradient_of_the_whole_window(base: Path, rows: Path, budget: int, packed: bool) -> None:
     spec = make_spec(base, rows)
     model, items = make_model(spec, base), make_items(spec, base)[:7]
     expected = plain_loss(model, items)
     expected.backward()
     wanted = gradients(model)
     labels, total = sum(item.labels for item in items), 0.0
-    for batch in micro_batches(items, budget):
-        share = summed_loss(model.hidden(batch.ids), batch, model.head) / labels
+    for batch in micro_batches(items, budget, packed=packed):
+        share = summed_loss(model.states_of(batch), batch, model.head) / labels
         share.backward()
         total += share.item()
     assert total == pytest.approx(expected.item(), rel=1e-5)

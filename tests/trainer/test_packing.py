@@ -1,0 +1,128 @@
+"""Rows end to end in one pass: each scores and teaches as it does alone, and a family that mixes them is padded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainer.families import FAMILIES, make_family
+from tests.trainer.training import Training, make_rows, make_spec
+from trainer.data import Item
+from trainer.loss import token_losses
+from trainer.micro_batch import MicroBatch, micro_batches
+from trainer.model import AdaptedModel, load_adapted
+
+PADDED = {
+    "bloom": "positions are told from a mask",
+    "falcon": "it builds masks of its own",
+    "gpt_oss": "attention with sinks",
+    "mistral": "its window is shorter than the rows may be",
+    "gemma2": "capped scores",
+    "gemma3_text": "its window is shorter than the rows may be",
+}
+
+
+def load(folder: Path, **parts: dict[str, Any]) -> AdaptedModel:
+    return load_adapted(make_spec(folder, Path("rows"), **parts), folder, lambda event: None)
+
+
+def make_items(*lengths: int) -> list[Item]:
+    """Rows of random tokens, two thirds of which are learnt."""
+    torch.manual_seed(5)
+    made = []
+    for length in lengths:
+        ids = torch.randint(3, 384, (length + 1,)).tolist()
+        made.append(Item(ids, bytes(int(at % 3 > 0) for at in range(length + 1))))  # type: ignore[arg-type] # any sequence
+    return made
+
+
+def taught(model: AdaptedModel, passes: list[MicroBatch]) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
+    """Losses of each row's tokens, by the row's length, and the gradient of all of them together."""
+    losses: dict[int, Tensor] = {}
+    for batch in passes:
+        found = token_losses(model.states_of(batch), batch, model.head)
+        found.sum().backward()  # type: ignore[no-untyped-call]
+        for item, some in zip(batch.items, torch.split(found, [one.labels for one in batch.items]), strict=True):
+            losses[item.length] = some.detach()
+    gradients = {name: weight.grad.clone() for name, weight in model.lora.items() if weight.grad is not None}
+    for weight in model.lora.values():
+        weight.grad = None
+    return losses, gradients
+
+
+def require_equal(model: AdaptedModel, items: list[Item]) -> None:
+    model.peft.eval()  # some families drop out at random
+    torch.manual_seed(1)
+    for name, weight in model.lora.items():  # B starts at zero, and A would have no gradient
+        weight.data += 0.02 * torch.randn_like(weight) if name.endswith("lora_B.weight") else 0.0
+    [together] = micro_batches(items, 100_000, packed=True)
+    assert together.lengths == tuple(sorted((item.length for item in items), reverse=True))
+    losses, gradients = taught(model, [together])
+    alone, wanted = taught(model, [one for item in items for one in micro_batches([item], 1)])
+    torch.testing.assert_close(losses, alone, rtol=2e-5, atol=2e-5)
+    assert gradients.keys() == wanted.keys() == model.lora.keys()
+    torch.testing.assert_close(gradients, wanted, rtol=5e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_packed_rows_score_and_teach_as_alone(name: str, tmp_path: Path) -> None:
+    model = load(make_family(tmp_path, name))
+    assert model.packs is (name not in PADDED)
+    if model.packs:
+        require_equal(model, make_items(37, 5, 1, 150, 12))
+
+
+def test_a_window_longer_than_all_rows_is_none(tmp_path: Path) -> None:
+    model = load(make_family(tmp_path, "mistral"), data={"max_seq_length": 12})
+    assert model.packs
+    require_equal(model, make_items(12, 7, 11))
+
+
+def test_long_rows_go_through_torchs_kernel_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.short_attention.LONGEST", 20)
+    model = load(make_family(tmp_path, "llama"))
+    assert model.packs
+    require_equal(model, make_items(37, 5, 150, 12))
+
+
+def test_layers_computed_again_know_their_rows(tmp_path: Path) -> None:
+    model = load(make_family(tmp_path, "llama"))
+    model.recompute(1)
+    require_equal(model, make_items(37, 5, 150, 12))
+
+
+@pytest.mark.parametrize("budget", [64, 200, 100_000])
+def test_passes_keep_to_the_budget_and_hold_each_row_once(budget: int) -> None:
+    items = make_items(*range(1, 60), 300)
+    passes = micro_batches(items, budget, packed=True)
+    assert sorted(item.length for batch in passes for item in batch.items) == [*range(1, 60), 300]
+    for batch in passes:
+        assert batch.ids.shape == (1, sum(batch.lengths))
+        assert batch.ids.numel() <= budget or len(batch.lengths) == 1
+    fewest = -(-sum(item.length for item in items) // budget)
+    assert len(passes) <= fewest * 11 / 9 + 300 // budget + 1
+
+
+def test_noise_on_packed_rows_is_that_of_each_row(tmp_path: Path) -> None:
+    """NEFTune's reach falls with the length of the row, not with that of the pass."""
+    model = load(make_family(tmp_path, "llama"), optim={"neftune_noise_alpha": 5.0})
+    seen: list[Tensor] = []
+    embeddings = model.peft.get_base_model().get_input_embeddings()
+    embeddings.register_forward_hook(lambda module, given, found: seen.append(found - module.weight[given[0]]))
+    [batch] = micro_batches(make_items(100, 4), 1000, packed=True)
+    model.states_of(batch)
+    [noise] = seen
+    width = noise.shape[-1]
+    for row, length in zip(torch.split(noise[0], [100, 4]), (100, 4), strict=True):
+        reach = 5.0 / (length * width) ** 0.5
+        assert 0.9 * reach < float(row.abs().max()) <= reach * 1.001
+
+
+def test_a_packed_run_has_the_losses_of_a_padded_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_family(tmp_path / "base", "llama")
+    spec = make_spec(folder, make_rows(tmp_path), optim={"max_steps": 3, "batch_size": 4})
+    packed = Training(spec, tmp_path / "packed").run().losses
+    monkeypatch.setattr("trainer.model.keeps_apart", lambda *given, **named: False)
+    assert Training(spec, tmp_path / "padded").run().losses == pytest.approx(packed, rel=1e-5)
