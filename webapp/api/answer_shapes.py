@@ -39,6 +39,14 @@ def _model() -> Schema:
     return answer("model", id=ID, created=moment(), owned_by=text("The team's slug, or lowrank."), **parents)
 
 
+def _adapter() -> Schema:
+    facts = {"name": text(), "base_model": text("A model's id."), "bytes": whole(), "weights_sha256": text()}
+    lora = {"r": or_null(whole()), "lora_alpha": or_null(number()), "target_modules": many(text())}
+    return answer("adapter", id=text("Its model name."), created_at=moment(), **facts, **lora,
+                  imported_from=text("The file it came in; empty for one that was trained here."),
+                  is_new=flag("False: the team had it already."), url=text("Its page."))  # fmt: skip
+
+
 def _file() -> Schema:
     facts: dict[str, Any] = {"bytes": whole(), "filename": text(), "purpose": text()}
     state = one_of("uploaded", "processed", "error", about="A file of rows is `uploaded` until all are checked.")
@@ -54,12 +62,15 @@ def _upload() -> Schema:
     return answer("upload", id=ID, **facts, created_at=moment(), expires_at=moment(), status=state, file=file)
 
 
+RESULTS = "A CSV with a line for each step. Accuracy is measured on held-out rows alone: train_accuracy is empty."
+
+
 def _job() -> Schema:
     failure = answer(
         "", code=text(f"Such as {', '.join(FailureReason.values)}."), message=text(), param=or_null(text())
     )
     hyper = {"n_epochs": number(), "batch_size": whole(), "learning_rate_multiplier": number()}
-    files = {"training_file": ID, "validation_file": or_null(text()), "result_files": many(text())}
+    files = {"training_file": ID, "validation_file": or_null(text()), "result_files": many(text(), RESULTS)}
     said = {"model": text(), "method": free(), "hyperparameters": answer("", **hyper), "seed": whole()}
     said |= {"metadata": or_null(words()), "integrations": many(free()), "user_provided_suffix": text()}
     times = {"created_at": moment(), "finished_at": or_null(moment()), "estimated_finish": or_null(moment())}
@@ -139,6 +150,7 @@ def answer_schemas() -> dict[str, Schema]:
                         project_id=text("A team's slug, or * for everyone on this server."))  # fmt: skip
     single = {
         "Error": _error(), "Deleted": _deleted(), "Model": _model(), "File": _file(), "Upload": _upload(),
+        "Adapter": _adapter(),
         "UploadPart": part, "FineTuningJob": _job(), "JobEvent": _event(), "JobCheckpoint": _checkpoint(),
         "CheckpointPermission": permission, "Usage": _usage(), "ChatCompletion": _chat(),
         "ChatCompletionChunk": _chunk(),

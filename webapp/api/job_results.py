@@ -39,7 +39,7 @@ def _write(job: Job) -> JobResult | None:
 
 
 def table_of(job: Job) -> bytes:
-    """A line for each step that was made or measured. Accuracy while training is not measured here: it stays empty."""
+    """A line for each step that was made or measured. The wire's `train_accuracy` is not measured: it stays empty."""
     lines: dict[int, dict[str, Any]] = {}
     for one in all_steps(job):
         lines.setdefault(one["step"], {})["train_loss"] = one["loss"]
