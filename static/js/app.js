@@ -14,13 +14,13 @@ document.addEventListener("htmx:before:response", (event) => {
   if (raw.redirected && new URL(raw.url).pathname.startsWith("/accounts/login")) {
     event.preventDefault();
     location.reload();
+  } else if (raw.status >= 500) {
+    event.preventDefault(); // its page tells nothing that belongs into this one
+    failed(event);
   }
 });
 document.addEventListener("htmx:after:swap", () => refreshTimes());
-document.addEventListener("htmx:error", (event) => {
-  // A poll that fails says so by standing still; what a person asked for says it in words.
-  if (event.detail.ctx?.sourceEvent?.isTrusted) toast("The server did not answer. Try again.", { level: "error" });
-});
+document.addEventListener("htmx:error", failed);
 
 const CLICKS = {
   "[data-dismiss]": (item) => item.closest("[data-toast]").remove(),
@@ -55,6 +55,11 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.target.closest?.(".drop")?.classList.toggle("over", kind === "dragenter" || kind === "dragover");
   });
+}
+
+/** A poll that fails says so by standing still; what a person asked for says it in words. */
+function failed(event) {
+  if (event.detail.ctx?.sourceEvent?.isTrusted) toast("The server did not answer. Try again.", { level: "error" });
 }
 
 function closeMenus(target) {

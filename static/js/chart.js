@@ -109,7 +109,7 @@ export class Chart {
   #lossSeries() {
     const accent = colour("--accent");
     return [
-      { label: "loss of a step", stroke: colour("--line-2"), width: 1, points: { show: false }, spanGaps: true, value: figures },
+      { label: "loss of a step", stroke: colour("--edge"), width: 1, points: { show: false }, spanGaps: true, value: figures },
       { label: "smoothed", stroke: accent, width: 2, points: { show: false }, spanGaps: true, value: figures },
       { label: "held out", stroke: colour("--warn"), width: 1.5, dash: [4, 4], spanGaps: true,
         points: { show: true, size: 7, fill: colour("--warn") }, value: figures },

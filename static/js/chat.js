@@ -54,6 +54,7 @@ async function post(form, submitter) {
   try {
     const answer = await fetch(form.action, { method: "POST", body, headers: { "HX-Request": "true" } });
     if (answer.redirected) location.reload(); // logged out meanwhile
+    if (answer.status >= 500) throw new Error(answer.statusText);
     const html = await answer.text();
     showError(answer.ok ? "" : html);
     return answer.ok ? html : null;

@@ -106,7 +106,7 @@ def test_a_job_tells_which_step_was_published_and_what_was_forgotten(cast: Cast)
     assert "ended after step 30 of 90: 2 measurements in a row were no better" in text
     assert "the weights of step 10, the best on held-out rows" in text
     assert "(50% lower)" in text, "of the published step, not the last"
-    assert "general text became 10% harder to foretell" in text
+    assert "general text became 10% harder to predict" in text
     assert "Perplexity on general text" in text
     about = cast.client("vera").get(reverse("adapter", args=[adapter.pk])).content.decode()
     assert "perplexity on general text 40.00 → 44.00" in about
@@ -122,7 +122,9 @@ def test_forgetting_in_words(cast: Cast, after: float, said: str) -> None:
     for step, perplexity in ((0, 40.0), (10, after)):
         general = {"general_kl": 0.1, "general_perplexity": perplexity}
         make_job_event(job, "evaluated", step=step, loss=1.0, perplexity=2.0, accuracy=0.5, rows=4, **general)
-    assert said in page(cast, job)
+    text = page(cast, job)
+    assert said in text
+    assert ("a smaller rank keep more of it" in text) == (after == 60.0)
 
 
 @pytest.mark.parametrize(

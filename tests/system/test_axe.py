@@ -35,6 +35,7 @@ PLAIN = (
     *("account_change_password", "account_logout"),
 )
 ANSWER = "# Heading\n\nA [link](https://example.com), `code`:\n\n```\n" + "print('a long line') " * 20 + "\n```\n"
+TABS = ("overview", "use", "spec", "files", "share")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def make_pages(cast: Cast) -> dict[str, str]:
     make_share(adapter, created_by=cast.alice)
     return jobs | {
         **{name: reverse(name) for name in PLAIN},
-        "adapter": reverse("adapter", args=[adapter.pk]),
+        **{f"adapter, {tab}": reverse("adapter", args=[adapter.pk]) + f"?tab={tab}" for tab in TABS},
         "base model": reverse("base_model", args=[base.pk]),
         "conversation": reverse("conversation", args=[conversation.pk]),
         "team": reverse("team", args=[cast.team.slug]),

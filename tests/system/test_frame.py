@@ -40,6 +40,19 @@ def test_a_missing_page_has_the_shell_of_who_asks(cast: Cast) -> None:
     assert 'id="rail"' not in outside.content.decode()
 
 
+def test_an_error_in_a_fragment_is_a_fragment(cast: Cast) -> None:
+    """Whoever is logged out or asks for what is gone does not get a page inside the page."""
+    fragment = {"HX-Request": "true"}
+    for who in ("alice", "anonymous"):
+        missing = cast.client(who).get("/nowhere/", headers=fragment)
+        assert missing.status_code == 404
+        assert "This page does not exist" in missing.content.decode()
+        assert "<html" not in missing.content.decode()
+    expired = Client(enforce_csrf_checks=True).post("/accounts/login/", {}, headers=fragment)
+    assert expired.status_code == 403
+    assert "<html" not in expired.content.decode()
+
+
 def test_a_form_without_token_is_explained(cast: Cast) -> None:
     client = Client(enforce_csrf_checks=True)
     response = client.post("/accounts/login/", {})

@@ -7,6 +7,7 @@ from webapp.jobs.models import Job
 
 MOST_POINTS = 1_000
 LOG_LINES = 500
+MUCH_FORGOTTEN = 10  # percent, from which on it is worth a piece of advice
 
 
 class Chart(TypedDict):
@@ -115,7 +116,8 @@ class Gain:
 
     @property
     def percent(self) -> int:
-        return round(100 * (self.before - self.after) / self.before) if self.before else 0
+        """How much lower the loss is. Not 100, which nothing reaches but a loss of zero."""
+        return min(99, round(100 * (self.before - self.after) / self.before)) if self.before else 0
 
     @property
     def advice(self) -> str:
@@ -150,6 +152,10 @@ class Forgotten:
     def percent(self) -> int:
         """How much higher the perplexity is; below zero where it is lower."""
         return round(100 * (self.after / self.before - 1))
+
+    @property
+    def is_much(self) -> bool:
+        return self.percent >= MUCH_FORGOTTEN
 
 
 def forgotten(measured: list[dict[str, Any]]) -> Forgotten | None:

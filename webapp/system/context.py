@@ -17,11 +17,12 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get("theme", "")
     user = getattr(request, "user", None)
     team: Team | None = getattr(request, "team", None)
+    fragment = request.headers.get("HX-Request") == "true"  # an error is shown in its place, and not as a page in a page
     context: dict[str, Any] = {"theme": theme if theme in THEMES else ""}
     if user is None or team is None:
-        return context | {"shell": "plain.html"}
+        return context | {"shell": "_bare.html" if fragment else "plain.html"}
     return context | {
-        "shell": "base.html",
+        "shell": "_bare.html" if fragment else "base.html",
         "teams": lambda: Team.objects.visible_to(user).order_by(F("personal_of").desc(nulls_last=True), "name"),
         "running_jobs": lambda: running_jobs(team),
     }
