@@ -141,6 +141,13 @@ LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "account_login"
 ACCOUNT_ADAPTER = "webapp.accounts.adapter.AccountAdapter"
+ACCOUNT_FORMS = {
+    "login": "webapp.accounts.password_forms.LoginForm",
+    "reset_password": "webapp.accounts.password_forms.ResetPasswordForm",
+    "reset_password_from_key": "webapp.accounts.password_forms.ResetPasswordKeyForm",
+    "change_password": "webapp.accounts.password_forms.ChangePasswordForm",
+    "set_password": "webapp.accounts.password_forms.SetPasswordForm",
+}
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None

@@ -34,6 +34,14 @@ def test_a_bad_value_changes_nothing(cast: Cast, change: dict[str, str]) -> None
     assert cast.alice.check_password(PASSWORD)
 
 
+@pytest.mark.parametrize(("who", "page"), [("alice", "change"), ("anonymous", "reset")])
+def test_the_forms_speak_as_the_others_do(cast: Cast, who: str, page: str) -> None:
+    html = cast.client(who).get(f"/accounts/password/{page}/", follow=True).content.decode()
+    assert "placeholder" not in html
+    assert "Password (again)" not in html
+    assert ("A few unrelated words make a good one." in html) == (page == "change")
+
+
 def reset_link(client: Client, email: str = "alice@example.com") -> str:
     client.post("/accounts/password/reset/", {"email": email})
     found = re.search(r"http://testserver(/\S+)", str(mail.outbox[-1].body))

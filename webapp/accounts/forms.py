@@ -9,6 +9,8 @@ from django.http import HttpRequest, QueryDict
 
 from webapp.accounts.models import Role, User
 
+LENGTH_HINT = "At least 8 characters. A few unrelated words make a good one."
+
 
 def posted(request: HttpRequest) -> QueryDict | None:
     """The data of a form that was sent, also when it was sent empty."""
@@ -29,7 +31,7 @@ class AccountForm(forms.Form):
         label="Password",
         strip=False,
         max_length=1000,  # hashing a megabyte would be work for nothing
-        help_text="At least 8 characters. A few unrelated words make a good one.",
+        help_text=LENGTH_HINT,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
 
