@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.api import processor_seconds, serve
 from tests.processes import ROOT, Processes
 from tests.tiny import make_tiny_base
+from trainer.engine import Engine, Request
 
 TIMES = 60
 WANTED = 10.0  # milliseconds
@@ -34,8 +35,6 @@ print(keys.create(user=cast.bob, name="bench"))
 
 def of_engine(folder: Path) -> list[float]:
     """Milliseconds from a conversation to the first token's text, by the engine alone."""
-    from trainer.engine import Engine, Request
-
     engine = Engine(folder, dtype="float32")
     took = []
     for _ in range(TIMES):
