@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings
-from django.db import connection
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.cast import Cast
+from tests.datasets.browsing import page_of
 from tests.make import make_dataset
-from tests.processes import Processes
 from webapp.datasets.models import DatasetVersion, DraftChange
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -48,49 +46,18 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop in this thread
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[str]:
-    """The address of gunicorn on the tests' own database and files."""
-    environment = {"DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}", "DATA_DIR": str(settings.DATA_DIR)}
-    with Processes(tmp_path_factory.mktemp("site"), REDIS_URL="redis://localhost:1", **environment) as running:
-        running.manage("collectstatic", "--noinput", "--verbosity", "0")
-        yield running.web(8611)
-
-
 @pytest.fixture
 def version(cast: Cast) -> DatasetVersion:
     return make_dataset(cast.team, rows=ROWS, created_by=cast.alice).versions.get()
 
 
-def context_of(browser: Browser, cast: Cast, site: str, **options: object) -> BrowserContext:
-    context = browser.new_context(base_url=site, **options)  # type: ignore[arg-type]
-    name = settings.SESSION_COOKIE_NAME
-    context.add_cookies([{"name": name, "value": cast.client("bob").cookies[name].value, "url": site}])
-    return context
-
-
 @pytest.fixture
 def page(chromium: Browser, cast: Cast, site: str, version: DatasetVersion) -> Iterator[Page]:
-    """Bob's browser in the editor of the first row; it must have nothing to complain about."""
-    context = context_of(chromium, cast, site)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"/datasets/versions/{version.pk}/rows/1/edit/")
-    page.wait_for_selector(".message-card")
-    yield page
-    assert complaints == []
-    assert page.evaluate("window.pwned") is None
-    context.close()
+    """Bob's browser in the editor of the first row."""
+    with page_of(chromium, cast, site) as page:
+        page.goto(f"/datasets/versions/{version.pk}/rows/1/edit/")
+        page.wait_for_selector(".message-card")
+        yield page
 
 
 def kept() -> list[dict[str, Any]]:
@@ -168,15 +135,13 @@ def test_a_row_whose_names_would_change_their_order_is_edited_as_json(page: Page
 
 
 def test_it_works_without_scripts(chromium: Browser, cast: Cast, site: str, version: DatasetVersion) -> None:
-    context = context_of(chromium, cast, site, java_script_enabled=False)
-    page = context.new_page()
-    page.goto(f"/datasets/versions/{version.pk}/rows/2/edit/")
-    field = page.get_by_label("The row as JSON")
-    field.fill(field.input_value().replace("Good day.", "Good evening."))
-    page.get_by_role("button", name="Keep in the draft").click()
-    page.wait_for_url("**/draft/")
-    assert "1 edited" in page.content()
-    page.get_by_role("button", name="Save as version 2").click()
-    page.wait_for_url("**?version=2")
-    assert version.dataset.versions.count() == 2
-    context.close()
+    with page_of(chromium, cast, site, java_script_enabled=False) as page:
+        page.goto(f"/datasets/versions/{version.pk}/rows/2/edit/")
+        field = page.get_by_label("The row as JSON")
+        field.fill(field.input_value().replace("Good day.", "Good evening."))
+        page.get_by_role("button", name="Keep in the draft").click()
+        page.wait_for_url("**/draft/")
+        assert "1 edited" in page.content()
+        page.get_by_role("button", name="Save as version 2").click()
+        page.wait_for_url("**?version=2")
+        assert version.dataset.versions.count() == 2

@@ -5,15 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.conf import settings
-from django.db import connection
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.cast import Cast
+from tests.datasets.browsing import page_of
 from tests.datasets.inspected import inspect
 from tests.datasets.surveyed import asked
 from tests.make import make_base
-from tests.processes import Processes
 from tests.tiny import make_tiny_base
 from webapp.adapters import tasks as counting
 from webapp.adapters.models import BaseModel
@@ -26,24 +24,6 @@ ROWS = [asked(f"What is {n} and {n + 1}?", f"The cat counted to {2 * n + 1}. " *
 ROWS += [ROWS[3], ROWS[7], asked("How do I reach <b>you</b>?", "Write to mia.berg@firma-nord.de.")]
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop in this thread
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[str]:
-    """The address of gunicorn on the tests' own database and files."""
-    environment = {"DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}", "DATA_DIR": str(settings.DATA_DIR)}
-    with Processes(tmp_path_factory.mktemp("site"), REDIS_URL="redis://localhost:1", **environment) as running:
-        running.manage("collectstatic", "--noinput", "--verbosity", "0")
-        yield running.web(9071)
-
-
 @pytest.fixture
 def base(cast: Cast, tmp_path: Path) -> BaseModel:
     return make_base(path=make_tiny_base(tmp_path / "base"))
@@ -51,17 +31,9 @@ def base(cast: Cast, tmp_path: Path) -> BaseModel:
 
 @pytest.fixture
 def page(chromium: Browser, cast: Cast, site: str, base: BaseModel) -> Iterator[Page]:
-    """Bob's browser; it must have nothing to complain about."""
-    context = chromium.new_context(base_url=site)
-    name = settings.SESSION_COOKIE_NAME
-    context.add_cookies([{"name": name, "value": cast.client("bob").cookies[name].value, "url": site}])
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    yield page
-    assert complaints == []
-    context.close()
+    """Bob's browser."""
+    with page_of(chromium, cast, site) as page:
+        yield page
 
 
 def worked(version: DatasetVersion) -> DatasetVersion:

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.conf import settings
-from django.db import connection
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.cast import Cast
+from tests.datasets.browsing import page_of
 from tests.datasets.surveyed import asked, make_surveyed
 from tests.make import make_dataset
-from tests.processes import Processes, wait_for
+from tests.processes import wait_for
 from webapp.datasets.models import DatasetVersion, RowMark, RowTag
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -20,49 +19,17 @@ ROWS = [asked(f"Question {number}?", f"Answer {number}. " + "And more of it. " *
 ROWS[2] = asked("<img src=x onerror=window.pwned=1>", "</mark><script>window.pwned=2</script> needle")
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop in this thread
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[str]:
-    """The address of gunicorn on the tests' own database and files."""
-    environment = {"DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}", "DATA_DIR": str(settings.DATA_DIR)}
-    with Processes(tmp_path_factory.mktemp("site"), REDIS_URL="redis://localhost:1", **environment) as running:
-        running.manage("collectstatic", "--noinput", "--verbosity", "0")
-        yield running.web(8571)
-
-
 @pytest.fixture
 def version(cast: Cast, tmp_path: Path) -> DatasetVersion:
     return make_surveyed(make_dataset(cast.team), tmp_path, ROWS)
 
 
-def context_of(browser: Browser, cast: Cast, site: str, **options: object) -> BrowserContext:
-    context = browser.new_context(base_url=site, **options)  # type: ignore[arg-type]
-    name = settings.SESSION_COOKIE_NAME
-    context.add_cookies([{"name": name, "value": cast.client("bob").cookies[name].value, "url": site}])
-    return context
-
-
 @pytest.fixture
 def page(chromium: Browser, cast: Cast, site: str, version: DatasetVersion) -> Iterator[Page]:
-    """Bob's browser on the table; it must have nothing to complain about."""
-    context = context_of(chromium, cast, site)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"/datasets/versions/{version.pk}/rows/")
-    yield page
-    assert complaints == []
-    assert page.evaluate("window.pwned") is None
-    context.close()
+    """Bob's browser on the table."""
+    with page_of(chromium, cast, site) as page:
+        page.goto(f"/datasets/versions/{version.pk}/rows/")
+        yield page
 
 
 def current(page: Page) -> str | None:
@@ -201,21 +168,19 @@ def test_nothing_is_wider_than_the_window(page: Page, version: DatasetVersion, w
 
 
 def test_everything_works_without_a_script(chromium: Browser, cast: Cast, site: str, version: DatasetVersion) -> None:
-    context = context_of(chromium, cast, site, java_script_enabled=False)
-    page = context.new_page()
-    page.goto(f"/datasets/versions/{version.pk}/rows/")
-    page.fill("[data-search]", "question")
-    page.click(".rows-go")
-    page.click("[aria-label='Next page']")
-    assert page.locator("tr[data-number]").first.get_attribute("data-number") == "52"
-    page.click("[aria-label='Open row 53']")
-    assert page.locator('[data-row="53"]').count() == 1
-    page.click('tr[data-number="53"] .star')
-    assert RowMark.objects.get().starred
-    assert page.locator('tr[data-number="53"] .star.is-on').count() == 1
-    assert "q=question" in page.url
-    page.check("[aria-label='Choose row 54']")
-    page.fill("[data-bulk] [name=tag]", "later")
-    page.locator("[data-bulk]").get_by_role("button", name="Tag", exact=True).click()
-    assert page.locator('tr[data-number="54"] .row-tags').inner_text() == "later"
-    context.close()
+    with page_of(chromium, cast, site, java_script_enabled=False) as page:
+        page.goto(f"/datasets/versions/{version.pk}/rows/")
+        page.fill("[data-search]", "question")
+        page.click(".rows-go")
+        page.click("[aria-label='Next page']")
+        assert page.locator("tr[data-number]").first.get_attribute("data-number") == "52"
+        page.click("[aria-label='Open row 53']")
+        assert page.locator('[data-row="53"]').count() == 1
+        page.click('tr[data-number="53"] .star')
+        assert RowMark.objects.get().starred
+        assert page.locator('tr[data-number="53"] .star.is-on').count() == 1
+        assert "q=question" in page.url
+        page.check("[aria-label='Choose row 54']")
+        page.fill("[data-bulk] [name=tag]", "later")
+        page.locator("[data-bulk]").get_by_role("button", name="Tag", exact=True).click()
+        assert page.locator('tr[data-number="54"] .row-tags').inner_text() == "later"

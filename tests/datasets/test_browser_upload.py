@@ -117,6 +117,25 @@ def test_dropped_pasted_and_several(site: Site, page: Page) -> None:
     assert complaints == []
 
 
+def test_a_file_is_dragged_in_from_the_desktop(site: Site, page: Page, tmp_path: Path) -> None:
+    """The browser's own drag of a file, as the mouse makes it: nothing in the page plays a part in it."""
+    complaints = watch_console(page)
+    new(page, site.address)
+    file = tmp_path / "dragged.jsonl"
+    file.write_text(GOOD * 5)
+    box = page.locator(".drop").bounding_box()
+    assert box
+    middle = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    mouse = page.context.new_cdp_session(page)
+    for step in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        mouse.send("Input.dispatchDragEvent", {"type": step, "data": data, **middle})
+    expect(page.get_by_text("dragged.jsonl")).to_be_visible()
+    send(page)
+    expect(page.get_by_text("5 rows, ready for training.")).to_be_visible()
+    assert complaints == []
+
+
 def test_from_errors_over_columns_to_ready(site: Site, page: Page) -> None:
     complaints = watch_console(page)
     new(page, site.address)

@@ -65,6 +65,12 @@ def run_survey(rows: Path, out: Path, *, still_ours: Callable[[], bool]) -> Endi
     return _run(["survey", str(rows), "--out", str(out)], out, seconds=seconds, still_ours=still_ours)
 
 
+def run_compare(older: Path, newer: Path, out: Path, *, still_ours: Callable[[], bool]) -> Ending | None:
+    """Tell what changed from `older` to `newer` rows into the folder `out`. None when `still_ours` said no."""
+    seconds = _seconds_for((older.stat().st_size + newer.stat().st_size) * PACKED)
+    return _run(["compare", str(older), str(newer), "--out", str(out)], out, seconds=seconds, still_ours=still_ours)
+
+
 def run_tokens(rows: Path, base: Path, out: Path, *, still_ours: Callable[[], bool]) -> Ending | None:
     """Count the tokens of `rows` for a base model into the folder `out`. None when `still_ours` said no."""
     command = ["tokens", str(rows), "--base", str(base), "--out", str(out)]

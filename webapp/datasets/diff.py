@@ -2,20 +2,15 @@
 
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from django.core.cache import cache
-
 from trainer.formats.canonical import Row
-from trainer.formats.comparing import Difference, compare
 from trainer.formats.rows_file import rows_at
 from webapp.datasets.models import DatasetVersion
 
 ROWS_PER_PAGE = 20
-MOST_KEPT = 20_000  # changes of a kind that are remembered and shown
-KEPT_SECONDS = 3600
 MOST_SHOWN = 8_000  # characters of one message
 MOST_WORDS = 3_000  # of a message that is compared word by word
 KINDS = {"edited": "Edited", "added": "Added", "removed": "Removed", "moved": "Other split"}
@@ -70,27 +65,13 @@ class Page:
         return self.number + 1 if self.number < self.of else None
 
 
-def difference(older: DatasetVersion, newer: DatasetVersion) -> tuple[Difference, dict[str, int]]:
-    """The first MOST_KEPT changes of each kind, and how many of each there are.
-
-    Remembered, as versions never change: of a million rows it takes seconds, and hundreds of megabytes.
-    """
-    key = f"diff:{older.pk}:{newer.pk}"
-    known = cache.get(key)
-    if known is None:
-        found = compare(older.rows_path, newer.rows_path)
-        known = {"counts": found.counts}
-        known |= {field.name: getattr(found, field.name)[:MOST_KEPT] for field in fields(Difference)}
-        cache.set(key, known, timeout=KEPT_SECONDS)
-    pairs = {name: [(before, after) for before, after in known[name]] for name in ("edited", "moved")}
-    return Difference(known["removed"], known["added"], **pairs), known["counts"]
-
-
-def page_of(older: DatasetVersion, newer: DatasetVersion, *, kind: str, number: str) -> tuple[dict[str, int], Page]:
-    """How many changes of each kind there are, and a page of one: the first kind there is when none is asked for."""
-    found, counts = difference(older, newer)
+def page_of(
+    older: DatasetVersion, newer: DatasetVersion, told: dict[str, Any], *, kind: str, number: str
+) -> tuple[dict[str, int], Page]:
+    """How many changes of each kind were `told`, and a page of one: the first there is when none is asked for."""
+    counts = told["counts"]
     kind = kind if kind in KINDS else next((one for one in KINDS if counts[one]), "edited")
-    places = _places(found, kind)
+    places = _places(told, kind)
     of = max(1, -(-len(places) // ROWS_PER_PAGE))
     asked = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 1
     asked = min(max(asked, 1), of)
@@ -101,12 +82,12 @@ def page_of(older: DatasetVersion, newer: DatasetVersion, *, kind: str, number: 
     return counts, Page(kind, changes, asked, of, first=len(places) if len(places) < counts[kind] else 0)
 
 
-def _places(found: Difference, kind: str) -> list[tuple[int | None, int | None]]:
+def _places(told: dict[str, Any], kind: str) -> list[tuple[int | None, int | None]]:
     if kind == "added":
-        return [(None, place) for place in found.added]
+        return [(None, place) for place in told["added"]]
     if kind == "removed":
-        return [(place, None) for place in found.removed]
-    return list(found.edited if kind == "edited" else found.moved)
+        return [(place, None) for place in told["removed"]]
+    return [(before, after) for before, after in told[kind]]
 
 
 def _shown(before: dict[int, Row], after: dict[int, Row], old: int | None, new: int | None) -> ShownChange:

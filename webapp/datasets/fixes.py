@@ -3,7 +3,6 @@
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import quote
 
 from django.db import transaction
@@ -20,8 +19,6 @@ from webapp.datasets.diff import ShownChange, row_changes
 from webapp.datasets.models import Dataset, DatasetVersion
 
 MOST_SHOWN = 10  # rows of a preview
-MOST_MASKED = 20_000  # rows that one fix rewrites
-ROWS_AT_ONCE = 200
 EXAMPLES = 3
 
 
@@ -87,7 +84,7 @@ def fix(*, user: User, version: DatasetVersion, name: str, note: str = "") -> Da
         shown = preview(version, kind)
         if not shown.left:
             raise UserError("nothing_left")
-        changes = {"edit": _masked(version, kind)} if kind.fix == "mask" else {"remove": _ids(version, kind)}
+        changes = {"mask": [kind.name]} if kind.fix == "mask" else {"remove": _ids(version, kind)}
         return versions.revise(user=user, version=version, changes=changes, note=note.strip() or shown.note)
 
 
@@ -99,19 +96,6 @@ def _change(row: Row, number: int, kind: FindingKind) -> ShownChange:
 def _masked_row(row: Row, kind: FindingKind) -> Row:
     said = masked_shape(row, kind.name)
     return replace(row, **{name: value for name, value in said.items() if name in Content.__dataclass_fields__})
-
-
-def _masked(version: DatasetVersion, kind: FindingKind) -> dict[str, Any]:
-    """The rows as they are to be, by id."""
-    if version.survey_report["findings"][kind.name] > MOST_MASKED:
-        raise UserError("too_many_to_mask", limit=number_text(MOST_MASKED))
-    with _opened(version) as survey:
-        numbers = [number for number, _ in _details(survey, kind.name, -1)]
-    found: dict[str, Any] = {}
-    for start in range(0, len(numbers), ROWS_AT_ONCE):
-        some = numbers[start : start + ROWS_AT_ONCE]
-        found |= {row.id: masked_shape(row, kind.name) for row in rows_at(version.rows_path, some).values()}
-    return found
 
 
 def _ids(version: DatasetVersion, kind: FindingKind) -> list[str]:

@@ -21,6 +21,7 @@ from webapp.datasets.search import MOST_COUNTED, Found, TooSlow, Wanted, find
 DEFAULT_SIZE = 50
 MOST_SHOWN = 600  # characters of a cell that is opened; the row itself shows the rest
 MOST_CLOSED = 130  # characters of a cell that fit without opening it
+MOST_COLUMNS, MOST_VALUES = 12, 30  # to choose from; the page of a row leads to the others
 MARKS = ("starred", "rating", "tag")
 SOUGHT = ("q", "finding", "role", "split", "column", "shortest", "longest", "turns", "turns_to")
 FILTERS = (*SOUGHT, *MARKS)
@@ -134,10 +135,11 @@ def table_of(version: DatasetVersion, given: dict[str, Any]) -> Table:
 
 
 def values_of(version: DatasetVersion) -> dict[str, list[tuple[str, str, int]]]:
-    """For each of the upload's other columns its most frequent values: the filter, the value and how many rows."""
+    """For the upload's other columns their most frequent values: the filter, the value and how many rows."""
     columns = version.survey_report.get("columns", {})
-    found = {name: told["values"].items() for name, told in columns.items() if told["values"]}
-    return {name: [(said(name, value), value, rows) for value, rows in held] for name, held in found.items()}
+    found = {name: list(told["values"].items())[:MOST_VALUES] for name, told in columns.items() if told["values"]}
+    chosen = list(found.items())[:MOST_COLUMNS]
+    return {name: [(said(name, value), value, rows) for value, rows in held] for name, held in chosen}
 
 
 def why_not(version: DatasetVersion, given: dict[str, Any]) -> str:

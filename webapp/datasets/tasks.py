@@ -7,7 +7,7 @@ from celery import shared_task
 from django.db import DatabaseError
 
 from webapp.common import doorbell
-from webapp.datasets import inspection, lifecycle, survey_lifecycle, surveying
+from webapp.datasets import comparisons, inspection, lifecycle, survey_lifecycle, surveying
 
 logger = logging.getLogger(__name__)
 
@@ -54,3 +54,19 @@ def survey(version_id: str) -> None:
 
 def ring_for_survey(version_id: UUID) -> bool:
     return doorbell.ring(survey, version_id, what="survey of dataset version")
+
+
+@shared_task(name="datasets.compare")
+def compare(older_id: str, newer_id: str) -> None:
+    try:
+        comparisons.compare_versions(UUID(older_id), UUID(newer_id))
+    except DatabaseError:  # as above; the page that waits rings again
+        raise
+    except Exception:
+        mark = uuid4().hex[:8]
+        logger.exception("versions %s and %s: the comparison failed (error %s)", older_id, newer_id, mark)
+        comparisons.keep_failure(UUID(older_id), UUID(newer_id), comparisons.broken(mark))
+
+
+def ring_for_comparison(older_id: UUID, newer_id: UUID) -> bool:
+    return doorbell.ring(compare, older_id, newer_id, what="comparison of dataset version")

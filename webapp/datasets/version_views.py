@@ -12,11 +12,15 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role
 from webapp.common.errors import UserError
-from webapp.datasets import diff, versions
+from webapp.datasets import comparisons, diff, tasks, versions
 from webapp.datasets.addresses import version_link
 from webapp.datasets.frame import frame
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.splits import SplitForm, overlap_of, parts_of
+
+FRAGMENT = "HX-Request"
+
+MOST_OTHERS = 200  # to compare with, the newest; any other by its number in the address
 
 
 @login_required
@@ -24,14 +28,25 @@ from webapp.datasets.splits import SplitForm, overlap_of, parts_of
 def version_diff(request: TeamRequest, pk: UUID) -> HttpResponse:
     """What changed up to this version, since its parent or the version asked for."""
     newer = get_visible(_versions(request).ready(), pk)
-    others = newer.dataset.versions.ready().exclude(pk=newer.pk)
+    others = newer.dataset.versions.ready().exclude(pk=newer.pk).only("number", "note")[:MOST_OTHERS]
     older = _asked(newer, request.GET.get("from", ""))
-    ctx = frame(request.user, newer, "versions") | {"older": older, "others": others}
+    ctx = frame(request.user, newer, "versions") | {"older": older, "others": others, "here": request.get_full_path()}
     if older and older.rows_path.is_file() and newer.rows_path.is_file():
-        kind, number = request.GET.get("kind", ""), request.GET.get("page", "")
-        counts, page = diff.page_of(older, newer, kind=kind, number=number)
-        ctx |= {"page": page, "kinds": [(one, label, counts[one]) for one, label in diff.KINDS.items()]}
-    return render(request, "datasets/diff.html", ctx)
+        ctx |= _changes(older, newer, kind=request.GET.get("kind", ""), number=request.GET.get("page", ""))
+    return render(request, "datasets/_changes.html" if FRAGMENT in request.headers else "datasets/diff.html", ctx)
+
+
+def _changes(older: DatasetVersion, newer: DatasetVersion, *, kind: str, number: str) -> dict[str, Any]:
+    """A page of what changed; a bell for a worker where that is not known yet."""
+    told = comparisons.changes_of(older, newer)
+    if told is None:
+        if comparisons.is_due(older, newer):
+            tasks.ring_for_comparison(older.pk, newer.pk)
+        return {"comparing": True}
+    if "failure" in told:
+        return {"failure": told["failure"]}
+    counts, page = diff.page_of(older, newer, told, kind=kind, number=number)
+    return {"page": page, "kinds": [(one, label, counts[one]) for one, label in diff.KINDS.items()]}
 
 
 def _asked(newer: DatasetVersion, number: str) -> DatasetVersion | None:

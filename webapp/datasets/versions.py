@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def revise(*, user: User, version: DatasetVersion, changes: dict[str, Any], note: str = "") -> DatasetVersion:
     """The next version: this one's rows with `changes`, as `python -m trainer revise` reads them.
 
-    changes: "remove" (row ids), "edit" (row id → row), "add" (rows), "splits" (how to divide). What cannot be used
-    rejects the new version; people's edits were checked before.
+    changes: "remove" (row ids), "edit" (row id → row), "add" (rows), "splits" (how to divide), "mask" (kinds of private
+    things). What cannot be used rejects the new version; people's edits were checked before.
     """
     asked = {name: value for name, value in changes.items() if value}
     if not asked:
