@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from trainer.adapter_format import (
@@ -21,6 +22,7 @@ from trainer.adapter_format import (
     read_config,
     refused,
 )
+from trainer.adapter_own import OwnParts
 from trainer.stacked_lora import Linear, LoraPair, LoraWeights, size_of
 
 Layers = Mapping[str, Linear]  # by the layer's name
@@ -30,17 +32,28 @@ def layer_size(layer: Linear) -> LayerSize:
     return LayerSize(*size_of(layer), layer.bias is not None)
 
 
-def load_adapter(folder: Path, layers: Layers, *, device: torch.device, dtype: torch.dtype) -> LoraWeights:
-    """The adapter's weights by layer. Raises TrainerError when the folder is not a sound adapter of this base."""
+def load_adapter(
+    folder: Path, layers: Layers, *, device: torch.device, dtype: torch.dtype, model: nn.Module | None = None
+) -> LoraWeights:
+    """The adapter's weights by layer. Raises TrainerError when the folder is not a sound adapter of this base.
+
+    With the base's `model` also the modules that an adapter has of its own.
+    """
     config = read_config(folder / CONFIG)
     sizes = {name: layer_size(layer) for name, layer in layers.items()}
+    if model is None and config.own_modules:
+        raise refused("The adapter has modules of its own, and here only updates are read.", "Load it in plain PEFT.")
+    beside = OwnParts(config, model, sizes) if model is not None else None
     file = folder / WEIGHTS
     if not file.is_file():
         raise refused(f"{WEIGHTS} is missing.", "Restore the adapter, or train it again.")
     try:
         with safe_open(file, framework="pt") as opened:
-            targeted = check_entries(_entries(opened), sizes, config)
-            return {name: _pair(opened, name, layers[name], config, (device, dtype)) for name in targeted}
+            targeted = check_entries(_entries(opened), sizes, config, beside.shapes() if beside else {})
+            found: LoraWeights = {name: _pair(opened, name, layers[name], config, (device, dtype)) for name in targeted}
+            if beside is not None:
+                found |= beside.read(lambda key, kind: _tensor(opened, key, device, kind))
+            return found
     except SafetensorError as error:
         raise refused(f"{WEIGHTS} is no safetensors file, or is cut off.", "Restore the adapter.") from error
 

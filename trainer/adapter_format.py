@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from trainer.errors import TrainerError
@@ -28,6 +29,7 @@ PREFIX = "base_model.model."  # PEFT's name for the wrapped base model
 MAX_CONFIG_BYTES = 1 << 20
 MAX_RANK = 1024
 MAX_LAYERS = 1 << 16
+MAX_TOKENS = 1 << 24
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")  # the first in a path, as PEFT finds it
 LARGEST = 1e4  # trained values stay below 10; beyond this a product overflows
 DTYPES = ("F32", "F16", "BF16")
@@ -45,12 +47,10 @@ READ = {
     "alpha_pattern",
     "bias",
     "layers_to_transform",
+    "modules_to_save",
+    "trainable_token_indices",
 }
-# What our own training makes and a batch of many adapters cannot take yet, in words.
-NOT_YET = {
-    "modules_to_save": "whole modules",
-    "trainable_token_indices": "tokens of their own",
-}
+BIASES = ("none", "lora_only", "all")
 PASSED_OVER = {
     "base_model_name_or_path",
     "layers_pattern",  # where layers' numbers stand: read off their names here, and then held to the keys
@@ -90,10 +90,25 @@ class LoraConfig:
     target_modules: tuple[str, ...]
     use_rslora: bool
     use_dora: bool
-    learns_bias: bool
+    bias: str
     rank_pattern: dict[str, int]
     alpha_pattern: dict[str, float]
     layers_to_transform: tuple[int, ...] = ()
+    modules_to_save: tuple[str, ...] = ()
+    trainable_token_indices: tuple[int, ...] = ()
+
+    @property
+    def own_modules(self) -> str:
+        """The field by which more is learnt than updates of linear layers and those layers' biases; empty for none."""
+        if self.modules_to_save:
+            return "modules_to_save"
+        if self.trainable_token_indices:
+            return "trainable_token_indices"
+        return "bias" if self.bias == "all" else ""
+
+    def saves(self, module: str) -> bool:
+        """Whether a module learnt whole; PEFT takes any end of a path for its name."""
+        return any(module.endswith(name) for name in self.modules_to_save)
 
     def shapes(self, name: str, layer: LayerSize) -> dict[str, list[int]]:
         """The keys that the file holds for a layer, each with its shape."""
@@ -101,7 +116,7 @@ class LoraConfig:
         found = {f"{PREFIX}{name}.lora_A.weight": [rank, width], f"{PREFIX}{name}.lora_B.weight": [height, rank]}
         if self.use_dora:
             found[f"{PREFIX}{name}.lora_magnitude_vector"] = [height]
-        if self.learns_bias and layer.has_bias:
+        if self.bias != "none" and layer.has_bias:
             found[f"{PREFIX}{name}.base_layer.bias"] = [height]
         return found
 
@@ -121,16 +136,21 @@ class LoraConfig:
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
-def check_entries(entries: Mapping[str, Entry], layers: Mapping[str, LayerSize], config: LoraConfig) -> list[str]:
+def check_entries(
+    entries: Mapping[str, Entry],
+    layers: Mapping[str, LayerSize],
+    config: LoraConfig,
+    beside: Mapping[str, list[int]] = MappingProxyType({}),
+) -> list[str]:
     """The layers that the config means for this base, when the file holds exactly their keys, each with its shape.
 
-    No value is read. Raises TrainerError.
+    `beside` are keys of modules that the adapter has of its own. No value is read. Raises TrainerError.
     """
-    targeted = [name for name in layers if config.targets(name)]
-    expected: dict[str, list[int]] = {}
+    targeted = [name for name in layers if config.targets(name) and not config.saves(name)]
+    expected = dict(beside)
     for name in targeted:
         expected |= config.shapes(name, layers[name])
-    if not expected:
+    if not targeted:
         raise refused("The adapter's target_modules name no layer of the base model.", "Use the base it was made for.")
     if extra := sorted(entries.keys() - expected.keys()):
         raise refused(f"{WEIGHTS} holds {extra[0]!r:.160}, which is no part of this adapter.", "Do not use this file.")
@@ -153,24 +173,22 @@ def read_config(file: Path) -> LoraConfig:
         said = f"an adapter of the kind {kind[:40]}" if isinstance(kind, str) and kind else "no adapter"
         raise refused(f"{CONFIG} describes {said}, and only LORA is supported.", "Use a LoRA adapter.")
     for name, value in data.items():
-        if name in NOT_YET and value:
-            text = f"Adapters with {NOT_YET[name]} ({name}) cannot be answered here yet."
-            raise refused(text, "Use the downloaded adapter in plain PEFT, or train one without them.")
         if name not in READ | PASSED_OVER and value not in (None, False, {}, []):
             raise refused(f"{CONFIG} sets {name[:60]!r}, which is not supported.", "Use a plain LoRA adapter.")
-    if data.get("bias", "none") not in ("none", "lora_only"):
-        text = "Adapters with biases of layers that get no update (bias) cannot be answered here yet."
-        raise refused(text, "Use the downloaded adapter in plain PEFT, or train one with lora.bias lora_only.")
+    if (bias := data.get("bias", "none")) not in BIASES:
+        raise refused(f"{CONFIG}: bias is {bias!r:.40}.", f"It is one of {', '.join(BIASES)}.")
     return LoraConfig(
         r=_rank(data.get("r"), "r"),
         lora_alpha=_alpha(data.get("lora_alpha"), "lora_alpha"),
         target_modules=_targets(data.get("target_modules")),
         use_rslora=data.get("use_rslora") is True,
         use_dora=data.get("use_dora") is True,
-        learns_bias=data.get("bias") == "lora_only",
+        bias=bias,
         rank_pattern={name: _rank(value, name) for name, value in _pattern(data, "rank_pattern").items()},
         alpha_pattern={name: _alpha(value, name) for name, value in _pattern(data, "alpha_pattern").items()},
         layers_to_transform=_layers(data.get("layers_to_transform")),
+        modules_to_save=_modules(data.get("modules_to_save")),
+        trainable_token_indices=_tokens(data.get("trainable_token_indices")),
     )
 
 
@@ -179,6 +197,23 @@ def _layers(value: Any) -> tuple[int, ...]:
     numbers = [value] if isinstance(value, int) else value or []
     if not isinstance(numbers, list) or not all(type(one) is int and 0 <= one < MAX_LAYERS for one in numbers):
         raise refused(f"{CONFIG}: layers_to_transform is no list of layer numbers.", "List numbers such as 0, 1.")
+    return tuple(numbers)
+
+
+def _modules(value: Any) -> tuple[str, ...]:
+    if not value:
+        return ()
+    if not isinstance(value, list) or not all(_is_plain(one) for one in value):
+        raise refused(f"{CONFIG}: modules_to_save is no list of plain module names.", "List names such as lm_head.")
+    return tuple(value)
+
+
+def _tokens(value: Any) -> tuple[int, ...]:
+    """Tokens of the embeddings. PEFT's other form, with names of modules, may mean any two tables."""
+    numbers = value or []
+    if not isinstance(numbers, list) or not all(type(one) is int and 0 <= one < MAX_TOKENS for one in numbers):
+        text = f"{CONFIG}: trainable_token_indices is no list of token numbers."
+        raise refused(text, "Save it with a list: these tokens of the embeddings.")
     return tuple(numbers)
 
 

@@ -55,6 +55,8 @@ def unpack_sent(sent: Path, out: Path, *, limit: int) -> dict[str, Any]:
     `sent` holds files called 0, 1, …, and names.json with what they were called. Raises TrainerError.
     """
     names = json.loads((sent / "names.json").read_text(encoding="utf-8"))
+    if len(set(names)) < len(names):
+        raise refused("Two of the files have the same name.", "Send each file of the adapter once.")
     folder = out / "adapter"
     folder.mkdir()
     unpack({name: sent / str(number) for number, name in enumerate(names)}, folder, limit=limit)
@@ -76,6 +78,9 @@ def import_folder(folder: Path, base: Path, layers: Mapping[str, LayerSize]) -> 
     ours = _vouched(folder)
     data = _with_named_targets(folder, layers)
     config = read_config(folder / CONFIG)
+    if config.own_modules:
+        text = f"{CONFIG} sets {config.own_modules}: more is learnt than updates of linear layers and their biases."
+        raise refused(text, "Use a plain LoRA adapter.")
     _check_start(data.get("init_lora_weights", True))
     header = _read_weights_header(folder / WEIGHTS)
     targeted = check_entries(_entries(header), layers, config)

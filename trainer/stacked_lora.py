@@ -5,15 +5,17 @@ batch gather their own A and B once per composition of the batch, as in S-LoRA (
 https://arxiv.org/abs/2311.03285, section 5), so that eight adapters cost about what one costs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
+
+from trainer.own_modules import Own, OwnPlaces, places_of, replaceable
 
 Linear = nn.Linear | Conv1D
 
@@ -33,7 +35,13 @@ class LoraPair:
     shift: Tensor | None = None
 
 
-LoraWeights = dict[str, LoraPair]  # by the layer's name in the base model
+LoraWeights = dict[str, LoraPair | Own]  # by the layer's name in the base model
+
+
+class Change(Protocol):
+    """What the rows of a batch do to what one module gives out."""
+
+    def change(self, module: Any, given: Sequence[Tensor], y: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,9 @@ class Stack:
     scaling: Tensor
     stretch: Tensor | None = None
     shift: Tensor | None = None
+
+    def change(self, module: Any, given: Sequence[Tensor], y: Tensor) -> Tensor:
+        return self.add_to(y, given[0], module.bias)
 
     def add_to(self, y: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """`y` of shape (rows, tokens, out) plus each row's update of `x` of shape (rows, tokens, in).
@@ -74,14 +85,25 @@ class Stack:
         return (stretched + self.shift if self.shift is not None else stretched).view(y.shape)
 
 
+@dataclass(frozen=True)
+class Both:
+    """For a layer that gets an update in some rows and is another one in others."""
+
+    stack: Stack
+    own: OwnPlaces
+
+    def change(self, module: Any, given: Sequence[Tensor], y: Tensor) -> Tensor:
+        return self.own.change(module, given, self.stack.change(module, given, y))
+
+
 @dataclass
 class Rows:
-    """What the adapted layers of one model look at: the stacks of the batch that runs now. Layers without one: base."""
+    """What the modules of one model look at: the changes of the batch that runs now. Modules without one: base."""
 
-    stacks: dict[str, Stack] = field(default_factory=dict)
+    stacks: Mapping[str, Change] = field(default_factory=dict)
 
     @contextmanager
-    def using(self, stacks: dict[str, Stack]) -> Iterator[None]:
+    def using(self, stacks: Mapping[str, Change]) -> Iterator[None]:
         """Let a batch run; afterwards nothing here keeps its adapters in memory."""
         self.stacks = stacks
         try:
@@ -93,12 +115,12 @@ class Rows:
 def adapt(model: nn.Module, head: nn.Module | None) -> tuple[Rows, dict[str, Linear]]:
     """Let every linear layer of `model` but its output head add the running batch's update to what it gives out.
 
-    The layers stay what they are, quantised or not: some models read their weights. Returns what steers them, and the
-    layers by name.
+    Any module with weights of its own can be another one in some rows. The modules stay what they are, quantised or
+    not: some models read their weights. Returns what steers them, and the linear layers by name.
     """
     rows, linears = Rows(), linear_layers(model, head)
-    for name, linear in linears.items():
-        linear.register_forward_hook(_adder(name, rows))
+    for name, module in (replaceable(model) | linears).items():
+        module.register_forward_hook(_changer(name, rows))
     return rows, linears
 
 
@@ -113,21 +135,31 @@ def size_of(linear: Linear) -> tuple[int, int]:
     return (linear.nx, linear.nf) if isinstance(linear, Conv1D) else (linear.in_features, linear.out_features)
 
 
-def _adder(name: str, rows: Rows) -> Callable[[Linear, tuple[Any, ...], Tensor], Tensor | None]:
-    def add(linear: Linear, given: tuple[Any, ...], y: Tensor) -> Tensor | None:
-        stack = rows.stacks.get(name)
-        return None if stack is None else stack.add_to(y, given[0], linear.bias)
+def _changer(name: str, rows: Rows) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+    def change(module: nn.Module, given: tuple[Any, ...], y: Tensor) -> Tensor | None:
+        found = rows.stacks.get(name)
+        return None if found is None else found.change(module, given, y)
 
-    return add
+    return change
 
 
-def stack_rows(adapters: Sequence[LoraWeights | None]) -> dict[str, Stack]:
-    """The stacks of a batch whose row i uses `adapters[i]`, None for the base model. Layers no row adapts have none."""
+def stack_rows(adapters: Sequence[LoraWeights | None]) -> dict[str, Change]:
+    """What changes in a batch whose row i uses `adapters[i]`, None for the base model, by the module's name."""
     first = adapters[0]
-    if first is not None and all(one is first for one in adapters):
-        return {name: _shared(pair) for name, pair in first.items()}
     names = {name: None for one in adapters if one is not None for name in one}
-    return {name: _stacked([one.get(name) if one is not None else None for one in adapters]) for name in names}
+    alike = first is not None and all(one is first for one in adapters)
+    return {
+        name: _change([one.get(name) if one is not None else None for one in adapters], alike=alike) for name in names
+    }
+
+
+def _change(parts: Sequence[LoraPair | Own | None], *, alike: bool) -> Change:
+    pairs = [part if isinstance(part, LoraPair) else None for part in parts]
+    owns = [None if isinstance(part, LoraPair) else part for part in parts]
+    if not any(pairs):
+        return places_of(owns)
+    stack = _shared(pair) if alike and (pair := pairs[0]) is not None else _stacked(pairs)
+    return Both(stack, places_of(owns)) if any(owns) else stack
 
 
 def _shared(pair: LoraPair) -> Stack:

@@ -1,5 +1,7 @@
 """Adapters of several kinds in one batch: DoRA and learnt biases answer as PEFT does, beside plain ones."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ IDS = list(range(5, 25))
 def make_kind(base: Path, folder: Path, **options: Any) -> Path:
     """A random adapter whose biases and lengths are learnt as well."""
     model = get_peft_model(
-        load_tiny(base), LoraConfig(r=4, target_modules="all-linear", lora_alpha=8, task_type="CAUSAL_LM", **options)
+        load_tiny(base),
+        LoraConfig(**{"r": 4, "target_modules": "all-linear", "lora_alpha": 8, "task_type": "CAUSAL_LM"} | options),
     )
     random = torch.Generator().manual_seed(7)
     for name, values in model.named_parameters():
@@ -94,20 +97,102 @@ def test_dora_on_a_quantised_base_has_the_lengths_of_its_weights(
     assert off["dora"] < 2 * off[None]  # what quantisation costs the base itself
 
 
+OWN = {
+    "head": {"modules_to_save": ["lm_head"]},
+    "table": {"modules_to_save": ["embed_tokens", "wte"]},
+    "norms": {"modules_to_save": ["norm", "ln_1", "ln_f"]},
+    "linear": {"modules_to_save": ["down_proj", "mlp.c_proj"], "target_modules": ["q_proj", "c_attn"]},
+    "tokens": {"trainable_token_indices": IDS[::3]},
+    "all biases": {"bias": "all"},
+}
+
+
+@pytest.fixture(scope="module")
+def owns(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("owns")
+    return {kind: make_kind(base, folder / kind.replace(" ", "_"), **options) for kind, options in OWN.items()}
+
+
+def test_own_modules_and_tokens_answer_as_peft_beside_any_others(
+    base: Path, kinds: dict[str, Path], owns: dict[str, Path]
+) -> None:
+    """The head, the embeddings, norms and linear layers whole, single tokens, biases of everything: by row."""
+    engine, ids, wanted = Engine(base, dtype="float32"), torch.tensor([IDS]), {}
+    for key, folder in (owns | kinds).items():
+        engine.load_adapter(key, folder)
+        with torch.inference_mode():
+            wanted[key] = load_with_peft(base, folder)(input_ids=ids).logits[0, -1]
+    for key in owns:
+        torch.testing.assert_close(first_scores(engine, [key, key])[1], wanted[key], atol=2e-4, rtol=1e-4)
+    keys = [*owns, None, *kinds]
+    for row, key in zip(first_scores(engine, keys), keys, strict=True):
+        if key is not None:
+            torch.testing.assert_close(row, wanted[key], atol=2e-4, rtol=1e-4)
+    with torch.inference_mode():
+        plain = load_tiny(base)(input_ids=ids).logits[0, -1]
+    torch.testing.assert_close(first_scores(engine, [None])[0], plain, atol=2e-4, rtol=1e-4)
+    assert all((row - plain).abs().max() > 1e-3 for row in wanted.values())
+
+
+def test_whole_answers_of_a_mixed_batch_are_those_of_each_alone(base: Path, owns: dict[str, Path]) -> None:
+    engine = Engine(base, dtype="float32")
+    for key, folder in owns.items():
+        engine.load_adapter(key, folder)
+    asked = [Request(prompt_ids=IDS[at:], adapter=key, max_tokens=8) for at, key in enumerate([*owns, None])]
+
+    def answers(requests: list[Request]) -> list[str]:
+        texts = [""] * len(requests)
+        for chunk in engine.generate(requests, lambda: False):
+            texts[chunk.row] += chunk.text
+        return texts
+
+    assert answers(asked) == [answers([one])[0] for one in asked]
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_layer_that_learnt_whole_answers_on_a_packed_base(tmp_path: Path, quantization: Quantization) -> None:
+    base = make_family(tmp_path, "llama")
+    folder = make_kind(base, tmp_path / "adapter", modules_to_save=["down_proj"], target_modules=["q_proj"])
+    packed, whole = Engine(base, dtype="float32", quantization=quantization), Engine(base, dtype="float32")
+    for engine in (packed, whole):
+        engine.load_adapter("a", folder)
+    off = (first_scores(packed, ["a", None]) - first_scores(whole, ["a", None])).abs().mean(dim=-1)
+    assert off[0] < 2 * off[1]  # what quantisation costs the base itself
+
+
 @pytest.mark.parametrize(
-    ("lora", "said"),
+    "lora", [{"modules_to_save": ["norm", "lm_head"]}, {"trainable_token_indices": [5, 9]}], ids=str
+)
+def test_what_training_made_of_its_own_answers_as_peft(tmp_path: Path, lora: dict[str, Any]) -> None:
+    base = make_tiny_base(tmp_path / "base")
+    Training(make_spec(base, make_rows(tmp_path, 8), lora=lora, optim={"max_steps": 2}), tmp_path / "out").run()
+    engine = Engine(base, dtype="float32")
+    engine.load_adapter("a", tmp_path / "out" / "adapter")
+    with torch.inference_mode():
+        wanted = load_with_peft(base, tmp_path / "out" / "adapter")(input_ids=torch.tensor([IDS])).logits[0, -1]
+    torch.testing.assert_close(first_scores(engine, ["a", None])[0], wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
     [
-        ({"modules_to_save": ["norm"]}, "whole modules"),
-        ({"trainable_token_indices": [5]}, "tokens of their own"),
+        ({"modules_to_save": ["mlp"]}, "no single layer"),
+        ({"trainable_token_indices": [10**6]}, "a token that the base lacks"),
+        ({"trainable_token_indices": {"embed_tokens": [5]}}, "no list of token numbers"),
+        ({"modules_to_save": ["(a+)+$"]}, "no list of plain module names"),
+        ({"bias": "every"}, "bias is"),
     ],
     ids=str,
 )
-def test_what_cannot_be_answered_yet_is_named(tmp_path: Path, lora: dict[str, Any], said: str) -> None:
-    base = make_tiny_base(tmp_path / "base")
-    Training(make_spec(base, make_rows(tmp_path, 8), lora=lora, optim={"max_steps": 1}), tmp_path / "out").run()
-    with pytest.raises(TrainerError, match=f"Adapters with {said} .* cannot be answered here yet") as caught:
-        Engine(base, dtype="float32").load_adapter("a", tmp_path / "out" / "adapter")
-    assert "plain PEFT" in caught.value.fix
+def test_what_cannot_be_another_one_by_row_is_refused(
+    base: Path, owns: dict[str, Path], tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    folder = Path(shutil.copytree(owns["tokens"], tmp_path / "adapter"))
+    config = json.loads((folder / "adapter_config.json").read_text()) | changed
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(TrainerError, match=said) as caught:
+        Engine(base, dtype="float32").load_adapter("a", folder)
+    assert caught.value.code == "user_config"
 
 
 def test_trained_dora_from_pissa_answers_as_peft(tmp_path: Path) -> None:
