@@ -8,6 +8,7 @@ from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -19,7 +20,7 @@ class FolderFiles(Mapping[str, bytes]):
         self._folder = folder
 
     def __getitem__(self, name: str) -> bytes:
-        if name not in list(self):
+        if name not in iter(self):
             raise KeyError(name)
         return (self._folder / name).read_bytes()
 
@@ -27,7 +28,7 @@ class FolderFiles(Mapping[str, bytes]):
         return (one.name for one in self._folder.iterdir())
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)
 
 
 class Hub:
@@ -56,7 +57,7 @@ class Hub:
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.split("?")[0]
+        path = unquote(request.path.split("?")[0])
         self.asked.append(path)
         entries = [entry(name, data) for name, data in sorted(self.files.items())]
         home = self.name if self.kind == "models" else f"{self.kind}/{self.name}"

@@ -6,22 +6,18 @@ import pickle
 import struct
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from hashlib import sha1, sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.hub import COMMIT, FolderFiles, Hub, running_hub
 from tests.tiny import make_tiny_base
 from trainer.bases import PACKAGE, VERSION, fetch_demo, fetch_hub, inspect_folder
 from trainer.errors import TrainerError
 from trainer.events import Event, Failed, Fetched, Finished, decode
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -157,68 +153,16 @@ def test_ids_that_are_not_plain_never_reach_the_hub(hub_id: str, revision: str, 
     assert list(tmp_path.iterdir()) == []
 
 
-class Hub:
-    """A hub on this machine that publishes one folder as owner/tiny. `asked` are the paths it was asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.asked: list[str] = []
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:  # noqa: N802 - the name the server calls
-                hub.answer(self)
-
-            do_GET = do_HEAD  # noqa: N815
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Tests are quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.split("?")[0]
-        self.asked.append(path)
-        file = self.folder / path.rpartition("/")[2]
-        if path.startswith("/api/models/owner/tiny/tree/"):
-            self.send(request, json.dumps([self.entry(one) for one in sorted(self.folder.iterdir())]).encode())
-        elif path.startswith("/api/models/owner/tiny"):
-            siblings = [{"rfilename": one.name, **self.entry(one)} for one in sorted(self.folder.iterdir())]
-            self.send(request, json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode())
-        elif path.startswith("/owner/tiny/resolve/") and file.is_file():
-            self.send(request, file.read_bytes(), ETag=f'"{self.entry(file)["blobId"]}"')
-        else:
-            self.send(request, b"", status=404, **{"X-Error-Code": "RepoNotFound"})
-
-    def entry(self, file: Path) -> dict[str, Any]:
-        data = file.read_bytes()
-        blob = sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        known: dict[str, Any] = {"type": "file", "path": file.name, "size": len(data), "oid": blob, "blobId": blob}
-        if file.suffix == ".safetensors":
-            digest = sha256(data).hexdigest()
-            known |= {"blobId": digest, "lfs": {"oid": digest, "sha256": digest, "size": len(data), "pointerSize": 130}}
-        return known
-
-    def send(self, request: BaseHTTPRequestHandler, data: bytes, status: int = 200, **headers: str) -> None:
-        request.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), "X-Repo-Commit": COMMIT, **headers}.items():
-            request.send_header(name, value)
-        request.end_headers()
-        if request.command == "GET":
-            request.wfile.write(data)
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """What the hub publishes as owner/tiny."""
+    return make_tiny_base(tmp_path / "published")
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    made = Hub(make_tiny_base(tmp_path / "published"))
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+def hub(published: Path) -> Iterator[Hub]:
+    with running_hub("models", "owner/tiny", FolderFiles(published)) as hub:
+        yield hub
 
 
 def fetch(tmp_path: Path, *arguments: str, **environment: str) -> list[Event]:
@@ -229,16 +173,16 @@ def fetch(tmp_path: Path, *arguments: str, **environment: str) -> list[Event]:
     return [decode(line)[1] for line in ended.stdout.splitlines()]
 
 
-def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path: Path, hub: Hub) -> None:
+def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path: Path, hub: Hub, published: Path) -> None:
     for name in ("onnx.bin", "pytorch_model.bin", "notes.txt"):
-        (hub.folder / name).write_bytes(b"not wanted")
+        (published / name).write_bytes(b"not wanted")
     events = fetch(tmp_path, "owner/tiny", "--revision", "main", HF_ENDPOINT=hub.url)
     last = events[-1]
     assert isinstance(last, Finished), last
     assert last.facts["revision"] == COMMIT
     assert last.facts == inspect_folder(Path(last.folder)) | {"revision": COMMIT}
     here = {one.name for one in Path(last.folder).iterdir()}
-    wanted = {one.name for one in hub.folder.iterdir()} - {"onnx.bin", "pytorch_model.bin", "notes.txt"}
+    wanted = {one.name for one in published.iterdir()} - {"onnx.bin", "pytorch_model.bin", "notes.txt"}
     assert here == wanted | {"lowrank.json"}
     assert not any(".bin" in path for path in hub.asked)
     progress = [event for event in events if isinstance(event, Fetched)]
@@ -250,7 +194,7 @@ def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path: Path, hub: Hub) -
     assert offline[-1].facts == last.facts
 
 
-def test_a_hub_without_it_or_without_safetensors_or_with_code(tmp_path: Path, hub: Hub) -> None:
+def test_a_hub_without_it_or_without_safetensors_or_with_code(tmp_path: Path, hub: Hub, published: Path) -> None:
     def failure(hub_id: str, **environment: str) -> str:
         last = fetch(tmp_path, hub_id, **environment)[-1]
         assert isinstance(last, Failed), last
@@ -258,9 +202,9 @@ def test_a_hub_without_it_or_without_safetensors_or_with_code(tmp_path: Path, hu
         return last.text
 
     assert "no model owner/other" in failure("owner/other", HF_ENDPOINT=hub.url)
-    config(auto_map={"AutoModel": "evil.Model"})(hub.folder)
+    config(auto_map={"AutoModel": "evil.Model"})(published)
     assert "auto_map" in failure("owner/tiny", HF_ENDPOINT=hub.url)
-    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
+    (published / "model.safetensors").rename(published / "pytorch_model.bin")
     assert "no safetensors" in failure("owner/tiny", HF_ENDPOINT=hub.url)
     assert "could not be fetched" in failure("owner/unseen", HF_ENDPOINT="http://127.0.0.1:9")
     assert "HF_HUB_OFFLINE" in failure("owner/unseen", HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="1")
