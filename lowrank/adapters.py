@@ -1,18 +1,22 @@
-"""`lowrank adapters`: list them, and take one home as a folder that plain PEFT loads."""
+"""`lowrank adapters`: list them, take one home as a folder that plain PEFT loads, bring one in."""
 
 import argparse
 import shutil
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from lowrank.client import Client, segment
 from lowrank.failures import OK, ClientError, WrongUse
 from lowrank.login import read_login
 from lowrank.printing import Progress, moment_text, say, size_text, table, write, write_json
+from lowrank.uploading import send
 
 PIECE = 1 << 20
 NEEDED = "adapter_config.json"
+ENDINGS = (".json", ".jsonl", ".jinja", ".md", ".safetensors", ".bin")  # with the last the server says what to do
+HOUR = 3600
 
 
 def list_all(given: argparse.Namespace) -> int:
@@ -81,6 +85,42 @@ def _placed(folder: Path, archive: Path, given: argparse.Namespace, out: Path | 
 
 
 def push(given: argparse.Namespace) -> int:
-    """Bringing adapters in needs the server's import, which this version does not have."""
-    say(f"{given.path} was not sent: this version of Lowrank does not take in adapters that were made elsewhere yet.")
-    return 2
+    """Send a folder's files of an adapter, or an archive, and have the server take it in."""
+    client, path = Client(read_login(given.team)), Path(given.path)
+    if path.is_dir():
+        with tempfile.TemporaryDirectory(prefix="lowrank-") as folder:
+            made = _import(client, _packed(path, Path(folder) / f"{path.resolve().name}.zip"), given)
+    elif path.is_file():
+        made = _import(client, path, given)
+    else:
+        raise WrongUse(f"There is no file or folder {given.path}.")
+    if given.json:
+        write_json(made)
+        return OK
+    write(made["id"])
+    there = "is imported" if made["is_new"] else "was there already, under this name"
+    say(f"{made['name']} {there}: r {made['r']}, on {made['base_model']}. {made['url']}")
+    return OK
+
+
+def _packed(folder: Path, archive: Path) -> Path:
+    """What belongs to an adapter, and nothing else that lies there, such as an optimiser's state."""
+    if not (folder / NEEDED).is_file():
+        raise WrongUse(f"There is no {NEEDED} in {folder}: it is no adapter that PEFT saved.")
+    try:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+            for file in sorted(one for one in folder.iterdir() if one.suffix in ENDINGS and one.is_file()):
+                packed.write(file, f"{archive.stem}/{file.name}")
+    except (OSError, ValueError) as error:
+        raise WrongUse(f"{folder} cannot be read: {error}.") from error
+    return archive
+
+
+def _import(client: Client, file: Path, given: argparse.Namespace) -> Any:
+    """In parts where it is large; the server keeps what was sent only until it is an adapter."""
+    sent = send(client, file, purpose="user_data", seconds=HOUR)["id"]
+    try:
+        fields = {"file_id": sent, "base_model": given.base, "name": given.name}
+        return client.send_form("/adapters", {name: value for name, value in fields.items() if value})
+    finally:
+        client.delete(f"/files/{segment(sent)}")

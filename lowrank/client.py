@@ -61,16 +61,15 @@ class Client:
 
     def send_file(self, path: str, fields: dict[str, str], name: str, data: tuple[str, bytes]) -> Any:
         """A multipart form; `data` is the file's own name and its bytes."""
-        border = uuid4().hex
         filename = data[0].replace("\\", "_").replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
-        parts = [
-            f'--{border}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'.encode()
-            for field, value in fields.items()
-        ]
-        head = f'--{border}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n'
-        parts += [f"{head}Content-Type: application/octet-stream\r\n\r\n".encode(), data[1]]
-        body = b"".join([*parts, f"\r\n--{border}--\r\n".encode()])
-        return self._json("POST", path, body, {"Content-Type": f"multipart/form-data; boundary={border}"})
+        head = f'Content-Disposition: form-data; name="{name}"; filename="{filename}"\r\n'
+        body, kind = _form(fields, f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + data[1])
+        return self._json("POST", path, body, {"Content-Type": kind})
+
+    def send_form(self, path: str, fields: dict[str, str]) -> Any:
+        """A multipart form without a file. Sent again after a lost answer it is not carried out again."""
+        body, kind = _form(fields)
+        return self._json("POST", path, body, {"Content-Type": kind, "Idempotency-Key": uuid4().hex})
 
     def pages(self, path: str, *, most: int | None = None, **query: Any) -> Iterator[dict[str, Any]]:
         """The items of a list, page after page, at most `most`."""
@@ -175,6 +174,14 @@ def _pause(text: str | None) -> float | None:
         return min(LONGEST_PAUSE, float(text)) if text else None
     except ValueError:
         return None
+
+
+def _form(fields: dict[str, str], *parts: bytes) -> tuple[bytes, str]:
+    """The body of a multipart form, and its content type. `parts` bring their own headers."""
+    border = uuid4().hex
+    told = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}' for name, value in fields.items()]
+    body = b"".join(f"--{border}\r\n".encode() + part + b"\r\n" for part in (*(one.encode() for one in told), *parts))
+    return body + f"--{border}--\r\n".encode(), f"multipart/form-data; boundary={border}"
 
 
 def segment(text: str) -> str:

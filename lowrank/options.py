@@ -98,8 +98,12 @@ def _adapter_commands(groups: argparse._SubParsersAction) -> None:  # type: igno
     one.add_argument("model", help="its model name, such as ft:base:team:name:0123456789ab")
     one.add_argument("--out", help="where to, instead of a folder of its name here")
     one.add_argument("--zip", action="store_true", help="keep it packed")
-    one = _command(groups, "push", "bring in an adapter that was made elsewhere (not in this version)", adapters.push)
-    one.add_argument("path")
+    one = _command(groups, "push", "bring in an adapter that was made elsewhere", adapters.push)
+    one.add_argument("path", help="the folder that PEFT saved, or a .zip or .tar.gz of it")
+    one.add_argument(
+        "--base", default="", metavar="MODEL", help="the base model, where the adapter's own name misleads"
+    )
+    one.add_argument("--name", default="", help="what it is called, instead of the folder's name")
     _command(groups, "ls", "list the adapters that the team may use", adapters.list_all)
 
 

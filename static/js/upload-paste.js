@@ -10,7 +10,7 @@ document.addEventListener("paste", (event) => {
   if (files.length) {
     input.files = files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
-  } else if (words.trim()) {
+  } else if (text && words.trim()) {
     text.closest("details").open = true;
     text.value = words;
     text.focus();

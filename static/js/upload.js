@@ -63,7 +63,7 @@ function say(words) {
 }
 
 function refusal(status, said) {
-  const known = { 403: "You are logged out, or may no longer add datasets here.", 413: "The file is too large for this server." };
+  const known = { 403: "You are logged out, or may no longer upload here.", 413: "The file is too large for this server." };
   return known[status] ?? (said && said.length < 300 && !said.startsWith("<") ? said : `The server answered ${status}.`);
 }
 
@@ -99,7 +99,7 @@ function sendForm(uploads) {
 
 async function send() {
   const chosen = files();
-  const total = chosen.reduce((sum, file) => sum + file.size, 0) || new Blob([text.value]).size;
+  const total = chosen.reduce((sum, file) => sum + file.size, 0) || new Blob([text?.value ?? ""]).size;
   running = { total, current: null, cancelled: false };
   speed.reset();
   showProgress(0);

@@ -128,6 +128,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("api_batch", "GET"): (SEEN, of_batch(), None),
     ("api_batch_cancel", "POST"): (MEMBERS, of_batch("/cancel"), None),
     ("api_models", "GET"): (ALL, at("models"), None),
+    ("api_adapters", "POST"): ("400 403 400 400", at("adapters"), Form(file=rows)),
     ("api_adapter_content", "GET"): (SEEN, adapter_content, None),
     ("api_model", "GET"): (SEEN, model, None),
     ("api_model", "DELETE"): (MEMBERS, model, None),

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from safetensors.torch import load_file
 from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.adapter_format import MANIFEST, WEIGHTS
+from trainer.adapter_import import import_folder, unpack_sent
+from trainer.adapter_layers import layers_of
 from trainer.base_source import note_source
 from trainer.errors import TrainerError
 from trainer.events import Finished
@@ -49,6 +53,35 @@ def test_everything_is_there_and_as_listed(training: Training, adapter: Path) ->
     assert facts["weights_sha256"] == sha256_of(adapter / WEIGHTS) == manifest["files"][WEIGHTS]["sha256"]
     assert facts["parameters"] == sum(weight.numel() for weight in load_file(adapter / WEIGHTS).values())
     assert not list(training.out.glob(".tmp-*"))
+
+
+def test_it_comes_back_as_it_left(training: Training, adapter: Path, tmp_path: Path) -> None:
+    """Downloaded, and imported on another server with the same base model."""
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    with tarfile.open(sent / "0", "w:gz") as archive:
+        archive.add(adapter, "style")
+    (sent / "names.json").write_text('["style.tar.gz"]')
+    unpack_sent(sent, tmp_path, limit=1 << 30)
+    base = training.out.parent / "tiny-base"
+    facts = import_folder(tmp_path / "adapter", base, layers_of(base))
+    assert {one.name: one.read_bytes() for one in (tmp_path / "adapter").iterdir()} == {
+        one.name: one.read_bytes() for one in adapter.iterdir()
+    }
+    assert json.loads(json.dumps(facts["spec"])) == json.loads((adapter / "spec.json").read_text())
+    told = training.of(Finished)[0].facts
+    assert facts["metrics"] == {name: told[name] for name in facts["metrics"]}
+    assert {"loss", "trained_tokens", "parameters", "weights_sha256"} <= facts["metrics"].keys()
+
+
+def test_of_one_that_was_changed_no_training_is_told(training: Training, adapter: Path, tmp_path: Path) -> None:
+    folder, base = Path(shutil.copytree(adapter, tmp_path / "changed")), training.out.parent / "tiny-base"
+    (folder / "spec.json").write_text((folder / "spec.json").read_text().replace('"epochs"', '"Epochs"'))
+    facts = import_folder(folder, base, layers_of(base))
+    assert set(facts["metrics"]) == {"weights_sha256", "parameters"}
+    assert "optim" not in facts["spec"]
+    assert not (folder / "spec.json").exists()
+    assert verify(folder, name=MANIFEST)["imported"] is True
 
 
 def test_no_path_of_this_machine_travels(training: Training, adapter: Path) -> None:

@@ -51,13 +51,7 @@ def _told(named: str, found: list[BaseModel]) -> str:
 
 def layers_of(base: BaseModel, work: Path) -> Path:
     """The file that tells the base's layers, made when it is needed first: only loading torch takes long."""
-    if not base.is_ready:
-        raise UserError("base_not_ready", name=base.name)
-    try:
-        config = sha256((base.folder / "config.json").read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError("base_missing", folder=base.name) from error
-    kept = base_folder(base.pk) / f"layers-{version()}-{config[:16]}.json"
+    kept = layers_file(base)
     if not kept.is_file():
         told = told_by("layers", run_layers(base.folder, work / "layers"), work)
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -66,3 +60,14 @@ def layers_of(base: BaseModel, work: Path) -> Path:
         sync_path(made)
         made.replace(kept)
     return kept
+
+
+def layers_file(base: BaseModel) -> Path:
+    """Where they are kept: what they are follows from the base's config, and from who reads it."""
+    if not base.is_ready:
+        raise UserError("base_not_ready", name=base.name)
+    try:
+        config = sha256((base.folder / "config.json").read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError("base_missing", folder=base.name) from error
+    return base_folder(base.pk) / f"layers-{version()}-{config[:16]}.json"

@@ -102,6 +102,9 @@ def _shown(value: Any, unit: str) -> str:
 
 
 def spec_yaml(spec: dict[str, Any]) -> str:
+    """The spec in full; empty for an imported adapter's, which tells nothing of its training."""
+    if "optim" not in spec:
+        return ""
     try:
         return TrainSpec.from_dict(spec).to_yaml()
     except SpecError as error:

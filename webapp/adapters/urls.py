@@ -2,10 +2,11 @@
 
 from django.urls import path
 
-from webapp.adapters import base_views, seen_views, token_views, views
+from webapp.adapters import base_views, importing_views, seen_views, token_views, views
 
 urlpatterns = [
     path("adapters/", views.adapters, name="adapters"),
+    path("adapters/import/", importing_views.adapter_import, name="adapter_import"),
     path("adapters/<uuid:pk>/", views.adapter, name="adapter"),
     path("adapters/<uuid:pk>/download/", views.adapter_download, name="adapter_download"),
     path("adapters/<uuid:pk>/share/", views.adapter_share, name="adapter_share"),

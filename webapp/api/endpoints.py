@@ -25,7 +25,7 @@ class Endpoint:
     @property
     def sends(self) -> str:
         """The media type of the request's body; empty when it has none."""
-        return FORM if self.takes in ("NewFile", "NewPart") else JSON if self.takes else ""
+        return FORM if self.takes in ("NewFile", "NewPart", "NewAdapter") else JSON if self.takes else ""
 
 
 QUERIES: dict[str, Schema] = {
@@ -54,6 +54,16 @@ GROUPS: dict[str, dict[tuple[str, str], Endpoint]] = {
         ),
         ("api_model", "GET"): Endpoint("Retrieve a model", f'client.models.retrieve("{MODEL}")', "Model"),
         ("api_model", "DELETE"): Endpoint("Delete an adapter", f'client.models.delete("{MODEL}")', "Deleted"),
+        ("api_adapters", "POST"): Endpoint(
+            "Import an adapter",
+            'client.post("/adapters", cast_to=httpx.Response, files=[("file", open("adapter.zip", "rb"))],\n'
+            '            options={"headers": {"Content-Type": "multipart/form-data"}})',
+            "Adapter",
+            "NewAdapter",
+            {"file": "@adapter.zip"},
+            about="An extension: a PEFT LoRA adapter that was trained elsewhere, checked against its base model. Its "
+            "`id` is then a model like that of any other adapter. What the team has already is not taken twice.",
+        ),
         ("api_adapter_content", "GET"): Endpoint(
             "Download an adapter",
             f'client.get("/adapters/{MODEL}/content", cast_to=httpx.Response)',

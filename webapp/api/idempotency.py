@@ -88,8 +88,8 @@ def fingerprint(request: ApiRequest) -> str:
         return digest.hexdigest()
     for field, value in sorted(request.POST.items()):
         digest.update(f"\0{field}\0{value}".encode("utf-8", "replace"))
-    files = cast("dict[str, File[bytes]]", request.FILES.dict())
-    for field, file in sorted(files.items()):
+    files = cast("dict[str, list[File[bytes]]]", dict(request.FILES.lists()))
+    for field, file in ((field, file) for field, several in sorted(files.items()) for file in several):
         digest.update(f"\0{field}\0{file.name}\0".encode("utf-8", "replace"))
         for chunk in file.chunks():
             digest.update(chunk)

@@ -6,6 +6,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from trainer.presets import PRESET_NAMES
 from trainer.spec import PARTS, choices_of, option_of
+from webapp.api.adapters_asked import LONGEST_NAME
 from webapp.api.batch_run import ENDPOINTS
 from webapp.api.batches import WINDOWS
 from webapp.api.chat_messages import ROLES
@@ -145,6 +146,19 @@ def _completion() -> Schema:
     return made
 
 
+def _adapter() -> Schema:
+    archive = (
+        "A .zip, .tar or .tar.gz of the folder; or adapter_config.json and adapter_model.safetensors, each a part."
+    )
+    return asked(
+        (),
+        file=FILE | {"description": archive},
+        file_id=text("Instead of `file`: an archive that was sent to /v1/files or in parts, as user_data."),
+        base_model=text("The base model it was made for; left out, the one that the adapter names."),
+        name=text("Left out, the archive's name.", maxLength=LONGEST_NAME),
+    )
+
+
 def request_schemas() -> dict[str, Schema]:
     expiry = asked(("anchor", "seconds"), anchor=one_of("created_at"), seconds=whole(minimum=SHORTEST, maximum=LONGEST))
     purpose = one_of(*PURPOSES, about="fine-tune for rows to train on, batch for requests.")
@@ -157,6 +171,7 @@ def request_schemas() -> dict[str, Schema]:
         "NewFile": asked(("purpose", "file"), purpose=purpose, file=FILE, **form),
         "NewUpload": asked(("filename", "purpose", "bytes", "mime_type"), expires_after=expiry, **upload),
         "NewPart": asked(("data",), data=FILE),
+        "NewAdapter": _adapter(),
         "PartOrder": asked(("part_ids",), part_ids=many(text(), minItems=1), md5=text("Of the whole file, in hex.")),
         "NewJob": _job(),
         "NewPermissions": asked(("project_ids",), project_ids=teams),

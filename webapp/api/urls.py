@@ -8,6 +8,7 @@ from webapp.api.entry import door
 urlpatterns = [
     path("models", door(GET=model_list.list_models), name="api_models"),
     path("models/<path:model>", door(GET=model_list.show_model, DELETE=model_list.delete_model), name="api_model"),
+    path("adapters", door(POST=adapters.create), name="api_adapters"),
     path("adapters/<str:model>/content", door(GET=adapters.content), name="api_adapter_content"),
     path("files", door(GET=files.list_files, POST=files.create), name="api_files"),
     path("files/<str:file>", door(GET=files.show, DELETE=files.delete), name="api_file"),
