@@ -40,6 +40,13 @@ def make_tiny_base(folder: Path, *, seed: int = 0, template: str = CHATML) -> Pa
     return folder
 
 
+def widen_tiny_base(folder: Path) -> None:
+    """Give the model a row for each token of its tokenizer, which was given more since."""
+    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    _write_json(folder / "config.json", _config(vocabulary))
+    save_file(_weights(vocabulary, seed=0), folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def _write_json(path: Path, data: object) -> None:
     path.write_text(json.dumps(data, indent=2), encoding="utf-8")
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from trainer.errors import TrainerError
 from trainer.logprobs import Scored
+from trainer.opening import Opening
 from trainer.penalties import Tally
 from trainer.sampling import Sampler
 from trainer.stacked_lora import LoraWeights
@@ -46,6 +47,7 @@ class Row:
     text: TextStream
     stops: StopStrings = field(default_factory=StopStrings)
     tally: Tally | None = None
+    opening: Opening | None = None
     top_logprobs: int | None = None
     began: float = field(default_factory=perf_counter)
     first_token: float = 0.0
@@ -58,6 +60,8 @@ class Row:
         """Count the token and give out the text it completes; a stop token ends the row and is no text."""
         now = perf_counter()
         self.tokens += 1
+        if self.opening is not None:
+            self.opening.take(token)
         self.first_token = self.first_token or now
         text = ""
         finish: Finish | None = None

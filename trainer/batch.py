@@ -12,9 +12,10 @@ from transformers.cache_utils import DynamicLayer
 from trainer.answer_row import Chunk, Row
 from trainer.errors import TrainerError
 from trainer.logprobs import score_tokens
+from trainer.opening import hold_to
 from trainer.penalties import Penalties
 from trainer.sampling import NOT_FINITE, choose
-from trainer.stacked_lora import Rows, Stack, stack_rows
+from trainer.stacked_lora import Change, Rows, stack_rows
 
 PREFILL_TOKENS = 512  # of each row in one step, so that a long prompt neither delays other batches nor a stop
 
@@ -39,7 +40,7 @@ class Batch:
         self.ids = torch.tensor(padded, device=device)  # columns that the model has yet to read
         self.is_reading = True  # until each row has its first token
         self.penalties: Penalties | None = None
-        self.stacks: dict[str, Stack] = {}
+        self.stacks: dict[str, Change] = {}
         self._recompose()
 
     @property
@@ -148,6 +149,7 @@ class Batch:
             tallies = [row.tally for row in self.rows]
             self.penalties = Penalties(tallies, vocabulary=scores.shape[-1], device=self.device)
         changed = scores if self.penalties is None else self.penalties.apply(scores)
+        changed = hold_to(changed, [row.opening for row in self.rows])
         return choose(changed, [row.sampler for row in self.rows])
 
     def _recompose(self) -> None:

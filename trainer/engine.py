@@ -14,6 +14,7 @@ from trainer.batch import Batch
 from trainer.device import find_device
 from trainer.errors import TrainerError
 from trainer.model import load_base
+from trainer.opening import Opening
 from trainer.penalties import Tally, Wishes
 from trainer.rendering import Renderer
 from trainer.sampling import Sampler
@@ -34,7 +35,8 @@ class Request:
     """What one row answers: the prompt's tokens, the adapter's key (None: the base model), and how to sample.
 
     Temperature 0 is greedy. Without a seed each answer is drawn anew. `stop` are texts that end the answer and are not
-    given out. With `top_logprobs` each token comes with its log probability and those of so many likeliest ones.
+    given out. With `top_logprobs` each token comes with its log probability and those of so many likeliest ones. With
+    `openings` the answer begins with one of these sequences of tokens.
     """
 
     prompt_ids: Sequence[int]
@@ -51,6 +53,7 @@ class Request:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     stop: Sequence[str] = ()
     top_logprobs: int | None = None
+    openings: Sequence[Sequence[int]] = ()
 
 
 class Engine:
@@ -119,6 +122,8 @@ class Engine:
             bias=request.logit_bias,
         )
         wishes.require_sound(self.vocabulary)
+        if not all(one and max(one) < self.vocabulary for one in request.openings):
+            raise TrainerError("user_config", "The model has no such tokens to begin with.", "Use its own token ids.")
         return Row(
             number=number,
             prompt_ids=request.prompt_ids,
@@ -129,6 +134,7 @@ class Engine:
             text=TextStream(self._renderer.decode),
             stops=StopStrings(tuple(request.stop)),
             tally=None if wishes.is_empty else Tally(wishes, request.prompt_ids),
+            opening=Opening(request.openings) if request.openings else None,
             top_logprobs=request.top_logprobs,
         )
 
@@ -146,7 +152,7 @@ class Engine:
     def _read(self, folder: Path) -> LoraWeights:
         # On a CPU a product this thin takes ten times as long in bfloat16; PEFT too keeps A and B in float32.
         dtype = torch.float32 if self.device.type == "cpu" else self.dtype
-        return load_adapter(folder, self._layers, device=self.device, dtype=dtype)
+        return load_adapter(folder, self._layers, device=self.device, dtype=dtype, model=self._model)
 
     def _evict(self) -> None:
         """Free what was not used for longest. A running batch keeps its own hold on what it uses."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from trainer.call_form import arguments_at, call_of
 from trainer.chat_template import ChatTemplate, Message
 from trainer.errors import TrainerError
 from trainer.formats.canonical import Content
@@ -119,6 +120,24 @@ class Renderer:
             return "probe_tool" in self.text([{"role": "user", "content": "A"}], [tool])
         except TrainerError:
             return False
+
+    def call_opening(self, name: str, tools: Sequence[Any]) -> list[int] | None:
+        """The tokens that an answer begins with which calls this function, up to its arguments.
+
+        None when the template has no form for calls, or one whose arguments are no JSON after the function's name.
+        """
+        moment, asked = self._moment or datetime.now(), [{"role": "user", "content": "A"}]
+        try:
+            before = self._render(asked, tools, prompt=True, moment=moment).text
+            full = self._render([*asked, call_of(name)], tools, moment=moment).text
+        except TrainerError:
+            return None
+        start, end = len(before), arguments_at(full, len(before))
+        if end is None or not full.startswith(before) or name not in full[start:end]:
+            return None
+        ids, offsets = self._tokens.encode(full)
+        places = [at for at, (begin, stop) in enumerate(offsets) if begin >= start and stop <= end]
+        return [ids[at] for at in places] if places and offsets[places[0]][0] == start else None
 
     def example(
         self,
