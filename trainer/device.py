@@ -33,6 +33,16 @@ class Device:
             return free + torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)
         return _free_ram()
 
+    def held_bytes(self) -> int:
+        """What this process holds now; with `free_bytes` that is all it could ever have."""
+        if self.is_cuda:
+            return torch.cuda.memory_allocated(self.place)
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+        except OSError:  # not Linux
+            return self.peak_bytes()
+        return pages * resource.getpagesize()
+
     def clock(self) -> float:
         """Seconds of a clock that never jumps, once the device has done what it was given."""
         if self.is_cuda:

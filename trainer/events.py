@@ -79,6 +79,17 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Memory:
+    """The most memory that this attempt held so far, and what was foretold for it. `device`: cpu or cuda."""
+
+    kind: ClassVar[str] = "memory"
+    step: int
+    peak_bytes: int
+    foretold_bytes: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Log:
     """A line for people."""
 
@@ -116,11 +127,11 @@ class Failed:
     fix: str = ""
 
 
-Event = Phase | Progress | Evaluated | Sample | Checkpoint | Log | Fetched | Finished | Failed
+Event = Phase | Progress | Evaluated | Sample | Checkpoint | Memory | Log | Fetched | Finished | Failed
 Emit = Callable[[Event], None]
 
 EVENT_TYPES: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Phase, Progress, Evaluated, Sample, Checkpoint, Log, Fetched, Finished, Failed)
+    cls.kind: cls for cls in (Phase, Progress, Evaluated, Sample, Checkpoint, Memory, Log, Fetched, Finished, Failed)
 }
 
 

@@ -41,7 +41,15 @@ LLAMA_8B = {
 
 
 def make(**parts: dict[str, Any]) -> TrainSpec:
-    return make_spec(Path("base"), Path("rows"), **{"model": {"quantization": "nf4"}, "lora": {"r": 16}, **parts})
+    return make_spec(
+        Path("base"),
+        Path("rows"),
+        **{
+            **parts,
+            "model": {"quantization": "nf4", "dtype": "auto"} | parts.get("model", {}),
+            "lora": {"r": 16} | parts.get("lora", {}),
+        },
+    )
 
 
 @pytest.mark.parametrize("targets", ["all-linear", "attention", "mlp", ["q_proj", "down_proj"]])
@@ -153,12 +161,12 @@ def kept_bytes(model: AdaptedModel, ids: torch.Tensor) -> int:
 
 def test_steps_tokens_and_time() -> None:
     spec = make(optim={"epochs": 2.0, "batch_size": 8}, data={"holdout": 0.1}, evaluation={"forgetting": False})
-    found = estimate(spec, LLAMA_8B, rows=100, tokens=10_000, tokens_per_second=100.0)
+    found = estimate(spec, LLAMA_8B, rows=100, tokens=10_000, on=Place(tokens_per_second=100.0))
     assert found.steps == 24 and found.tokens == 24 * 8 * 100
     measured = 3 * 10 * 100 / 3  # before the first step and after both epochs, at a third of a step's cost
     assert found.seconds == pytest.approx(192.0 + measured / 100)
     unmeasured = make(optim={"epochs": 2.0, "batch_size": 8}, data={"holdout": 0.0})
-    assert estimate(unmeasured, LLAMA_8B, rows=90, tokens=9000, tokens_per_second=100.0).seconds == 192.0
+    assert estimate(unmeasured, LLAMA_8B, rows=90, tokens=9000, on=Place(tokens_per_second=100.0)).seconds == 192.0
     assert estimate(spec, LLAMA_8B, rows=100, tokens=10_000).seconds is None
     capped = estimate(make(optim={"max_steps": 5}), LLAMA_8B, rows=100, tokens=10_000)
     assert capped.steps == 5

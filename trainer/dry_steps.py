@@ -1,0 +1,91 @@
+"""Passes of the largest size before the first step: whether memory holds a training is known at once.
+
+They leave nothing behind: no gradient, no changed weight, no random number that a step would have drawn.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from trainer.base_facts import inspect_folder
+from trainer.data import Trainable
+from trainer.estimate import ADAM_BYTES, Estimate, Place, estimate
+from trainer.events import Log, Memory
+from trainer.run import Run
+
+# On a GPU two passes take a moment. On a processor they take as long as two steps, so only where what is foretold at
+# most comes near what there is: of a training that needs a third of it nothing new would be learnt.
+NEAR = 0.7
+WINDOWS = 2_000  # that are looked through for the largest pass
+ROWS = 2_000  # that stand for all where lengths are asked
+
+
+def foretell(run: Run) -> Estimate:
+    """The estimate of this run as the job form makes it, with the rows' own lengths."""
+    device, rows = run.model.device, run.dataset.train
+    lengths = [max(item.length for item in row.sequences) for row in rows[:: max(1, len(rows) // ROWS)]]
+    place = Place(device.place.type, device.free_bytes() + device.held_bytes())
+    facts = inspect_folder(run.base)
+    return estimate(run.spec, facts, rows=len(rows), tokens=run.dataset.tokens, lengths=lengths, on=place)
+
+
+def dry_steps_due(run: Run, foretold: Estimate) -> bool:
+    device = run.model.device
+    return device.is_cuda or foretold.high > NEAR * (device.free_bytes() + device.held_bytes())
+
+
+def take_dry_steps(run: Run) -> float:
+    """Forward and backward twice on the largest pass, with room taken for AdamW's memory. Returns the peak in bytes.
+
+    On a processor nothing refuses memory in time, so there the first pass is half of the second: where that one would
+    not fit, MemoryError is raised in its place.
+    """
+    device, rows = run.model.device, largest_rows(run)
+    half = rows if device.is_cuda else rows[: max(1, len(rows) // 2)]
+    values = run.optimizer.gradient.numel() * ADAM_BYTES[run.spec.optim.optimizer]
+    kept = torch.ones(values, dtype=torch.uint8, device=device.place)  # as AdamW's averages will be
+    before, free = device.held_bytes(), device.free_bytes()
+    with torch.random.fork_rng(devices=[device.place] if device.is_cuda else []):
+        _dry_pass(run, half)
+        taken = device.peak_bytes() - before
+        if len(half) < len(rows) and 2 * taken > free:
+            raise MemoryError(f"half a pass took {taken:,} bytes of {free:,}")
+        _dry_pass(run, rows)
+    del kept
+    tokens = sum(item.length for row in rows for item in row.sequences)
+    peak = device.peak_bytes()
+    run.emit(Log(text=f"Two dry passes of up to {tokens:,} tokens: {peak / 1e9:.1f} GB at the peak"))
+    return peak
+
+
+def largest_rows(run: Run) -> Sequence[Trainable]:
+    """The rows of the largest pass that any step makes."""
+    budget = run.position.budget
+    windows = (run.plan.window(step) for step in range(min(run.plan.steps, WINDOWS)))
+    # A window that fills the budget has a pass as large as any, but for rows that are longer than it.
+    window = max(windows, key=lambda rows: _largest(rows, budget))
+    return max(run.model.passes(window, budget), key=lambda batch: batch.ids.numel()).rows
+
+
+def _largest(rows: Sequence[Trainable], budget: int) -> int:
+    lengths = [row.length for row in rows]
+    return max(min(budget, sum(lengths)), *lengths)
+
+
+def _dry_pass(run: Run, rows: Sequence[Trainable]) -> None:
+    for batch in run.model.passes(rows, run.position.budget):
+        loss = run.objective.summed(batch, 0.0) / max(1, run.objective.units(rows))
+        (loss * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
+        run.optimizer.collect()
+    run.optimizer.discard()
+
+
+def memory_taken(run: Run, foretold: Estimate) -> Memory:
+    """What this process took so far, beside what was foretold for it."""
+    device = run.model.device
+    return Memory(
+        step=run.position.step,
+        peak_bytes=device.peak_bytes(),
+        foretold_bytes=foretold.expected,
+        device=device.place.type,
+    )

@@ -1,0 +1,219 @@
+"""The memory of a training by item: exact where it can be counted, measured where a process or an allocator decides.
+
+No torch. What was measured stands in the constants above each part; `make bench ARGS=estimate` tells how far they hold.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from trainer.estimate_layers import (
+    Facts,
+    Sizes,
+    kept_values,
+    layer_shapes,
+    lora_parameters,
+    number_bytes,
+    values_in_layers,
+    whole_parameters,
+)
+from trainer.spec import TrainSpec
+
+# Bytes a value of a frozen linear layer takes. nf4: half a byte and a share of its block's scale (double quantised).
+STORED = {"nf4": 0.516, "int8": 1.004}
+FILE_BYTES = 2  # of a number in most files of weights
+MASTER = 4 + 4  # float32 master and its gradient
+ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 8, "paged_adamw_8bit": 2}  # two averages
+HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
+SCORE_BYTES = 2 + 4  # in the computing format beside float32
+MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
+UNPACKED_SHARE = 0.5  # of the free memory that unpacked weights may take
+ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
+RECOMPUTE = (0, 4, 3, 2)  # no layer is computed again, a quarter, a third, half of them; else all
+UNBOUNDED = 1 << 62
+LONGER_THAN_MEAN = 1.5  # the rows of a pass, where only the mean length is known: like lengths go together
+WINDOWS = 200  # that are drawn to find the largest pass
+
+# A process with torch, transformers, peft and bitsandbytes at work: measured, with the demo model's tokenizer. On a GPU
+# this is the driver's context and the libraries' own buffers.
+PROCESS = {"cpu": 0.52e9, "cuda": 0.6e9}
+# What the allocator holds beyond what lives, measured: of what a pass keeps, and of what each computed-again layer
+# takes and gives back between the kept inputs. glibc reuses freed blocks badly among kept ones.
+HELD = {"cpu": 0.2, "cuda": 0.04}
+HELD_AGAIN = {"cpu": 1.0, "cuda": 0.1}
+
+
+class Pass(NamedTuple):
+    """What goes through at once: so many tokens, each in a row of `width` on average."""
+
+    tokens: float
+    width: float
+
+
+@dataclass(frozen=True)
+class MemoryItem:
+    """One part of the memory, in bytes, and what would lower it."""
+
+    name: str
+    low: int
+    expected: int
+    high: int
+    lever: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job is to run: cpu or cuda, and its memory (0: unknown). Plenty of it lets quantised weights unpack.
+
+    `tokens_per_second`: what plain steps on this base reached there, see `trainer.estimate.plain_speed`.
+    """
+
+    device: str = "cuda"
+    memory_bytes: int = 0
+    tokens_per_second: float | None = None
+
+
+def micro_batch_tokens(spec: TrainSpec, facts: Facts, *, free_bytes: int, device: str = "cuda") -> int:
+    """How many tokens go through the model at once: what the spec says, or what fits in the free memory."""
+    if spec.optim.micro_batch_tokens:
+        return spec.optim.micro_batch_tokens
+    every = int(spec.optim.gradient_checkpointing)
+    fitting = int(free_bytes * ACTIVATIONS_SHARE / activation_bytes_per_token(spec, facts, device=device, every=every))
+    return max(spec.data.max_seq_length, min(MOST_TOKENS[device], fitting))
+
+
+def recompute_every(spec: TrainSpec, facts: Facts, *, tokens: int, free_bytes: int, device: str = "cuda") -> int:
+    """How many layers are computed again on the way back, so that a pass of so many tokens fits: every so manieth one.
+
+    0: none, as long as memory holds what they keep, for computing again costs a quarter of the speed; 1: all.
+    """
+    if spec.optim.gradient_checkpointing:
+        return 1
+    room = free_bytes * ACTIVATIONS_SHARE
+    for every in RECOMPUTE:
+        if tokens * activation_bytes_per_token(spec, facts, device=device, every=every) <= room:
+            return every
+    return 1
+
+
+def activation_bytes_per_token(
+    spec: TrainSpec, facts: Facts, *, device: str = "cuda", every: int = 0, width: float = 0
+) -> float:
+    """What one token, in a row of `width` (0: the longest), leaves behind for the backward pass.
+
+    A layer that is computed again, one of `every`, keeps its input alone, and one of them at a time the rest.
+    """
+    sizes = Sizes.of(facts)
+    kept = kept_values(spec, facts, device=device, width=width or spec.data.max_seq_length)
+    again = math.ceil(sizes.layers / every) if every else 0
+    return number_bytes(spec) * (sizes.hidden * again + kept * (sizes.layers - again + bool(every)))
+
+
+def memory_items(
+    spec: TrainSpec, facts: Facts, *, per_row: float, lengths: Sequence[int], place: Place
+) -> tuple[MemoryItem, ...]:
+    """All parts. `per_row`: tokens of a row on average; `lengths`: of some rows, what their longest sequence has."""
+    device, number = place.device, number_bytes(spec)
+    lora, adam = lora_parameters(spec, facts), ADAM_BYTES[spec.optim.optimizer]
+    weights = _weights(spec, facts, place)
+    learning = lora * (2 * number + MASTER + adam)
+    # Nothing but the activations gives way where memory is short: first smaller passes, then layers computed again.
+    left = place.memory_bytes - weights.expected - PROCESS[device] - learning
+    free = max(0, int(left)) if place.memory_bytes else UNBOUNDED
+    budget = micro_batch_tokens(spec, facts, free_bytes=free, device=device)
+    every = recompute_every(spec, facts, tokens=budget, free_bytes=free, device=device)
+    largest = _largest_pass(spec, budget=budget, per_row=per_row, lengths=lengths)
+    a_token = activation_bytes_per_token(spec, facts, device=device, every=every, width=largest.width)
+    kept = largest.tokens * a_token
+    return (
+        weights,
+        _item("LoRA weights", lora * number, (1.0, 1.0), "Lower lora.r or train fewer layers."),
+        _item("the optimizer's state", lora * (MASTER + adam), (1.0, 1.05), _optimizer_lever(spec)),
+        _item("gradients", _gradient_bytes(spec, facts), (0.5, 1.0), "Lower lora.r or train fewer layers."),
+        _item("activations", kept, (0.8, 1.1), _activation_lever(spec, every)),
+        _item("scores of the vocabulary", _score_bytes(facts, largest), (0.5, 1.5), "It is cut small already."),
+        _item("room the allocator keeps", _held(spec, facts, largest, kept, every, device), (0.3, 1.6), HELD_LEVER),
+        _item("the process itself", PROCESS[device], (0.9, 1.1), "No value of the spec lowers it."),
+    )
+
+
+def _largest_pass(spec: TrainSpec, *, budget: int, per_row: float, lengths: Sequence[int]) -> Pass:
+    """The largest pass of windows of such rows, filled as `trainer.micro_batch` fills its first one."""
+    a_row = 2 if spec.data.method == "dpo" else 1  # sequences
+    rows, longest = spec.optim.batch_size, spec.data.max_seq_length
+    if not lengths:
+        width = min(longest, max(1.0, per_row / a_row * LONGER_THAN_MEAN))
+        return Pass(min(max(budget, a_row * width), rows * a_row * width), width)
+    draw = random.Random(0)  # noqa: S311 # windows, not a secret
+    windows = (sorted(draw.choices(lengths, k=rows), reverse=True) for _ in range(WINDOWS))
+    return max(_first_pass([a_row * min(longest, one) for one in window], budget, a_row) for window in windows)
+
+
+def _first_pass(window: list[int], budget: int, a_row: int) -> Pass:
+    """The longest row, and behind it each that there is room for."""
+    taken: list[int] = []
+    for tokens in window:
+        if not taken or sum(taken) + tokens <= budget:
+            taken.append(tokens)
+    whole = sum(taken)
+    return Pass(whole, sum(tokens * tokens for tokens in taken) / whole / a_row)
+
+
+def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
+    kind, number = spec.model.quantization, number_bytes(spec)
+    in_layers = values_in_layers(facts)
+    outside = max(0, int(facts["parameters"]) - in_layers)
+    whole = (in_layers + outside) * number
+    if kind == "none":
+        return _item("the base model's weights", whole, (1.0, 1.02), WEIGHTS_LEVER[kind])
+    # The file that the rest lies in stays mapped on a CPU, with what was read of it.
+    mapped = in_layers * number if place.device == "cpu" and number == FILE_BYTES else 0
+    packed, whole = in_layers * STORED[kind] + outside * number + mapped, whole + mapped
+    if in_layers * number >= (place.memory_bytes - packed - PROCESS[place.device]) * UNPACKED_SHARE:
+        return _item("the base model's weights", packed, (1.0, 1.02), WEIGHTS_LEVER[kind])
+    lever = f"They are unpacked for speed while memory is plenty; packed they take {packed / 1e9:.1f} GB."
+    return MemoryItem("the base model's weights", round(packed), round(whole), round(whole * 1.02), lever)
+
+
+WEIGHTS_LEVER = {
+    "nf4": "Choose a smaller base model.",
+    "int8": "Use nf4, which takes half as much, or a smaller base model.",
+    "none": "Use nf4, which takes a quarter, or a smaller base model.",
+}
+HELD_LEVER = "It follows the activations."
+
+
+def _optimizer_lever(spec: TrainSpec) -> str:
+    fewer = "Lower lora.r or train fewer layers."
+    return fewer if "8bit" in spec.optim.optimizer else f"{fewer} The 8-bit optimizer takes less than half as much."
+
+
+def _activation_lever(spec: TrainSpec, every: int) -> str:
+    if every == 1:
+        return "Lower data.max_seq_length, or optim.micro_batch_tokens as far as that allows."
+    return "Lower optim.micro_batch_tokens or data.max_seq_length, or turn on optim.gradient_checkpointing."
+
+
+def _item(name: str, expected: float, spread: tuple[float, float], lever: str) -> MemoryItem:
+    return MemoryItem(name, round(expected * spread[0]), round(expected), round(expected * spread[1]), lever)
+
+
+def _score_bytes(facts: Facts, largest: Pass) -> float:
+    """Scores in the computing format and in float32, for one chunk."""
+    return min(HEAD_CHUNK, largest.tokens * int(facts["vocab_size"])) * SCORE_BYTES
+
+
+def _gradient_bytes(spec: TrainSpec, facts: Facts) -> float:
+    """Of all that learns; a whole module's is made float32 before it is added to what was collected."""
+    return lora_parameters(spec, facts) * number_bytes(spec) + whole_parameters(spec, facts) * 4
+
+
+def _held(spec: TrainSpec, facts: Facts, largest: Pass, kept: float, every: int, device: str) -> float:
+    """What the allocator holds beyond what lives; and the largest layer unpacked while it is used."""
+    largest_layer = max(shape.size for shape in layer_shapes(facts).values())
+    unpacking = largest_layer * number_bytes(spec) if spec.model.quantization != "none" else 0
+    if not every:
+        return unpacking + HELD[device] * kept
+    return unpacking + HELD_AGAIN[device] * kept
