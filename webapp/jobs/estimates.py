@@ -4,17 +4,18 @@ import dataclasses
 import json
 import logging
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.core.cache import cache
 
 from trainer.errors import TrainerError
-from trainer.estimate import Estimate, Place, estimate
+from trainer.estimate import Estimate, Place, Taken, calibrated, estimate, plain_speed
 from trainer.formats import Row, read_rows
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 from webapp.adapters.models import BaseModel
 from webapp.datasets.models import DatasetVersion
-from webapp.jobs.models import Job, JobStatus, Worker
+from webapp.jobs.models import Job, JobEvent, JobStatus, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ SAMPLE_ROWS = 64
 SAMPLE_CHARACTERS = 1_000_000  # tokenised in about a second
 CHARACTERS_PER_TOKEN = 4
 TIGHT = 0.6  # of the machine's memory
+JOBS_LOOKED_AT = 8  # the newest ones of a kind: how far their estimates were off
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,12 @@ class Outlook:
 
     @property
     def fits(self) -> bool:
-        return not self.capacity or self.estimate.expected <= self.capacity
+        """Whether even the upper end is there: who is told that it fits must not run out of memory."""
+        return not self.capacity or self.estimate.high <= self.capacity
+
+    @property
+    def is_too_much(self) -> bool:
+        return self.estimate.expected > self.capacity
 
     @property
     def is_tight(self) -> bool:
@@ -64,18 +71,21 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
         return None
     machine = Worker.objects.live().order_by("-memory_bytes").first()
     on_cpu = machine is None or machine.device.startswith("CPU")
+    place = Place("cpu" if on_cpu else "cuda", machine.memory_bytes if machine else 0, _speed(base))
     try:
         spec, rows = _as_divided(spec, version)
+        counted = counted_in(version, base)
         found = estimate(
             spec,
             base.facts,
             rows=rows,
-            tokens=round(tokens_in(version, base) * rows / max(1, version.row_count)),
-            tokens_per_second=_speed(base),
-            on=Place("cpu" if on_cpu else "cuda", machine.memory_bytes if machine else 0),
+            tokens=round(counted.tokens * rows / max(1, version.row_count)),
+            lengths=counted.lengths,
+            on=place,
         )
     except (KeyError, TypeError, ValueError):  # facts of an unusual model
         return None
+    found = calibrated(found, taken_by_earlier(spec, base, place.device))
     slow = machine is not None and on_cpu and spec.model.dtype == "float16"
     return Outlook(found, _slices(found, machine.memory_bytes if machine else 0), machine, slow)
 
@@ -90,23 +100,50 @@ def _as_divided(spec: TrainSpec, version: DatasetVersion) -> tuple[TrainSpec, in
     return dataclasses.replace(spec, data=dataclasses.replace(spec.data, holdout=measured / rows)), rows
 
 
-def tokens_in(version: DatasetVersion, base: BaseModel) -> int:
+@dataclass(frozen=True)
+class Counted:
+    """Tokens of a dataset on a base model: of all rows, and of the longest sequence of each of some rows."""
+
+    tokens: int
+    lengths: tuple[int, ...] = ()
+
+
+def counted_in(version: DatasetVersion, base: BaseModel) -> Counted:
     """Tokens of a dataset as this base model counts them, from a sample of its rows. Remembered."""
-    key = f"tokens:{version.pk}:{base.pk}"
-    known: int | None = cache.get(key)
+    key = f"counted:{version.pk}:{base.pk}"
+    known: tuple[int, tuple[int, ...]] | None = cache.get(key)
     if known is None:
-        known = _count(version, base)
+        found = _count(version, base)
+        known = (found.tokens, found.lengths)
         cache.set(key, known, timeout=24 * 3600)
-    return known
+    return Counted(*known)
 
 
-def _count(version: DatasetVersion, base: BaseModel) -> int:
+def taken_by_earlier(spec: TrainSpec, base: BaseModel, device: str) -> list[Taken]:
+    """What the newest jobs of this kind took: on this base, quantised and checkpointed alike, on such a device."""
+    alike = {
+        "job__spec__model__quantization": spec.model.quantization,
+        "job__spec__optim__gradient_checkpointing": spec.optim.gradient_checkpointing,
+        "job__status": JobStatus.SUCCEEDED,
+        "data__device": device,
+    }
+    told = JobEvent.objects.filter(kind="memory", job__base_model=base, **alike).order_by("-at", "-seq")
+    newest: dict[UUID, Taken] = {}
+    for event in told[: 4 * JOBS_LOOKED_AT]:  # each attempt tells it at its end, and on a GPU before its first step
+        newest.setdefault(event.job_id, Taken(event.data["foretold_bytes"], event.data["peak_bytes"]))
+    return list(newest.values())[:JOBS_LOOKED_AT]
+
+
+def _count(version: DatasetVersion, base: BaseModel) -> Counted:
     rows = _first_rows(version)
     if not rows:
         typical = int(version.report.get("statistics", {}).get("characters", {}).get("p50", 0))
-        return version.row_count * max(1, typical // CHARACTERS_PER_TOKEN)
+        return Counted(version.row_count * max(1, typical // CHARACTERS_PER_TOKEN))
     sizes = [_characters(row) for row in rows]
-    return round(version.row_count * sum(sizes) / len(rows) * _tokens_per_character(rows, sizes, base))
+    a_character = _tokens_per_character(rows, sizes, base)
+    longest = [size / max(1, len(row.conversations())) for row, size in zip(rows, sizes, strict=True)]
+    lengths = tuple(max(1, round(size * a_character)) for size in longest)
+    return Counted(round(version.row_count * sum(sizes) / len(rows) * a_character), lengths)
 
 
 def _first_rows(version: DatasetVersion) -> list[Row]:
@@ -144,9 +181,10 @@ def _tokens(row: Row, renderer: Renderer) -> int:
 
 
 def _speed(base: BaseModel) -> float | None:
-    """Tokens per second of the newest job on this base model that told any."""
-    told = Job.objects.filter(base_model=base, status=JobStatus.SUCCEEDED).order_by("-ended_at")[:1]
-    return next((job.progress.get("tokens_per_second") for job in told), None)
+    """Tokens per second of plain steps, as the newest job on this base model told."""
+    job = Job.objects.filter(base_model=base, status=JobStatus.SUCCEEDED).order_by("-ended_at").first()
+    told = job and job.progress.get("tokens_per_second")
+    return plain_speed(job.train_spec, told) if job and told else None
 
 
 def _slices(found: Estimate, capacity: int) -> list[Slice]:
