@@ -16,6 +16,7 @@ from tests.cast import Cast
 from tests.make import make_adapter, make_attempt, make_base, make_dataset, make_job, make_job_event, make_worker
 from trainer.spec import TrainSpec
 from webapp.adapters.models import BaseModel
+from webapp.api.jobs_method import METHODS
 from webapp.api.models import ApiFile
 from webapp.datasets.models import DatasetVersion, VersionStatus
 from webapp.jobs.claiming import claim_next
@@ -95,6 +96,25 @@ def test_preference_methods(client: OpenAI, base: BaseModel, people: Cast, kind:
     spec = spec_of(made)
     assert (spec.data.method, spec.preference.beta) == (method, 0.3)
     assert made.to_dict()["method"][kind]["hyperparameters"]["beta"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "said"),
+    [
+        ("dpo", "chat", "Use supervised."),
+        ("supervised", "preference", "supervised learns from conversations or plain text"),
+    ],
+)
+def test_rows_of_another_method_are_told_in_the_wires_words(
+    client: OpenAI, base: BaseModel, people: Cast, kind: str, rows: str, said: str
+) -> None:
+    version = make_dataset(people.team, report={"kind": rows}).versions.get()
+    error = refused(client, version, method={"type": kind})
+    assert error["param"] == "method.type"
+    assert said in error["text"]
+    assert "sft" not in error["text"]
+    own = refused(client, version, extra_body={"spec": {"data": {"method": METHODS[kind]}}})
+    assert said.replace("supervised", "sft") in own["text"], "a spec's own words"
 
 
 def test_own_values_travel_as_spec(client: OpenAI, base: BaseModel, version: DatasetVersion) -> None:

@@ -1,5 +1,6 @@
 """Reads what a new fine-tuning job asks for: a base model, files, and everything that makes up a TrainSpec."""
 
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from webapp.api.auth import ApiRequest
 from webapp.api.fields import Fields, bad
 from webapp.api.file_store import find_file
 from webapp.api.file_wire import problems
-from webapp.api.jobs_method import Chosen, read_method
+from webapp.api.jobs_method import WIRE_METHODS, Chosen, read_method
 from webapp.api.names import FILE, find_model, uuid_of
 from webapp.datasets.models import DatasetVersion, VersionStatus
 from webapp.jobs import services
@@ -124,6 +125,9 @@ def _own_values(body: Fields, chosen: Chosen) -> dict[str, Any]:
         inner = spec.values.get(part)
         if isinstance(inner, dict) and name in inner and inner[name] != chosen.values[part][name]:
             bad(f"spec.{path}", f"`spec.{path}` says something else than `{said}`. Give one of them.")
+    data = spec.values.get("data")
+    if isinstance(data, dict) and "method" in data:
+        chosen.said.setdefault("data.method", "spec.data.method")
     return spec.values
 
 
@@ -161,7 +165,13 @@ def _refuse(issues: list[Issue], chosen: Chosen) -> None:
         return
     usual = {"data.method": "method"}
     told = [(chosen.said.get(one.path) or usual.get(one.path) or _own_path(one.path), one) for one in issues]
-    bad(told[0][0], " ".join(f"{param}: {one.problem} {one.fix}" for param, one in told[:10]))
+    bad(told[0][0], " ".join(f"{param}: {_in_words_of(param, one)}" for param, one in told[:10]))
+
+
+def _in_words_of(param: str, issue: Issue) -> str:
+    """A spec's `sft` is the wire's `supervised`."""
+    text = f"{issue.problem} {issue.fix}"
+    return text if param.startswith("spec") else re.sub(r"\bsft\b", WIRE_METHODS["sft"], text)
 
 
 def _own_path(path: str) -> str:

@@ -7,6 +7,7 @@ from trainer.spec import OptimSpec, TrainSpec
 from webapp.api.fields import Fields, bad
 
 METHODS = {"supervised": "sft", "dpo": "dpo", "kto": "kto"}
+WIRE_METHODS = {method: name for name, method in METHODS.items()}
 DEFAULT_RATE = OptimSpec().learning_rate  # what a learning_rate_multiplier of 1 stands for
 AUTO = "auto"
 SHARED = {"n_epochs": ("optim", "epochs"), "batch_size": ("optim", "batch_size")}
@@ -72,7 +73,7 @@ def _refuse_others(given: Fields, known: tuple[str, ...]) -> None:
 
 
 def method_of(spec: TrainSpec) -> str:
-    return next(name for name, method in METHODS.items() if method == spec.data.method)
+    return WIRE_METHODS[spec.data.method]
 
 
 def hyperparameters_of(spec: TrainSpec) -> dict[str, Any]:
