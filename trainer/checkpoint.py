@@ -43,14 +43,15 @@ class Position:
     Rows and dropout of a step are functions of the seed and the step's number, so `step` is also the place in the data
     and the state of the random numbers. `started` is what chat templates take for today, `budget` how many tokens go
     through the model at once: another cut of a window would round differently; `halvings` says how often memory did not
-    hold a step and it was halved. Products with packed weights round differently too, hence `unpacked`. `measured` is
-    the last step whose evaluation is complete, `best_step` the one with the lowest loss on held-out rows (-1 before
-    there is one).
+    hold a step and it was halved, `measuring_halvings` how often it did not hold a measurement. Products with packed
+    weights round differently too, hence `unpacked`. `measured` is the last step whose evaluation is complete,
+    `best_step` the one with the lowest loss on held-out rows (-1 before there is one).
     """
 
     started: str
     budget: int = 0
     halvings: int = 0
+    measuring_halvings: int = 0
     unpacked: bool = False
     measured: int = -1
     best_step: int = -1
@@ -59,6 +60,11 @@ class Position:
     seconds: float = 0.0
     metrics: list[dict[str, Any]] = field(default_factory=list)
     snapshots: list[int] = field(default_factory=list)  # steps whose weights were kept as adapters
+
+    @property
+    def measuring_budget(self) -> int:
+        """Tokens that go through the model at once where nothing is learnt."""
+        return max(1, self.budget >> self.measuring_halvings)
 
 
 @dataclass(frozen=True)

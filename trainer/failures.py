@@ -5,10 +5,14 @@ import os
 import resource
 import sys
 import traceback
+from collections.abc import Callable
+from typing import TypeVar
 from uuid import uuid4
 
 from trainer.errors import TrainerError
 from trainer.events import Failed
+
+T = TypeVar("T")
 
 NO_MEMORY = (
     "can't allocate memory",
@@ -58,6 +62,22 @@ def is_memory(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def within_memory(work: Callable[[], T], *, give_way: Callable[[], None], ended: Callable[[], TrainerError]) -> T:
+    """What `work` gives, made once more after `give_way` when memory does not hold it; after that `ended` is raised."""
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+        if not is_memory(error):
+            raise
+    give_way()  # not before: the error holds on to all tensors of the failed pass
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+    raise ended()
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from trainer.estimate import evaluations_after, micro_batch_tokens, recompute_ev
 from trainer.eva import start_from_data
 from trainer.evaluation import answer
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
+from trainer.failures import out_of_memory, within_memory
 from trainer.forgetting import GeneralText, measure_forgetting, read_general_text
 from trainer.model import AdaptedModel, load_adapted, require_fitting
 from trainer.objective import Objective, objective_of
@@ -79,8 +81,11 @@ class Run:
     def halve_passes(self) -> None:
         """Go on with half as many tokens at a time; where one row may fill a pass, with less kept of each layer too.
 
-        The gradient of a window is the same.
+        The gradient of a window is the same. Raises TrainerError(out_of_memory) where the base lies in parts: the other
+        processes are in the middle of the pass, and it cannot be made again without them.
         """
+        if self.model.is_sharded:
+            raise self.too_large()
         self.optimizer.discard()
         give_back_memory()
         before, self.position.budget = self.position.budget, max(1, self.position.budget // 2)
@@ -91,6 +96,10 @@ class Run:
             self.model.recompute(1)
             what += ", and computing every layer again instead of keeping it"
         self.emit(Log(level="warning", text=what))
+
+    def too_large(self) -> TrainerError:
+        step, budget = self.position.step + 1, self.position.budget
+        return out_of_memory(f" at step {step}, in passes of {budget:,} tokens{self.keep()}")
 
     def stop(self) -> None:
         """Leave a checkpoint of the last whole step and end."""
@@ -120,11 +129,12 @@ class Run:
         """Measure on the held-out rows and answer the probes; both are part of the record once all is done."""
         step, began = self.position.step, time.monotonic()
         self.emit(Phase(name="evaluating"))
-        found = self.ranks.agree(self._with_forgetting(self._measured())) if self.dataset.holdout else None
+        within = partial(within_memory, give_way=self._halve_measuring, ended=self._too_large_to_measure)
+        found = self.ranks.agree(self._with_forgetting(within(self._measured))) if self.dataset.holdout else None
         for prompt in self.spec.evaluation.probes:
             if self.may_stop_here():
                 self.stop()
-            self.emit(answer(self.model, self.renderer, prompt, step=step))
+            self.emit(within(partial(answer, self.model, self.renderer, prompt, step=step)))
         if found:
             self.record("evaluated", found)
             self._note_best(found)
@@ -165,13 +175,31 @@ class Run:
 
     def _measured(self) -> Evaluated:
         rows, position = self.dataset.holdout, self.position
-        step, budget = position.step, position.budget
+        step, budget = position.step, position.measuring_budget
         return self.objective.measure(rows, step=step, budget=budget, before_pass=self._before_pass)
+
+    def _halve_measuring(self) -> None:
+        """Measure with half as many tokens at a time from now on; the passes of training stay as they are."""
+        if self.model.is_sharded:
+            raise self._too_large_to_measure()
+        give_back_memory()
+        before = self.position.measuring_budget
+        self.position.measuring_halvings += 1
+        what = f"Out of memory while measuring at step {self.position.step:,}: going on in passes of up to"
+        self.emit(Log(level="warning", text=f"{what} {self.position.measuring_budget:,} tokens, instead of {before:,}"))
+
+    def _too_large_to_measure(self) -> TrainerError:
+        step, budget = self.position.step, self.position.measuring_budget
+        return out_of_memory(f" while measuring at step {step}, in passes of {budget:,} tokens{self.keep()}")
 
     def _with_forgetting(self, found: Evaluated) -> Evaluated:
         if self.general is None:
             return found
-        forgot = measure_forgetting(self.model, self.general, before_pass=self._before_pass)
+        forgot = within_memory(
+            partial(measure_forgetting, self.model, self.general, before_pass=self._before_pass),
+            give_way=self._halve_measuring,
+            ended=self._too_large_to_measure,
+        )
         return replace(found, general_kl=forgot.kl, general_perplexity=forgot.perplexity)
 
     def _before_pass(self, number: int, of: int) -> None:
@@ -232,7 +260,7 @@ def prepare(
     _stop_early(should_stop)
     plan = Plan(dataset.train, spec)
     emit(Phase(name="loading"))
-    model = load_adapted(spec, base, emit, unpacked=earlier.unpacked if earlier else None)
+    model = load_adapted(spec, base, emit, unpacked=earlier.unpacked if earlier else None, ranks=ranks)
     position.unpacked = model.unpacked
     _stop_early(should_stop)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
@@ -243,7 +271,8 @@ def prepare(
     give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
     facts = inspect_folder(base)
-    budget = _fit_memory(model, spec, facts, position, emit)
+    free = ranks.least(model.device.free_bytes())  # processes that share a base out make passes of the same size
+    budget = _fit_memory(model, spec, facts, position, emit, free=free)
     objective = objective_of(spec, model, ranks)
     objective.prepare(dataset, budget=budget, before_pass=_not_in_silence(should_stop, emit))
     if checkpoint:
@@ -273,9 +302,9 @@ def prepare(
     return run
 
 
-def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Position, emit: Emit) -> int:
+def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Position, emit: Emit, *, free: int) -> int:
     """Tokens of a pass. Where memory does not hold what layers keep of so many, some are computed again."""
-    free, kind = model.device.free_bytes(), model.device.place.type
+    kind = model.device.place.type
     fitting = micro_batch_tokens(spec, facts, free_bytes=free, device=kind)
     budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or fitting
     every = recompute_every(spec, facts, tokens=budget, free_bytes=free, device=kind)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from trainer.adapter import save_adapter
@@ -10,7 +11,7 @@ from trainer.dry_steps import dry_steps_due, foretell, memory_taken, take_dry_st
 from trainer.errors import TrainerError
 from trainer.estimate import Estimate
 from trainer.events import Emit, Finished, Phase
-from trainer.failures import is_memory, out_of_memory
+from trainer.failures import within_memory
 from trainer.optimizer import learning_rate_at
 from trainer.pacing import keep_pace
 from trainer.ranks import join_ranks, leave_ranks, say_nothing
@@ -48,7 +49,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         step = run.position.step
         window = run.plan.window(step)
         labels = sum(item.labels for item in window)
-        loss = within_memory(run, lambda: gradient_of(run, window))  # noqa: B023 # called at once
+        loss = within_memory(partial(gradient_of, run, window), give_way=run.halve_passes, ended=run.too_large)
         (loss,) = ranks.totals(loss)
         ranks.add_up(run.optimizer.gradient)
 
@@ -86,8 +87,8 @@ def begin(run: Run) -> Estimate:
     take_over(run)
     foretold = foretell(run)
     run.emit(Phase(name="training"))
-    if dry_steps_due(run, foretold):
-        within_memory(run, lambda: take_dry_steps(run))
+    if run.ranks.any(wish=dry_steps_due(run, foretold)):
+        within_memory(partial(take_dry_steps, run), give_way=run.halve_passes, ended=run.too_large)
         run.emit(memory_taken(run, foretold))
     return foretold
 
@@ -111,28 +112,6 @@ def gradient_of(run: Run, window: Sequence[Trainable]) -> float:
         run.sign_of_life(f"Step {step + 1}: pass {number} of {len(passes)} is done")
     keep_pace(run.model, run.ranks, window, run.position.budget)
     return loss
-
-
-def within_memory(run: Run, work: Callable[[], float]) -> float:
-    """`work`, and once more with half the tokens at a time when memory does not hold it."""
-    try:
-        return work()
-    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
-        if not is_memory(error):
-            raise
-    if run.model.is_sharded:  # the others are in the middle of the pass, and it cannot be made again without them
-        raise _too_large(run)
-    run.halve_passes()  # not before: the error holds on to all tensors of the failed pass
-    try:
-        return work()
-    except (MemoryError, RuntimeError) as error:
-        if not is_memory(error):
-            raise
-    raise _too_large(run)
-
-
-def _too_large(run: Run) -> TrainerError:
-    return out_of_memory(f" at step {run.position.step + 1}, in passes of {run.position.budget:,} tokens{run.keep()}")
 
 
 def diverged(run: Run, what: str) -> TrainerError:

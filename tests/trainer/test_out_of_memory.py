@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModelForCausalLM
 
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.errors import Stopped, TrainerError
-from trainer.events import Event, Finished, Log, Progress
+from trainer.events import Event, Finished, Log, Progress, Sample
 from trainer.model import AdaptedModel
 from trainer.spec import TrainSpec
 
@@ -91,10 +92,83 @@ def test_other_errors_are_no_lack_of_memory(spec: TrainSpec, tmp_path: Path, mon
         raise RuntimeError("a shape is wrong")
 
     settings = dataclasses.replace(spec, data=dataclasses.replace(spec.data, holdout=0.0))
-    monkeypatch.setattr("trainer.model._check_head", lambda adapted: None)
+    monkeypatch.setattr("trainer.model._checked", lambda adapted, spec: adapted)
     monkeypatch.setattr("trainer.model.AdaptedModel.hidden", broken)
     with pytest.raises(RuntimeError, match="a shape is wrong"):
         Training(settings, tmp_path).run()
+
+
+def starve_measuring(monkeypatch: pytest.MonkeyPatch, passes: range) -> None:
+    """Let passes without gradients fail as an allocation does, counted from now on."""
+    genuine, numbers = AdaptedModel.hidden, iter(range(1_000))
+
+    def hidden(model: AdaptedModel, *read: Any) -> torch.Tensor:
+        if not torch.is_grad_enabled() and next(numbers) in passes:
+            raise torch.OutOfMemoryError("fake: can't allocate memory")
+        return genuine(model, *read)
+
+    monkeypatch.setattr("trainer.model.AdaptedModel.hidden", hidden)
+
+
+@pytest.mark.parametrize("at", [0, 2], ids=["held-out rows", "general text"])
+def test_a_lack_while_measuring_is_survived_with_half_as_much_at_a_time(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Training keeps its passes, and what is measured stays the same but for rounding."""
+    plain = Training(spec, tmp_path / "1").run()
+    training = Training(spec, tmp_path / "2")
+
+    def starve(event: Event) -> None:
+        if isinstance(event, Progress) and event.step == 6:
+            starve_measuring(monkeypatch, range(at, at + 1))
+
+    training.run(emit=starve)
+    assert training.losses == plain.losses
+    assert training.measured[-1].loss == pytest.approx(plain.measured[-1].loss, rel=1e-5)
+    assert training.measured[-1].general_kl == pytest.approx(plain.measured[-1].general_kl, rel=1e-4)
+    said = [one.text for one in training.of(Log) if one.level == "warning"]
+    assert len(said) == 1 and said[0].startswith("Out of memory while measuring at step 6")
+    assert f"up to {BUDGET // 2} tokens, instead of {BUDGET}" in said[0]
+    assert training.of(Finished)
+
+
+def test_a_second_lack_while_measuring_ends_with_a_name_and_keeps_what_was_learnt(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(spec, tmp_path)
+
+    def starve(event: Event) -> None:
+        if isinstance(event, Progress) and event.step == 6:
+            starve_measuring(monkeypatch, range(1_000))
+
+    with pytest.raises(TrainerError, match="while measuring at step 6, in passes of 128 tokens") as caught:
+        training.run(emit=starve)
+    assert caught.value.code == "out_of_memory" and "GB at its peak" in caught.value.text
+    assert "checkpoint is that of step 6" in caught.value.text and "optim.micro_batch_tokens" in caught.value.fix
+    monkeypatch.undo()
+    again = Training(spec, tmp_path).run(resume=tmp_path / "checkpoints")
+    assert not again.losses and again.measured[-1].step == 6 and again.of(Finished)
+
+
+def test_a_lack_while_a_probe_is_answered_is_survived(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = dataclasses.replace(spec.evaluation, probes=("What is 3?",), forgetting=False)
+    asked = dataclasses.replace(spec, evaluation=evaluation)
+    plain = Training(asked, tmp_path / "1").run()
+    genuine, numbers = PeftModelForCausalLM.generate, iter(range(100))
+
+    def generate(self: Any, *given: Any, **named: Any) -> Any:
+        if next(numbers) == 0:
+            raise MemoryError
+        return genuine(self, *given, **named)
+
+    monkeypatch.setattr(PeftModelForCausalLM, "generate", generate)
+    training = Training(asked, tmp_path / "2").run()
+    assert [one.completion for one in training.of(Sample)] == [one.completion for one in plain.of(Sample)]
+    assert [one.text[:28] for one in training.of(Log) if one.level == "warning"] == [
+        "Out of memory while measuring"[:28]
+    ]
 
 
 LIMITED = """
