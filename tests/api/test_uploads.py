@@ -13,8 +13,10 @@ from openai import OpenAI
 from tests.api.conftest import Connect
 from tests.api.test_files import GOOD
 from tests.cast import Cast
+from webapp.api import upload_store
 from webapp.api.expiry import remove_expired
 from webapp.api.models import PartedUpload, UploadStatus
+from webapp.common.errors import UserError
 from webapp.datasets.models import DatasetVersion
 
 HALF = len(GOOD) // 2
@@ -95,6 +97,32 @@ def test_more_than_this_server_takes(client: OpenAI, people: Cast) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         begin(client, size=settings.MAX_UPLOAD_BYTES + 1)
     assert (caught.value.status_code, caught.value.param) == (413, "bytes")
+
+
+def test_what_is_unfinished_is_bounded_for_a_person_and_a_team(client: OpenAI, connect: Connect, people: Cast) -> None:
+    largest = settings.MAX_UPLOAD_BYTES
+    open_ones = [begin(client, size=largest - 10) for _ in range(4)]
+    begin(client, size=40)
+    with pytest.raises(openai.RateLimitError, match="Your open uploads would have") as caught:
+        begin(client, size=1)
+    assert (caught.value.code, caught.value.response.headers["x-should-retry"]) == ("too_many_uploads", "false")
+    begin(connect("alice"), size=largest)
+    PartedUpload.objects.filter(created_by=people.alice).update(size=13 * largest - 20)
+    client.uploads.cancel(open_ones[0].id)
+    with pytest.raises(openai.RateLimitError, match="Your team's open uploads"):
+        begin(client, size=11)
+    begin(client, size=10)
+    PartedUpload.objects.update(expires_at=timezone.now())
+    begin(client, size=largest)
+
+
+def test_a_full_disk_is_said_before_the_first_part(people: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"filename": "a", "purpose": "batch", "file_seconds": None}
+    monkeypatch.setattr(upload_store, "ROOM_KEPT", 2**60)
+    with pytest.raises(UserError) as caught:
+        upload_store.begin(user=people.bob, team=people.team, size=1, **told)  # type: ignore[arg-type]
+    assert caught.value.code == "upload_no_room"
+    assert not PartedUpload.objects.exists()
 
 
 def test_a_cancelled_upload_takes_nothing_more(client: OpenAI, people: Cast) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import IO
 from uuid import uuid4
 
+from django.conf import settings
 from django.core.files import File
 from django.db import transaction
 from django.db.models import Sum
@@ -17,12 +18,16 @@ from webapp.api.fields import bad
 from webapp.api.file_store import AnyFile, create_file
 from webapp.api.models import PartedUpload, UploadPart, UploadStatus
 from webapp.api.wire import ApiError
+from webapp.common.errors import UserError
 from webapp.common.storage import sync_path
+from webapp.common.words import bytes_text
 from webapp.datasets.storing import check_size, plain_name
+from webapp.datasets.uploads import ROOM_KEPT
 
 LIFETIME = timedelta(hours=1)
 LARGEST_PART = 64 << 20
 MOST_OPEN = 100  # uploads of one person at once
+LARGEST_OPEN, LARGEST_OF_TEAM = 4, 16  # of the largest files: what they and their team may announce together
 PIECE = 1 << 20
 
 
@@ -52,10 +57,31 @@ def begin(  # noqa: PLR0913 - what the client says of a file
     *, user: User, team: Team, filename: str, purpose: str, size: int, file_seconds: int | None
 ) -> PartedUpload:
     check_size(size)
-    if PartedUpload.objects.open().filter(created_by=user).count() >= MOST_OPEN:
-        raise ApiError(429, f"You have {MOST_OPEN} uploads open. Complete or cancel some.", code="too_many_uploads")
+    _require_room(user, team, size)
     facts = {"filename": plain_name(filename), "purpose": purpose, "size": size, "file_seconds": file_seconds}
     return PartedUpload.objects.create(team=team, created_by=user, expires_at=timezone.now() + LIFETIME, **facts)
+
+
+def _require_room(user: User, team: Team, size: int) -> None:
+    """Raise ApiError or UserError when so many bytes more, with all that is announced and not here, are too much."""
+    unfinished = PartedUpload.objects.open()
+    if unfinished.filter(created_by=user).count() >= MOST_OPEN:
+        raise _too_many(f"You have {MOST_OPEN} uploads open.")
+    for whose, rows, most in (
+        ("Your", unfinished.filter(created_by=user), LARGEST_OPEN * settings.MAX_UPLOAD_BYTES),
+        ("Your team's", unfinished.filter(team=team), LARGEST_OF_TEAM * settings.MAX_UPLOAD_BYTES),
+    ):
+        announced = rows.aggregate(bytes=Sum("size"))["bytes"] or 0
+        if announced + size > most:
+            raise _too_many(
+                f"{whose} open uploads would have {bytes_text(announced + size)}, at most {bytes_text(most)}."
+            )
+    if shutil.disk_usage(settings.FILES_DIR).free < size + ROOM_KEPT:
+        raise UserError("upload_no_room")
+
+
+def _too_many(text: str) -> ApiError:
+    return ApiError(429, f"{text} Complete or cancel some.", code="too_many_uploads", retry=False)
 
 
 def add_part(*, upload: PartedUpload, file: "File[bytes]") -> UploadPart:
