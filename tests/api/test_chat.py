@@ -89,6 +89,25 @@ def test_penalties_biases_and_log_probabilities_reach_the_engine(talk: Talk, bas
     assert unlike.choices[0].message.content != "7777"
 
 
+@pytest.mark.parametrize("own", [{"top_k": 1}, {"min_p": 1.0}], ids=str)
+def test_own_limits_of_drawing_travel_as_extra_fields(talk: Talk, base: BaseModel, own: dict[str, float]) -> None:
+    """Nothing but the likeliest token is left, whatever the temperature."""
+    asked: Any = {"model": "tiny", "messages": CAT, "max_tokens": 12, "temperature": 2, "seed": 1}
+    wanted = alone(base.folder, CAT, max_tokens=12)
+    assert talk().chat.completions.create(**asked).choices[0].message.content != wanted
+    assert talk().chat.completions.create(**asked, extra_body=own).choices[0].message.content == wanted
+
+
+def test_any_number_of_likely_tokens_is_no_limit(talk: Talk, base: BaseModel) -> None:
+    """Other servers write it as -1."""
+    asked: Any = {"model": "tiny", "messages": CAT, "max_tokens": 12, "seed": 1}
+    texts = [
+        talk().chat.completions.create(**asked, extra_body=own).choices[0].message.content
+        for own in ({}, {"top_k": -1}, {"top_k": 0}, {"min_p": 0})
+    ]
+    assert len(set(texts)) == 1
+
+
 def test_stop_strings_are_not_given_out(talk: Talk, base: BaseModel) -> None:
     drawn: dict[str, Any] = {"temperature": 1.0, "seed": 1, "max_tokens": 30}
     whole = alone(base.folder, CAT, **drawn)
@@ -118,6 +137,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"temperature": 3}, "temperature", "from 0 to 2"),
     ({"n": 0}, "n", "from 1"),
+    ({"top_k": -2}, "top_k", "from -1"),
+    ({"top_k": 1.5}, "top_k", "whole number"),
+    ({"min_p": 1.5}, "min_p", "from 0 to 1"),
     ({"stop": ["a"] * 5}, "stop", "more than 4"),
     ({"logit_bias": {"cat": 1}}, "logit_bias", "token id"),
     ({"logit_bias": {"99999": 1}}, "logit_bias", "this model has"),
@@ -125,7 +147,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "json_object"}}, "response_format.type", "must be text"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "no place for tools"),
     ({"chat_template": "{{ 1 }}"}, "chat_template", "not possible"),
-    ({"tool_choice": "required"}, "tool_choice", "auto or none"),
+    ({"tool_choice": "required"}, "tool_choice", "needs `tools`"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "for streams"),
     ({"max_tokens": 5000}, "messages", "at most 512 tokens"),
 ]
@@ -188,6 +210,8 @@ CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool
         (CALL, "", ['{"city": "Paris"}']),
         (f"Let me look.\n{CALL}\n{CALL}", "Let me look.", ['{"city": "Paris"}'] * 2),
         ('{"name": "weather", "parameters": {"city": "Paris"}}', "", ['{"city": "Paris"}']),
+        ('[{"name": "weather", "arguments": {}}, {"name": "weather", "arguments": {}}]', "", ["{}"] * 2),
+        ("[1] and [2]", "[1] and [2]", []),
         ('{"name": "other", "parameters": {}}', '{"name": "other", "parameters": {}}', []),
         ("<tool_call>no json</tool_call>", "<tool_call>no json</tool_call>", []),
         ("It is 3 < 4 {ok}", "It is 3 < 4 {ok}", []),

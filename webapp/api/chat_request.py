@@ -1,6 +1,6 @@
 """/v1/chat/completions, the request: every field checked, the prompt rendered by the base model's own template."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer.errors import TrainerError
@@ -11,6 +11,7 @@ from webapp.api.chat_options import MOST_TOP_LOGPROBS, Options, fit, read_option
 from webapp.api.chat_target import context_of, find_target, renderer_for
 from webapp.api.fields import Fields
 from webapp.api.names import Found
+from webapp.api.tool_choice import Forced, ToolChoice, forced_by, read_choice
 from webapp.api.wire import ApiError
 
 LONGEST = 2**31
@@ -39,6 +40,7 @@ class Asked:
     stream: bool
     with_usage: bool
     tools: tuple[str, ...] = ()  # the names of functions it may call
+    forced: Forced = Forced()  # one of which it must call
     echo: tuple[str, ...] = ()  # what each prompt's answers begin with
 
     @property
@@ -50,19 +52,34 @@ class Asked:
 def read_chat(user: User, team: Team, body: Fields) -> Asked:
     """Raises ApiError with `param` at the field that cannot be."""
     found = find_target(user, team, body)
-    messages, tools = read_messages(body), _tools(body)
+    messages, choice = read_messages(body), read_choice(body, read_tools(body))
     options = read_options(body, limit=_limit(body))
     _refuse(body)
     renderer = renderer_for(found)
-    if tools and not renderer.reads_tools:
+    if choice.tools and not renderer.reads_tools:
         text = f"The chat template of {found.base.name} has no place for tools. Use another base model."
         raise ApiError(400, text, param="tools", code="tools_not_supported")
     try:
-        prompt = renderer.prompt_ids(messages, tools or None)
+        prompt = renderer.prompt_ids(messages, choice.tools or None)
     except TrainerError as error:
         raise ApiError(400, f"{error.text} {error.fix}", param="messages", code="prompt_refused") from error
     options.engine["top_logprobs"] = _top_logprobs(body)
-    return asked(body, found, options, prompts=[prompt], param="messages", tools=tools)
+    made = asked(body, found, options, prompts=[prompt], param="messages")
+    return _with_tools(made, choice)
+
+
+def _with_tools(made: Asked, choice: ToolChoice) -> Asked:
+    """The same with what it may call, or must."""
+    if not choice.forced:
+        return replace(made, tools=choice.names)
+    forced = forced_by(choice, made.renderer, made.found.base.name)
+    if made.options["max_tokens"] <= forced.longest:
+        text = (
+            f"The answer may have {made.options['max_tokens']} tokens, and the call alone begins with {forced.longest}."
+        )
+        raise ApiError(400, f"{text} Allow more.", param="max_completion_tokens", code="invalid_value")
+    options = made.options | {"openings": list(forced.tokens.values())}
+    return replace(made, tools=choice.names, forced=forced, options=options)
 
 
 def asked(
@@ -72,7 +89,6 @@ def asked(
     *,
     prompts: list[list[int]],
     param: str,
-    tools: list[dict[str, Any]] | None = None,
 ) -> Asked:
     """What both kinds of completions come to. `param` is the field that the prompts came from."""
     context = context_of(found)
@@ -91,7 +107,6 @@ def asked(
         n=options.n,
         stream=stream,
         with_usage=stream_options.flag("include_usage") if stream_options.has("include_usage") else False,
-        tools=tuple(tool["function"]["name"] for tool in tools or ()),
     )
 
 
@@ -99,14 +114,6 @@ def _limit(body: Fields) -> int | None:
     """`max_completion_tokens`, or by its old name."""
     name = next((one for one in ("max_completion_tokens", "max_tokens") if body.has(one)), None)
     return body.whole(name, lowest=1, highest=LONGEST) if name else None
-
-
-def _tools(body: Fields) -> list[dict[str, Any]]:
-    tools = read_tools(body)
-    choice = body.values.get("tool_choice")
-    if choice not in (None, "auto", "none"):
-        body.bad("tool_choice", "must be auto or none: no model here can be made to call a function")
-    return [] if choice == "none" else tools
 
 
 def _top_logprobs(body: Fields) -> int | None:

@@ -8,7 +8,7 @@ from trainer.rendering import Renderer
 from webapp.api.chat_answer import Choice, usage_of
 from webapp.api.chat_request import Asked
 from webapp.api.chat_target import fingerprint_of
-from webapp.api.chat_tools import ToolWatch, split_calls
+from webapp.api.chat_tools import ToolWatch, answer_of, finish_of
 from webapp.chat.calls import Piece
 
 Scored = tuple[int, float, list[tuple[int, float]]]
@@ -39,7 +39,7 @@ def completion(head: Head, choices: list[Choice]) -> dict[str, Any]:
 
 
 def _choice(asked: Asked, number: int, choice: Choice) -> dict[str, Any]:
-    text, calls = split_calls(choice.text, asked.tools) if asked.tools else (choice.text, [])
+    text, calls = answer_of(choice.text, asked.tools, asked.forced) if asked.tools else (choice.text, [])
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     if calls:
         message |= {"content": text or None, "tool_calls": calls}
@@ -47,7 +47,7 @@ def _choice(asked: Asked, number: int, choice: Choice) -> dict[str, Any]:
         "index": number,
         "message": message,
         "logprobs": logprobs(asked, choice.scored),
-        "finish_reason": "tool_calls" if calls else choice.finish,
+        "finish_reason": finish_of(choice.finish, calls),
     }
 
 
@@ -79,7 +79,8 @@ class ChatChunks:
     watches: list[ToolWatch] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.watches = [ToolWatch(self.head.asked.tools) for _ in self.head.asked.prompts]
+        asked = self.head.asked
+        self.watches = [ToolWatch(asked.tools, asked.forced) for _ in asked.prompts]
 
     def first(self) -> Iterator[dict[str, Any]]:
         for number in range(len(self.watches)):
@@ -98,7 +99,7 @@ class ChatChunks:
             listed = [{"index": at} | call for at, call in enumerate(calls)]
             yield self._chunk(piece.row, {"tool_calls": listed})
         if finish:
-            yield self._chunk(piece.row, {}, finish="tool_calls" if calls else finish)
+            yield self._chunk(piece.row, {}, finish=finish_of(finish, calls))
 
     def usage(self, choices: list[Choice]) -> dict[str, Any]:
         return self.head.of("chat.completion.chunk", []) | {"usage": usage_of(self.head.asked, choices)}

@@ -19,6 +19,7 @@ from webapp.api.jobs_asked import LONGEST_SUFFIX
 from webapp.api.jobs_method import AUTO, METHODS
 from webapp.api.permissions import MOST_TEAMS
 from webapp.api.shapes import Schema, asked, flag, free, many, number, one_of, text, whole
+from webapp.api.tool_choice import WORDS
 
 PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string"}
 FILE: Schema = {"type": "string", "format": "binary"}
@@ -128,13 +129,25 @@ def _chat() -> Schema:
         logprobs=flag(),
         top_logprobs=whole(minimum=0, maximum=MOST_TOP_LOGPROBS),
         tools=many(free(), "Functions; the base model's chat template must have a place for them."),
-        tool_choice=one_of("auto", "none"),
+        tool_choice=_tool_choice(),
         response_format=asked(("type",), type={"const": "text"}),
         **_drawing(),
         **ignored,
     )
     made["additionalProperties"] = True
     return made
+
+
+def _tool_choice() -> Schema:
+    function = asked(("name",), name=text())
+    named = asked(("type", "function"), type={"const": "function"}, function=function)
+    about = (
+        "auto: the model calls a function or answers. none: it sees no tools. required, or an object with a "
+        "function's name: its answer begins with a call, in the form of the base model's chat template; a template "
+        "without one that could be begun is refused with `tool_choice_not_supported`. The arguments are the model's "
+        "own: small models write broken JSON now and then."
+    )
+    return {"anyOf": [one_of(*WORDS), named], "description": about}
 
 
 def _completion() -> Schema:
