@@ -45,7 +45,8 @@ def row_of(key: str) -> ApiKey | None:
     shape = SHAPE.fullmatch(key)
     if shape is None:
         return None
-    row = ApiKey.objects.filter(prefix=shape[1], revoked_at=None, user__is_active=True).select_related("user").first()
+    found = ApiKey.objects.filter(prefix=shape[1], revoked_at=None, user__is_active=True).select_related("user")
+    row = next(iter(found.order_by()), None)  # there is one at most, so nothing to sort
     if not matches(key, row.key_hash if row else NOBODY) or row is None:
         return None
     note_use(row)

@@ -1,7 +1,6 @@
 """Whose request it is: the API key's person, and the team it is about."""
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q
 from django.http import HttpRequest
 
 from webapp.accounts import keys
@@ -44,11 +43,11 @@ def require(request: ApiRequest, role: Role) -> None:
 
 def _membership(request: HttpRequest, user: User) -> Membership:
     """In the team that a header names, else in the one they worked in last, else in their personal one."""
-    mine = Membership.objects.filter(user=user).select_related("team")
+    mine = Membership.objects.filter(user=user).select_related("team").order_by()
     header = next((name for name in TEAM_HEADERS if request.headers.get(name)), None)
     if header is None:
-        usual = list(mine.filter(Q(team=user.last_team_id) | Q(team__personal_of=user)))
-        return next((one for one in usual if one.team_id == user.last_team_id), usual[0])
+        last = next(iter(mine.filter(team=user.last_team_id)), None) if user.last_team_id else None
+        return last or mine.get(team__personal_of=user)
     found = mine.filter(team__slug=request.headers[header].replace("\x00", "")).first()
     if found is None:
         text = f"{header} names no team of yours; it takes the slug of one, as in the team page's address."

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db.models import F
 from django.utils import timezone
 
+from webapp.adapters.models import Adapter
 from webapp.chat.lifecycle import WORKER_GONE
 from webapp.chat.models import Call, CompletionStatus
 
@@ -22,7 +23,12 @@ def claim(call_id: UUID, *, worker: str) -> Call | None:
     waiting = Call.objects.filter(pk=call_id, status=CompletionStatus.QUEUED)
     if waiting.update(status=CompletionStatus.STREAMING, worker=worker, beat=1) != 1:
         return None
-    return Call.objects.select_related("base_model", "adapter").filter(pk=call_id).first()
+    # Every first token waits for this: nothing is sorted, and the adapter's many columns are read where there is one.
+    call = next(iter(Call.objects.select_related("base_model").filter(pk=call_id).order_by()), None)
+    try:
+        return call if call is None or call.adapter_id is None or call.adapter else None
+    except Adapter.DoesNotExist:  # deleted this moment, and the call with it
+        return None
 
 
 def beat(call_ids: Collection[UUID]) -> set[UUID]:
