@@ -105,7 +105,7 @@ def twice_in_zip() -> bytes:
 def pax_bomb() -> bytes:
     """A header that says it is gigabytes long; zeros follow that pack to nothing."""
     info = tarfile.TarInfo("././@PaxHeader")
-    info.type, info.size = tarfile.XHDTYPE, 8 << 30
+    info.type, info.size = tarfile.XHDTYPE, 7 << 30
     packer = zlib.compressobj(wbits=31)
     parts = [packer.compress(info.tobuf(tarfile.USTAR_FORMAT))]
     zeros = bytes(1 << 20)
