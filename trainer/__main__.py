@@ -24,6 +24,7 @@ HEAVY = {
     "train": "trainer.sft",
     "check": "trainer.formats.check",
     "survey": "trainer.formats.survey",
+    "compare": "trainer.formats.comparing",
     "tokens": "trainer.token_statistics",
     "mapping": "trainer.formats.mapping",
     "revise": "trainer.formats.revise",
@@ -96,6 +97,11 @@ def run_revise(given: argparse.Namespace, emit: Emit) -> None:
 def run_survey(given: argparse.Namespace, emit: Emit) -> None:
     _make_folder(given.out)
     importlib.import_module(HEAVY["survey"]).survey_rows(given.rows, given.out, emit)
+
+
+def run_compare(given: argparse.Namespace, emit: Emit) -> None:
+    _make_folder(given.out)
+    importlib.import_module(HEAVY["compare"]).compare_files(given.older, given.newer, given.out, emit)
 
 
 def run_tokens(given: argparse.Namespace, emit: Emit) -> None:
@@ -211,8 +217,9 @@ def _add_revise(commands: Any) -> None:
         "revise",
         help="change rows that were checked",
         description="Write DIR/rows.parquet and DIR/report.json: the rows of ROWS with the changes of CHANGES, a JSON "
-        'object of "remove" (a list of row ids), "edit" (row ids with their new rows), "add" (a list of rows) and '
-        '"splits" (such as {"method": "random", "shares": {"test": 0.1}, "seed": 42}). ' + EVENTS_TEXT,
+        'object of "remove" (a list of row ids), "edit" (row ids with their new rows), "add" (a list of rows), '
+        '"splits" (such as {"method": "random", "shares": {"test": 0.1}, "seed": 42}) and "mask" (a list: '
+        '"secret", "personal"). ' + EVENTS_TEXT,
         epilog=EXIT_TEXT,
     )
     revise.add_argument("rows", metavar="ROWS", type=Path, help="a rows.parquet that check or revise wrote")
@@ -233,6 +240,17 @@ def _add_survey(commands: Any) -> None:
     survey.add_argument("rows", metavar="ROWS", type=Path, help="a rows.parquet that check or revise wrote")
     survey.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
     survey.set_defaults(run=run_survey)
+    compare = commands.add_parser(
+        "compare",
+        help="tell what changed from one file of checked rows to another",
+        description="Write DIR/changes.json: how many rows were added, removed, edited or moved to another split, and "
+        "which the first of each are. " + EVENTS_TEXT,
+        epilog=EXIT_TEXT,
+    )
+    compare.add_argument("older", metavar="OLDER", type=Path, help="a rows.parquet that check or revise wrote")
+    compare.add_argument("newer", metavar="NEWER", type=Path, help="another one")
+    compare.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    compare.set_defaults(run=run_compare)
     tokens = commands.add_parser(
         "tokens",
         help="count the tokens of checked rows",

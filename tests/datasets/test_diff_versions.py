@@ -7,9 +7,9 @@ from django.urls import reverse
 
 from tests.cast import Cast
 from tests.make import ROWS, make_dataset, make_version
-from trainer.formats import iter_rows
+from trainer.formats import comparing, iter_rows
 from trainer.formats.canonical import Row
-from webapp.datasets import diff, versions
+from webapp.datasets import comparisons, tasks, versions
 from webapp.datasets.diff import ROWS_PER_PAGE, row_changes, words_changed
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.tasks import inspect
@@ -70,7 +70,7 @@ def test_odd_addresses_show_a_page(cast: Cast, query: str) -> None:
 def test_of_very_many_changes_the_first_are_shown_and_all_are_counted(
     cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diff, "MOST_KEPT", ROWS_PER_PAGE + 1)
+    monkeypatch.setattr(comparing, "MOST_TOLD", ROWS_PER_PAGE + 1)
     older = make_version(make_dataset(cast.team), rows=many(3))
     newer = make_version(older.dataset, rows=many(30, "No."))
     address = f"{reverse('version_diff', args=[newer.pk])}?from={older.number}&kind=added&page=9"
@@ -79,6 +79,41 @@ def test_of_very_many_changes_the_first_are_shown_and_all_are_counted(
         assert f"the first {ROWS_PER_PAGE + 1} rows" in page
         assert 'Page <span class="num">2</span> of' in page
         assert 'Added <span class="num muted">30</span>' in page
+
+
+def test_large_versions_are_compared_by_the_worker(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = make_version(make_dataset(cast.team), rows=many(3))
+    newer = make_version(older.dataset, rows=many(4))
+    monkeypatch.setattr(comparisons, "MOST_AT_ONCE", 6)
+    monkeypatch.setattr(comparisons, "told_of", None)  # so nothing can be compared in this process
+    rung: list[tuple[Any, Any]] = []
+    monkeypatch.setattr(tasks, "ring_for_comparison", lambda *both: rung.append(both))
+    for _ in range(2):
+        text = page(cast, newer, f"?from={older.number}")
+        assert "being compared" in text and 'hx-trigger="every 2s"' in text
+    assert rung == [(older.pk, newer.pk)], "one bell for both looks"
+    tasks.compare(str(older.pk), str(newer.pk))
+    for _ in range(2):  # read from the file, and from the cache
+        text = page(cast, newer, f"?from={older.number}")
+        assert 'Added <span class="num muted">1</span>' in text and "question 3" in text
+        assert "every 2s" not in text
+    assert not list(newer.folder.glob("compare-*"))
+
+
+def test_the_waiting_page_asks_for_the_changes_alone(cast: Cast) -> None:
+    newer = make_version(make_dataset(cast.team).versions.get().dataset, rows=ROWS[:1])
+    answer = cast.client("vera").get(reverse("version_diff", args=[newer.pk]), headers={"HX-Request": "true"})
+    text = answer.content.decode()
+    assert text.startswith('<div class="stack" id="changes">') and "<header" not in text
+
+
+def test_a_comparison_that_fails_says_why(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = make_version(make_dataset(cast.team), rows=many(3))
+    newer = make_version(older.dataset, rows=many(4))
+    monkeypatch.setattr(comparisons, "MOST_AT_ONCE", 0)
+    older.rows_path.write_bytes(b"no rows")
+    tasks.compare(str(older.pk), str(newer.pk))
+    assert "One of the two files holds no canonical rows." in page(cast, newer, f"?from={older.number}")
 
 
 def test_any_two_versions_are_compared(cast: Cast) -> None:

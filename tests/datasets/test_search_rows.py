@@ -116,7 +116,8 @@ def test_nothing_that_is_typed_is_an_error(cast: Cast, version: DatasetVersion, 
 def test_what_takes_too_long_is_broken_off(
     cast: Cast, version: DatasetVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "PAGE_SECONDS", -1.0)
+    for limit in ("PAGE_SECONDS", "COUNT_SECONDS"):
+        monkeypatch.setattr(search, limit, -1.0)
     monkeypatch.setattr(search, "STEPS", 1)
     with pytest.raises(TooSlow):
         find(version.survey_path, Wanted(q="count"), size=10)

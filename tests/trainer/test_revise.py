@@ -262,3 +262,16 @@ def test_an_edited_row_that_comes_back_by_an_upload_is_no_change(tmp_path: Path)
     edited = write(tmp_path / "1", [("", a, None), (b.content_id, c, None)])
     uploaded = write(tmp_path / "2", [("", c, None), ("", a, None), (c.content_id + "-2", c, None)])
     assert compare(edited, uploaded).counts == {"added": 1, "removed": 0, "edited": 0, "moved": 0}
+
+
+def test_private_things_are_masked_in_every_row(tmp_path: Path) -> None:
+    told = [chat(f"question {n}", "Write to mia.berg@mail.de, please." if n % 2 else "No.") for n in range(6)]
+    rows = rows_of(tmp_path / "private", told)
+    after, report = revised(rows, mask=["personal"])
+    assert [row.messages[1]["content"] for row in after[:2]] == ["No.", "Write to [e-mail address], please."]
+    assert report["changes"] == {"added": 0, "removed": 0, "edited": 3, "moved": 0}
+    assert [row.id for row in after] == [row.id for row in iter_rows(rows)]
+    masked = next(rows.parent.glob("revised-*/rows.parquet"))
+    again, report = revised(masked, mask=["secret", "personal"])
+    assert not any(report["changes"].values())
+    assert [row.shape() for row in again] == [row.shape() for row in after]

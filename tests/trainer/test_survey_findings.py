@@ -2,16 +2,24 @@
 
 import json
 import random
+import re
 import resource
 import sqlite3
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from trainer.formats import finding_outliers, finding_private, finding_texts
 from trainer.formats.canonical import Content
+from trainer.formats.finding_groups import Splits
 from trainer.formats.finding_kinds import BY_NAME, KINDS
-from trainer.formats.finding_private import SHAPES, masked_text
+from trainer.formats.finding_near import NearDuplicates
+from trainer.formats.finding_private import SHAPES, Shape, masked_text
 from trainer.formats.row_writer import RowWriter
 from trainer.formats.survey import survey_rows
 from trainer.formats.survey_findings import FINDERS
@@ -301,3 +309,39 @@ def test_the_same_rows_give_the_same_findings(tmp_path: Path) -> None:
     for folder in (first, second):
         folder.mkdir()
     assert found(first, rows) == found(second, rows) != {}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text() | st.text(alphabet="aZ é\u00b5ß_-9\u00a0\u0301“世İß\n.'"))
+def test_words_are_those_of_the_pattern(text: str) -> None:
+    near = NearDuplicates(Splits())
+    expected = [zlib.crc32(word.encode()) + 1 for word in re.findall(r"\w+", text.lower())]
+    assert np.frombuffer(near._numbers(text.lower()), np.uint64).tolist() == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(SHAPES), st.data())
+def test_no_shape_is_passed_over_for_want_of_a_hint(shape: Shape, data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(shape.pattern, fullmatch=True))
+    assert finding_private._has_digits(text) == bool(finding_private._DIGITS.search(text))
+    assert shape.hints is finding_private.DIGITS or shape.may_be_in(text, has_digits=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.from_regex(finding_texts._OTHERS.pattern.replace(r"\b", ""), fullmatch=True))
+def test_no_sentence_of_another_assistant_is_passed_over_for_want_of_a_hint(text: str) -> None:
+    assert finding_texts._may_be_others(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("hello you", "Latin"),
+        ("déjà vu, naïve", "Latin"),
+        ("Привет, мир", "Cyrillic"),
+        ("漢字かな交じり文です", "Japanese"),
+    ],
+)
+def test_scripts_are_told_by_their_letters(text: str, script: str) -> None:
+    assert finding_outliers._NAMES[finding_outliers.script_of(text)] == script
+    assert finding_outliers.script_of("1, 2, 3 – “ab”") == 0

@@ -28,11 +28,14 @@ def usual(row: dict[str, Any]) -> tuple[list[Message], int] | None:
     question, answer, extra = row.get("instruction"), row.get("output"), row.get("input", "")
     if not (type(question) is type(answer) is type(extra) is str and len(row) == 2 + ("input" in row)):
         return None
-    if not question or question.isspace() or not answer or answer.isspace():
+    if not question or question.isspace() or "\0" in question or not answer or answer.isspace() or "\0" in answer:
         return None
-    if extra and not extra.isspace():
-        question = f"{question}\n{extra}"
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], len(row)
+    if extra:
+        if "\0" in extra:
+            return None
+        if not extra.isspace():
+            question = f"{question}\n{extra}"
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], 2 * len(row)
 
 
 def read_question(row: dict[str, Any]) -> list[Message]:

@@ -1,14 +1,22 @@
 """What became of the rows of one file in another: told by their ids and content hashes alone, without reading texts."""
 
+import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trainer.errors import TrainerError
+from trainer.events import Emit, Finished
+from trainer.formats.publishing import aside, publish
+
 ID_LENGTH = 16  # of an id without its running number
+MOST_TOLD = 20_000  # changes of a kind; all are counted
+CHANGES = "changes.json"
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,28 @@ class Difference:
     def counts(self) -> dict[str, int]:
         counts = {"added": len(self.added), "removed": len(self.removed)}
         return counts | {"edited": len(self.edited), "moved": len(self.moved)}
+
+
+def told_of(older: Path, newer: Path) -> dict[str, Any]:
+    """The first MOST_TOLD changes of each kind, and how many of each there are."""
+    found = compare(older, newer)
+    return {"counts": found.counts} | {one.name: getattr(found, one.name)[:MOST_TOLD] for one in fields(Difference)}
+
+
+def compare_files(older: Path, newer: Path, out: Path, emit: Emit) -> None:
+    """Write `out`/changes.json for two rows.parquet; emit Finished then.
+
+    Raises TrainerError(dataset_invalid) for a file that holds no canonical rows.
+    """
+    try:
+        told = told_of(older, newer)
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError) as error:
+        fix = "Give two rows.parquet that check or revise wrote."
+        raise TrainerError("dataset_invalid", "One of the two files holds no canonical rows.", fix) from error
+    with aside(out) as path:
+        path.write_text(json.dumps(told))
+        publish(path, out / CHANGES)
+    emit(Finished(folder=str(out), facts=told["counts"]))
 
 
 @dataclass(frozen=True)

@@ -87,12 +87,12 @@ def usual(row: dict[str, Any], field: str, keys: list[str]) -> tuple[list[Messag
             return None
         said, text = turn.values()
         role = OF_TEXT.get(said) if type(said) is str else None
-        if role is None or type(text) is not str or not text or text.isspace():
+        if role is None or type(text) is not str or not text or text.isspace() or "\0" in text:
             return None
         messages.append({"role": role, "content": text})
     if messages[-1]["role"] != "assistant" or messages[0]["role"] == "assistant":
         return None
-    return messages, 1 + 2 * len(messages)
+    return messages, 1 + 4 * len(messages)
 
 
 def with_system(messages: list[Message], row: dict[str, Any]) -> list[Message]:

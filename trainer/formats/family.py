@@ -54,8 +54,8 @@ class Family:
     ignored: names passed over inside a row. repaired: sentences, without a full stop, on what was put right in a row.
     gather: for a family whose rows hang together: takes a folder for what does not fit into memory; `read` is not used.
     refuses_media: whether a column with pictures or sound makes a row useless.
-    usual: the conversation of a row of nothing but texts that are fine, and how many keys the row holds in all; None
-    for a row that needs a closer look. Says at a tenth of the price what matches, read, ignored and repaired say.
+    usual: the conversation of a row of nothing but texts that are fine, and how many strings the row holds in all, keys
+    among them; None for a row that needs a closer look. Says cheaply what matches, read, ignored and repaired say.
     """
 
     name: str

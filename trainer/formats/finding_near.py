@@ -11,31 +11,42 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.formats.canonical import Row
 from trainer.formats.finding_groups import Finding, Numbers, Splits, grouped
-from trainer.formats.searching import segmented, texts_of
+from trainer.formats.searching import Said
 
 HASHES = 48  # values of a signature; two bytes each are what a row costs in memory
 BAND = 4  # values that must be equal to be compared: as many as fill 64 bits
 LEAST_ALIKE = 38 / 48  # equal values; of rows that share 60 % of their triples 1 in 200 comes so far
 LEAST_WORDS = 12  # of shorter rows one other word is another row
 WORDS_AT_ONCE = 150_000
+NUMBER = 8  # bytes
 MOST_WORDS_KNOWN = 300_000
 PAIRS_AT_ONCE = 200_000
 
-_WORDS = re.compile(r"\w+")
+_SIGNS = re.compile(r"[^\w\x00-\x7f]+")  # beyond ASCII
 _ODD = np.random.default_rng(20240229).integers(1, 2**63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _NEXT, _AFTER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
-class _Words(dict[str, int]):
-    """The number of each word, the same in every process; those of the last rows are remembered."""
+class _Words(dict[bytes, bytes]):
+    """The number of each word in 64 bits, the same in every process; those of the last rows are remembered."""
 
-    def __missing__(self, word: str) -> int:
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+        signs = [bytes([one]).decode(encoding, "replace") for one in range(256)]
+        kept = range(0x80, 0x100) if encoding == "utf-8" else ()
+        self._parted = bytes(one if one in kept or re.match(r"\w", signs[one]) else ord(" ") for one in range(256))
+
+    def __missing__(self, word: bytes) -> bytes:
         if len(self) > MOST_WORDS_KNOWN:
             self.clear()
-        number = self[word] = zlib.crc32(word.encode()) + 1
+        number = self[word] = (zlib.crc32(word.decode(self._encoding).encode()) + 1).to_bytes(8, "little")
         return number
+
+    def numbers(self, text: str) -> bytes:
+        r"""Of all that matches \w+ in the text, found a third as long under way as by that pattern."""
+        return b"".join(map(self.__getitem__, text.encode(self._encoding).translate(self._parted).split()))
 
 
 class NearDuplicates:
@@ -43,20 +54,26 @@ class NearDuplicates:
 
     def __init__(self, splits: Splits) -> None:
         self._splits = splits
-        self._known = _Words()
-        self._words = array("Q")  # of the rows whose signatures are to come
+        self._latin, self._others = _Words("latin-1"), _Words("utf-8")
+        self._words = bytearray()  # numbers of those in the rows whose signatures are to come
         self._starts: list[int] = []
         self._signatures = array("H")
         self._short = array("B")
 
-    def add(self, row: Row) -> None:
-        text = segmented("\n".join(text for _, text in texts_of(row))).lower()
-        words = list(map(self._known.__getitem__, _WORDS.findall(text)))
-        self._short.append(len(words) < LEAST_WORDS)
-        self._starts.append(len(self._words))
-        self._words.extend(words if len(words) > 2 else (0, 0, 0))
-        if len(self._words) > WORDS_AT_ONCE:
+    def add(self, said: Said) -> None:
+        numbers = self._numbers(said.words.lower())
+        words = len(numbers) // NUMBER
+        self._short.append(words < LEAST_WORDS)
+        self._starts.append(len(self._words) // NUMBER)
+        self._words += numbers if words > 2 else bytes(3 * NUMBER)
+        if len(self._words) > WORDS_AT_ONCE * NUMBER:
             self._sign()
+
+    def _numbers(self, text: str) -> bytes:
+        try:
+            return self._latin.numbers(text)
+        except UnicodeEncodeError:
+            return self._others.numbers(_SIGNS.sub(" ", text))
 
     def _sign(self) -> None:
         """The signatures of the rows that were gathered: of each, the smallest of its triples' hashes, HASHES times."""
@@ -80,7 +97,7 @@ class NearDuplicates:
             signed[:, place] = (least * np.uint64(0x9E3779B1) >> np.uint64(13)).astype(np.uint16)
         del words
         self._signatures.frombytes(signed.tobytes())
-        self._words, self._starts = array("Q"), []
+        self._words, self._starts = bytearray(), []
 
     def finish(self, copies: NDArray[np.bool_]) -> Iterator[Finding]:
         """`copies`: rows that say exactly what another says, of which nothing more is to be told."""

@@ -1,16 +1,14 @@
 """Findings about rows that are unlike nearly all others: in length, and in the letters they are written in."""
 
-import re
 from array import array
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.formats.canonical import Row
 from trainer.formats.finding_groups import Finding
 from trainer.formats.finding_texts import taught
-from trainer.formats.searching import texts_of
+from trainer.formats.searching import Said
 
 TIMES = 20  # as long, or as short, as the median
 LONG = 4000  # characters; below that nothing is too long
@@ -20,9 +18,9 @@ LEAST_ROWS = 30  # of fewer it cannot be told what is usual
 SAMPLE = 1500  # characters of a row by which its letters are known
 FEW_LETTERS = 6
 
-# Blocks of Unicode that are one script, or are written together.
+# Blocks of Unicode that are one script, or are written together: pairs of first and last letters.
 SCRIPTS = {
-    "Latin": "\u00c0-\u024f\u1e00-\u1eff",
+    "Latin": "A-Za-z\u00c0-\u024f\u1e00-\u1eff",
     "Greek": "\u0370-\u03ff\u1f00-\u1fff",
     "Cyrillic": "\u0400-\u052f",
     "Armenian": "\u0530-\u058f",
@@ -37,22 +35,33 @@ SCRIPTS = {
     "Korean": "\u1100-\u11ff\uac00-\ud7af",
 }
 _NAMES = ["", *SCRIPTS]
-_LETTERS = [(number, re.compile(f"[{blocks}]")) for number, blocks in enumerate(SCRIPTS.values(), 1)]
-_ASCII = re.compile(r"[\x00-\x7f]+")
 _LATIN = _NAMES.index("Latin")
 _CHINESE, _JAPANESE = _NAMES.index("Chinese"), _NAMES.index("Japanese")
+
+
+def _scripts() -> NDArray[np.uint8]:
+    """The number of the script of each character of 16 bits."""
+    found = np.zeros(2**16, np.uint8)
+    for number, blocks in enumerate(SCRIPTS.values(), 1):
+        for first, last in zip(blocks[::3], blocks[2::3], strict=True):
+            found[ord(first) : ord(last) + 1] = number
+    return found
+
+
+_SCRIPTS = _scripts()
+_NO_LETTERS = bytes(one for one in range(128) if not chr(one).isalpha())
 
 
 def script_of(text: str) -> int:
     """The number of the script that most letters are of; 0 where there are too few."""
     if text.isascii():
-        return _LATIN if sum(map(str.isalpha, text[:200])) >= FEW_LETTERS else 0
-    others = _ASCII.sub("", text)
-    counts = {number: len(letters.findall(others)) for number, letters in _LETTERS}
-    counts[_LATIN] += sum(one.isascii() and one.isalpha() for one in text)
+        return _LATIN if len(text[:200].encode().translate(None, _NO_LETTERS)) >= FEW_LETTERS else 0
+    characters = np.frombuffer(text.encode("utf-16-le"), np.uint16)
+    counts = np.bincount(_SCRIPTS[characters], minlength=len(_NAMES))
+    counts[0] = 0
     if counts[_JAPANESE]:  # is written with Chinese characters as well
         counts[_JAPANESE] += counts[_CHINESE]
-    number = max(counts, key=lambda one: counts[one])
+    number = int(counts.argmax())
     return number if counts[number] >= FEW_LETTERS else 0
 
 
@@ -62,9 +71,9 @@ class Outliers:
     def __init__(self) -> None:
         self._rows, self._answers, self._scripts = array("I"), array("I"), array("B")
 
-    def add(self, row: Row) -> None:
-        texts = [text for _, text in texts_of(row)]
-        answers = [one["content"] or "" for one in taught(row) if not one.get("tool_calls")]
+    def add(self, said: Said) -> None:
+        texts = [text for _, text in said.texts]
+        answers = [one["content"] or "" for one in taught(said.row) if not one.get("tool_calls")]
         self._rows.append(min(sum(map(len, texts)), 2**32 - 1))
         self._answers.append(min((len(one) for one in answers), default=0))
         share = SAMPLE // max(1, len(texts)) + 1

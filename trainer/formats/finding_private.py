@@ -4,26 +4,34 @@ Conservative on purpose: shapes that are well known and numbers whose check digi
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trainer.formats.canonical import Row
-from trainer.formats.searching import texts_of
+from trainer.formats.searching import Said
 
-DIGITS: tuple[str, ...] = ()  # the hint of what needs many digits
+Hints = Mapping[str, tuple[str, ...]]  # a sign, and the words with it of which one is needed; none: the sign is enough
+
+DIGITS: Hints = {}  # of what needs many digits
 
 
 @dataclass(frozen=True)
 class Shape:
-    """hints: one of these is in every text that holds it; looking for them first is what makes this fast."""
+    """hints: one of them is in every text that holds it; looking for those first is what makes this fast."""
 
     kind: str
     name: str
-    hints: tuple[str, ...]
+    hints: Hints
     pattern: re.Pattern[str]
     holds: Callable[[str], bool] = bool  # what a match must be as well
     keeps: int = 0  # the group that is masked
+
+    def may_be_in(self, text: str, *, has_digits: bool) -> bool:
+        if self.hints is DIGITS:
+            return has_digits
+        hints = self.hints.items()
+        return any([sign in text and (not words or any([word in text for word in words])) for sign, words in hints])
 
     @property
     def placeholder(self) -> str:
@@ -73,25 +81,15 @@ _TOKENS = (
     r"|xox[abprs]-[A-Za-z0-9-]{20,}|[sr]k_live_[A-Za-z0-9]{20,}|sk-(?:proj-|ant-|svcacct-)?[\w-]{32,}"
     r"|AIza[\w-]{35}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|SG\.[\w-]{20,}\.[\w-]{40,})(?![\w-])"
 )
-_TOKEN_HINTS = (
-    "AKIA",
-    "ASIA",
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "github_pat_",
-    "glpat-",
-    "xox",
-    "k_live_",
-    "sk-",
-    "AIza",
-    "hf_",
-    "npm_",
-    "pypi-",
-    "SG.",
-)
+_TOKEN_HINTS: Hints = {
+    "_": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "k_live_", "hf_", "npm_"),
+    "-": ("glpat-", "sk-", "pypi-"),
+    "AKIA": (),
+    "ASIA": (),
+    "AIza": (),
+    "SG.": (),
+    "xox": (),
+}
 _CARD = (
     r"(?<![\w.+-])(?:(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|6011|65\d\d)(?:[ -]?\d{4}){3}"
     r"|3[47]\d\d[ -]?\d{6}[ -]?\d{5})(?![\w.-]?\d)"
@@ -100,13 +98,13 @@ _EDGE = r"(?:[A-Z]{2,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
 _PRIVATE_KEY = rf"-----BEGIN {_EDGE}[\s\S]{{40,}}?(?:-----END {_EDGE}|\Z)"
 
 SHAPES = (
-    Shape("secret", "private key", ("PRIVATE KEY",), re.compile(_PRIVATE_KEY)),
+    Shape("secret", "private key", {"PRIVATE KEY": ()}, re.compile(_PRIVATE_KEY)),
     Shape("secret", "access key", _TOKEN_HINTS, re.compile(_TOKENS), _varied),
-    Shape("secret", "token", ("eyJ",), re.compile(r"(?<![\w.-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")),
+    Shape("secret", "token", {"eyJ": ()}, re.compile(r"(?<![\w.-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")),
     Shape(
         "secret",
         "password",
-        ("://",),
+        {"://": ()},
         re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@\"'<>]{1,64}:([^\s:/@\"'<>]{3,128})@[\w.-]+"),
         _no_placeholder,
         keeps=1,
@@ -114,14 +112,14 @@ SHAPES = (
     Shape(
         "personal",
         "e-mail address",
-        ("@",),
+        {"@": ()},
         re.compile(r"(?<![\w.+%/:@-])[\w.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w@])"),
         _somebody,
     ),
     Shape(
         "personal",
         "phone number",
-        ("+",),
+        {"+": ()},
         re.compile(r"(?<![\w+=*/^.-])\+[1-9]\d{0,2}(?:[ ./-]?\(?\d{2,5}\)?){2,5}(?!\w)"),
         _phone,
     ),
@@ -135,20 +133,27 @@ SHAPES = (
     Shape("personal", "card number", DIGITS, re.compile(_CARD), _luhn),
 )
 _DIGITS = re.compile(r"[0-9][0-9 -]{7}")  # in every IBAN and every card number
+_NO_DIGITS = bytes(one for one in range(256) if chr(one) not in "0123456789")
+
+
+def _has_digits(text: str) -> bool:
+    return bool(text.encode().translate(None, _NO_DIGITS)) and _DIGITS.search(text) is not None
 
 
 def _matches(shape: Shape, text: str, *, has_digits: bool) -> Iterator[re.Match[str]]:
-    likely = has_digits if shape.hints is DIGITS else any(hint in text for hint in shape.hints)
-    if likely:
+    if shape.may_be_in(text, has_digits=has_digits):
         yield from (match for match in shape.pattern.finditer(text) if shape.holds(match[shape.keeps]))
 
 
-def private_in(row: Row) -> dict[str, str]:
+def private_in(said: Said) -> dict[str, str]:
     """What a row holds by kind of finding, in a few words that repeat none of it."""
     found: dict[str, dict[str, None]] = {}
-    for who, text in texts_of(row):
-        has_digits = _DIGITS.search(text) is not None
-        for shape in SHAPES:
+    whole = "\n".join([text for _, text in said.texts])
+    has_digits = _has_digits(whole)
+    likely = [shape for shape in SHAPES if shape.may_be_in(whole, has_digits=has_digits)]
+    for who, text in said.texts if likely else ():
+        has_digits = _has_digits(text)
+        for shape in likely:
             if next(_matches(shape, text, has_digits=has_digits), None):
                 found.setdefault(shape.kind, {})[f"{shape.name} ({who})"] = None
     return {kind: ", ".join(names) for kind, names in found.items()}
@@ -156,7 +161,7 @@ def private_in(row: Row) -> dict[str, str]:
 
 def masked_text(text: str, kind: str) -> str:
     """The text with a placeholder for each thing of this kind."""
-    has_digits = _DIGITS.search(text) is not None
+    has_digits = _has_digits(text)
     for shape in SHAPES:
         if shape.kind == kind:
             for match in reversed(list(_matches(shape, text, has_digits=has_digits))):

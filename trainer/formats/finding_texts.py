@@ -36,17 +36,16 @@ _OTHERS = re.compile(
     r"(?:assist|help|fulfil|comply|provide)"
     r"|\bi can(?:no|['’])t (?:assist with|fulfil+) (?:that|this|your) request\b"
 )
+# Of each such sentence, words without which there is none: one of the first, and one of the second.
 _OTHERS_HINTS = (
-    "model",
-    "assistant",
-    "i'm ",
-    "i am ",
-    "i’m ",
-    "i was ",
-    "i have been ",
-    "cutoff",
-    "cut-off",
-    "request",
+    (("as a",), ("model",)),
+    (
+        ("i'm ", "i am ", "i’m "),
+        ("chatgpt", "gpt-4", "claude", "bard", "gemini", "copilot", "deepseek", "qwen", "sorry"),
+    ),
+    (("i was ", "i am ", "i have been "), (" by ",)),
+    (("cut-off", "cutoff"), ("my ",)),
+    ((" request",), ("assist with", "fulfil")),
 )
 _NEEDS_MORE = re.compile(r"(?:[,(\[{]|\b(?:the|an|and|or|of|because|und|oder|weil|et|ou))\Z")
 
@@ -92,9 +91,14 @@ def echo(row: Row) -> str:
 def refusal(row: Row) -> str:
     for one in taught(row):
         text = (one["content"] or "").lower()
-        if any(hint in text for hint in _OTHERS_HINTS) and (found := _OTHERS.search(text)):
+        if _may_be_others(text) and (found := _OTHERS.search(text)):
             return f"“{found[0]}”"
     return ""
+
+
+def _may_be_others(text: str) -> bool:
+    """Told in a tenth of the time that the sentences themselves take to look for."""
+    return any(any(one in text for one in some) and any(one in text for one in more) for some, more in _OTHERS_HINTS)
 
 
 def cut_off(row: Row) -> str:

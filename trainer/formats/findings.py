@@ -130,18 +130,23 @@ class Statistics:
 
     def add_texts(self, conversations: list[list[Message]]) -> None:
         """The same for conversations of texts alone, none of them empty."""
+        with_system = 0
         for messages in conversations:
-            turns = answered = said = 0
+            turns = answered = said = system = 0
             for message in messages:
-                size, role = len(message["content"]), message["role"]
+                role, text = message.values()
+                size = len(text)
                 said += size
                 if role == "assistant":
                     turns += 1
                     answered += size
+                elif role == "system":
+                    system = 1
             self._turns.append(turns)
             self._characters.append(said)
             self._answer_characters.append(answered)
-            self._counts["with_system"] += any([message["role"] == "system" for message in messages])
+            with_system += system
+        self._counts["with_system"] += with_system
 
     def extend(self, other: "Statistics") -> None:
         """Take in those of the rows that come next."""

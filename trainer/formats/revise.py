@@ -14,25 +14,31 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Content, Kind, Row, content_id, iter_rows, read_rows
 from trainer.formats.check import check_file
+from trainer.formats.finding_private import masked_shape, private_in
 from trainer.formats.findings import Findings, Statistics, most_common
 from trainer.formats.problems import BadRow
 from trainer.formats.publishing import aside, publish, publish_report
 from trainer.formats.row_writer import RowWriter
+from trainer.formats.searching import Said
 from trainer.formats.shapes import READERS, read_shape
 from trainer.formats.splitting import TRAIN, Parts, SplitPlan, assign, likeness
 
 NOWHERE = 0  # the line of a row that no file held
-FIX = 'Use {"remove": [ids], "edit": {id: row}, "add": [rows], "splits": null}.'
+FIX = 'Use {"remove": [ids], "edit": {id: row}, "add": [rows], "splits": null, "mask": [kinds]}.'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What becomes of the rows. Shapes are still as they were given."""
+    """What becomes of the rows. Shapes are still as they were given.
+
+    mask: kinds of private things that get a placeholder in all rows, see finding_private.
+    """
 
     remove: frozenset[str] = frozenset()
     edit: dict[str, Any] = field(default_factory=dict)
     add: list[Any] = field(default_factory=list)
     splits: SplitPlan | None = None
+    mask: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Changes":
@@ -41,9 +47,8 @@ class Changes:
             data = json.loads(path.read_text(encoding="utf-8"))
             remove, edit, add = data.get("remove", []), dict(data.get("edit", {})), list(data.get("add", []))
             plan = data.get("splits")
-            return cls(
-                remove=frozenset(map(str, remove)), edit=edit, add=add, splits=plan and SplitPlan.from_dict(plan)
-            )
+            splits, mask = plan and SplitPlan.from_dict(plan), tuple(data.get("mask", ()))
+            return cls(remove=frozenset(map(str, remove)), edit=edit, add=add, splits=splits, mask=mask)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise TrainerError("user_config", f"The changes in {path.name} cannot be read.", FIX) from error
 
@@ -154,8 +159,17 @@ def _after(rows: Path, asked: Changes, given: Given) -> Iterator[tuple[Row, Cont
     """Every old row that stays, and what it says now."""
     for row in iter_rows(rows):
         if row.id not in asked.remove:
-            edited = given.edited.get(row.id)
+            edited = given.edited.get(row.id) or _masked(row, asked)
             yield row, replace(edited, extra=row.extra) if edited else row
+
+
+def _masked(row: Row, asked: Changes) -> Content | None:
+    """The row with placeholders, None where there is nothing to mask."""
+    if not asked.mask or not (kinds := private_in(Said.of(row)).keys() & set(asked.mask)):
+        return None
+    for kind in sorted(kinds):
+        row = replace(row, **masked_shape(row, kind))
+    return read_shape(row.shape(), row.kind)
 
 
 def _write_all(rows: Path, asked: Changes, given: Given, outcome: Outcome, *, writer: RowWriter) -> None:
@@ -172,7 +186,7 @@ def _write_all(rows: Path, asked: Changes, given: Given, outcome: Outcome, *, wr
         has_splits = has_splits or split is not None
         if row.id in asked.edit:
             outcome.met.add(row.id)
-            outcome.counts["edited"] += content.content_id != row.content_id
+        outcome.counts["edited"] += content.content_id != row.content_id
         outcome.counts["moved"] += split != row.split
         _write(content, outcome, writer, line=row.line, row_id=row.id, split=split)
     outcome.counts["removed"] += _removed(rows, asked, outcome)

@@ -105,11 +105,12 @@ class Pack:
     def columns(self) -> dict[str, pa.Array]:
         """What the rows say, by name of column."""
         self.seal()
-        labels = [_there(self.labels), _bits([bool(label) for label in self.labels])]
-        return {name: texts.column(LARGE) for name, texts in self._sealed.items()} | {
-            "line": _column(pa.int64(), len(self), [None, self.lines]),
-            "label": _column(pa.bool_(), len(self), labels),
-        }
+        columns = {name: texts.column(LARGE) for name, texts in self._sealed.items()}
+        columns["line"] = _column(pa.int64(), len(self), [None, self.lines])
+        if self.labels.count(None) < len(self):
+            labels = [_there(self.labels), _bits([bool(label) for label in self.labels])]
+            columns["label"] = _column(pa.bool_(), len(self), labels)
+        return columns
 
 
 def _cells(content: Content) -> dict[str, bytes | None]:
@@ -146,8 +147,14 @@ class Texts:
 
     @classmethod
     def of(cls, cells: Sequence[bytes | None]) -> "Texts":
-        offsets = array("q", accumulate((len(cell) if cell else 0 for cell in cells), initial=0))
-        return cls(offsets, b"".join(cell for cell in cells if cell), _there(cells))
+        said = [cell or b"" for cell in cells]
+        return cls(array("q", accumulate(map(len, said), initial=0)), b"".join(said), _there(cells))
+
+    @classmethod
+    def of_keys(cls, keys: "array[int]") -> "Texts":
+        """Each as 16 hexadecimal digits."""
+        digits = np.frombuffer(keys, np.uint64).astype(">u8").tobytes().hex()
+        return cls(array("q", range(0, len(digits) + 1, 16)), digits.encode(), None)
 
     def column(self, kind: pa.DataType) -> pa.Array:
         offsets = self.offsets if kind == LARGE else array("i", self.offsets)
@@ -201,19 +208,16 @@ class RowWriter:
     def add_pack(self, pack: Pack) -> None:
         """Rows that were packed elsewhere, in their order."""
         self._flush()
-        self._pack = pack
-        nothing: list[str | None] = [None] * len(pack)
-        self._given = {"id": self._identify_all(pack.keys), "split": nothing, "edited": nothing}
-        self._flush()
+        self._write(pack, {"id": self._identify_all(pack.keys)})
 
-    def _identify_all(self, keys: "array[int]") -> list[str | None]:
+    def _identify_all(self, keys: "array[int]") -> Texts:
         """Ids of rows that bring none."""
         new = dict.fromkeys(keys, 1)
         if self._taken or len(new) < len(keys) or not self._seen.keys().isdisjoint(new):
-            return [self._identify(key) for key in keys]
+            return Texts.of([self._identify(key).encode() for key in keys])
         self._seen |= new
         self.rows += len(new)
-        return [f"{key:016x}" for key in keys]
+        return Texts.of_keys(keys)
 
     def _identify(self, key: int, row_id: str = "") -> str:
         """Note one more row of this content. Returns its id: the one it brings, or a new one."""
@@ -232,19 +236,20 @@ class RowWriter:
         return row_id
 
     def _flush(self) -> None:
-        if not len(self._pack):
-            return
-        for whole in self._pack.whole:
-            self._hash.update(whole)
-        columns: dict[str, Any] = self._pack.columns() | {
-            name: Texts.of([None if one is None else one.encode() for one in given]).column(pa.string())
-            for name, given in self._given.items()
-        }
-        empty = pa.nulls(len(self._pack), LARGE)
-        cells = [columns.get(name, empty) for name in SCHEMA.names]
-        self._parquet.write_table(pa.Table.from_arrays(cells, schema=SCHEMA))
+        given = {name: Texts.of([one and one.encode() for one in column]) for name, column in self._given.items()}
+        self._write(self._pack, given)
         self._pack = Pack()
         self._given = {"id": [], "split": [], "edited": []}
+
+    def _write(self, pack: Pack, given: Mapping[str, Texts]) -> None:
+        """One group of the file."""
+        if not len(pack):
+            return
+        for whole in pack.whole:
+            self._hash.update(whole)
+        columns = pack.columns() | {name: texts.column(pa.string()) for name, texts in given.items()}
+        cells = [columns[one.name] if one.name in columns else pa.nulls(len(pack), one.type) for one in SCHEMA]
+        self._parquet.write_table(pa.Table.from_arrays(cells, schema=SCHEMA))
 
     @property
     def content_hash(self) -> str:

@@ -15,10 +15,10 @@ from trainer.formats.containers.json_text import LineReader
 from trainer.formats.containers.record import CHUNK, Notes, Record
 from trainer.formats.family import Family, never
 from trainer.formats.findings import BadLines
-from trainer.formats.key_bounds import key_bounds
 from trainer.formats.problems import Problem
 from trainer.formats.row_writer import Pack
 from trainer.formats.sieve import Sieve
+from trainer.formats.string_counts import StringCounts
 
 BLOCK = 256 * 1024  # bytes; what is done to one finds it in the processor's cache
 
@@ -89,18 +89,33 @@ class SectionReader:
         return Section(self._lines.lines, self._packs, self._refused.kept, self._sieve, self._notes)
 
     def _take_block(self, block: bytes) -> None:
-        """Every line of it. A row is a usual one when it holds as many keys as its line can hold at the most."""
-        usual, found = self._usual, None
+        """Every line of it. Nearly always all rows are usual ones, and hold all the strings that their lines hold."""
+        before, strings = self._lines.lines, StringCounts(block)
+        *lines, _ = block.split(b"\n")
+        try:
+            rows = list(map(loads, lines))
+        except JSONDecodeError:
+            rows = [None]
+        found = list(map(self._usual, rows)) if {*map(type, rows)} == {dict} else [None]
+        if None not in found and strings.total == sum([one[1] for one in found if one]):
+            self._lines.lines += len(lines)
+            numbers = list(range(before + 1, self._lines.lines + 1))
+            self._take_usual(numbers, [one[0] for one in found if one])
+        else:
+            self._take_lines(lines, strings.by_line())
+
+    def _take_lines(self, lines: list[bytes], strings: list[int]) -> None:
+        """One line after the other: those that are usual many at a time."""
         numbers: list[int] = []  # of usual rows in a row
         said: list[list[Message]] = []
-        for raw, keys in zip(block[:-1].split(b"\n"), key_bounds(block), strict=True):
+        for raw, there in zip(lines, strings, strict=True):
             self._lines.lines += 1
             try:
-                row = loads(raw) if keys > 0 else None
-                found = usual(row) if type(row) is dict else None
+                row = loads(raw) if there > 0 else None
+                found = self._usual(row) if type(row) is dict else None
             except JSONDecodeError:
                 found = None
-            if found and found[1] == keys:
+            if found and found[1] == there:
                 numbers.append(self._lines.lines)
                 said.append(found[0])
                 continue

@@ -16,7 +16,7 @@ from trainer.formats.family import Family
 from trainer.formats.reading import Reading
 from trainer.formats.section import Section, SectionReader
 from trainer.formats.shared_slots import SharedSlots
-from trainer.process import DIE_WITH_PARENT, die_with_parent
+from trainer.process import DIE_WITH_PARENT, die_with_parent, keep_freed_memory
 
 LARGE = 48 * 1024 * 1024  # from here on the start of processes pays off
 SECTION = 4 * 1024 * 1024
@@ -42,6 +42,7 @@ def read_sections(path: Path, rows: list[dict[str, Any]], *, start: int) -> Iter
 
     Each is to be used before the next is asked for.
     """
+    keep_freed_memory()
     size, count = path.stat().st_size, processes()
     slots = SharedSlots(2 * count + 1, SLOT)  # no more than that waits in memory
     context = multiprocessing.get_context("fork")  # which has all modules: to load them took as long as 20,000 rows

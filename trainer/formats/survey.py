@@ -19,7 +19,7 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Row, iter_rows
 from trainer.formats.publishing import publish
-from trainer.formats.searching import TOKENIZER, segmented, texts_of
+from trainer.formats.searching import TOKENIZER, Said
 from trainer.formats.survey_columns import TABLES as OF_COLUMNS
 from trainer.formats.survey_columns import ColumnValues
 from trainer.formats.survey_findings import Detectives
@@ -42,6 +42,10 @@ TABLES = (
 )
 INDEXES = (
     "CREATE INDEX rows_by_id ON rows (id)",
+    "CREATE INDEX rows_by_characters ON rows (characters)",
+    "CREATE INDEX rows_by_turns ON rows (turns)",
+    "CREATE INDEX rows_by_roles ON rows (roles)",
+    "CREATE INDEX rows_by_split ON rows (split)",
     "CREATE INDEX findings_by_kind ON findings (kind, number)",
     "CREATE INDEX findings_by_number ON findings (number)",
 )
@@ -95,10 +99,13 @@ class Survey:
         self.rows += len(some)
         self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(self._record, numbered))
         self._database.executemany("INSERT INTO says VALUES (?, ?)", self._columns.add(numbered))
-        found = [(number, kind, detail) for number, row in numbered for kind, detail in self._found(row)]
+        said = [(number, Said.of(row)) for number, row in numbered]
+        found = [(number, kind, detail) for number, one in said for kind, detail in self._found(one)]
         self._database.executemany("INSERT INTO findings VALUES (?, ?, ?)", found)
         if self._searchable:
-            self._database.executemany("INSERT INTO texts (rowid, text) VALUES (?, ?)", map(_searched, numbered))
+            self._database.executemany(
+                "INSERT INTO texts (rowid, text) VALUES (?, ?)", [(n, one.words) for n, one in said]
+            )
 
     def _record(self, numbered: tuple[int, Row]) -> tuple[Any, ...]:
         number, row = numbered
@@ -110,8 +117,8 @@ class Survey:
         lengths = (of.turns, of.characters, of.answer_characters)
         return (number, row.id, row.line, *lengths, f" {' '.join(of.roles)} ", row.split)
 
-    def _found(self, row: Row) -> Iterator[tuple[str, str]]:
-        for kind, detail in self._detectives.add(row):
+    def _found(self, said: Said) -> Iterator[tuple[str, str]]:
+        for kind, detail in self._detectives.add(said):
             self._findings[kind] += 1
             yield kind, detail
 
@@ -169,11 +176,6 @@ def _read_all(rows: Path, database: sqlite3.Connection, *, searchable: bool) -> 
     report = survey.finish()
     database.execute("COMMIT")
     return report
-
-
-def _searched(numbered: tuple[int, Row]) -> tuple[int, str]:
-    number, row = numbered
-    return number, segmented("\n".join(text for _, text in texts_of(row)))
 
 
 def _bytes_of(rows: Path) -> int:

@@ -8,6 +8,7 @@ from trainer.formats.finding_near import NearDuplicates
 from trainer.formats.finding_outliers import Outliers
 from trainer.formats.finding_private import private_in
 from trainer.formats.finding_texts import cut_off, echo, empty_answer, empty_message, refusal
+from trainer.formats.searching import Said
 
 Finder = Callable[[Row], str]  # what was found in the row, in a few words; empty when nothing
 
@@ -29,15 +30,15 @@ class Detectives:
         self._near = NearDuplicates(self._splits)
         self._outliers = Outliers()
 
-    def add(self, row: Row) -> Iterator[tuple[str, str]]:
+    def add(self, said: Said) -> Iterator[tuple[str, str]]:
         """Takes the next row in; kind and detail of what it tells by itself."""
-        self._splits.add(row.split)
-        self._copies.add(row)
-        self._near.add(row)
-        self._outliers.add(row)
-        yield from private_in(row).items()
+        self._splits.add(said.row.split)
+        self._copies.add(said.row)
+        self._near.add(said)
+        self._outliers.add(said)
+        yield from private_in(said).items()
         for kind, finder in FINDERS.items():
-            if detail := finder(row):
+            if detail := finder(said.row):
                 yield kind, detail
 
     def finish(self) -> Iterator[Finding]:

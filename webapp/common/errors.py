@@ -55,7 +55,6 @@ CATALOGUE: dict[str, Entry] = {
     "finding_of_older": Entry(
         "Version {newest} was made after version {number}.", "Fix what was found in the newest one.", 409
     ),
-    "too_many_to_mask": Entry("More than {limit} rows would be rewritten.", "Mask them in the file instead.", 409),
     "nothing_left": Entry("No row would be left.", "Look at the rows, and remove some of them.", 409),
     "version_in_use": Entry("{what} keeps version {number}.", "{fix}", 409),
     # adapters

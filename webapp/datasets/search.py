@@ -3,7 +3,10 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +15,11 @@ from urllib.parse import quote
 from trainer.formats.searching import as_query
 
 PAGE_SECONDS = 3.0
-COUNT_SECONDS = 0.5
+COUNT_SECONDS = 0.05
 MOST_COUNTED = 10_000
+MOST_REMEMBERED = 64  # searches of a process: 40 kB each at the most
 ANY_FINDING = "any"
+OUT_OF_ORDER = ("rows.roles", "rows.characters", "rows.turns")  # conditions whose index has rows in another order
 STEPS = 10_000  # of SQLite's machine between two looks at the clock: well under a millisecond
 
 
@@ -58,8 +63,18 @@ class _Plan:
     values: list[object]
     number: str
 
-    def select(self, rest: str) -> str:
-        return f"SELECT {self.number} FROM {self.source} WHERE {self.where} {rest}"  # noqa: S608 # pieces of this file
+    def select(self, rest: str, *, in_order: bool = True) -> str:
+        """In order, the rows are gone through one by one: by an index, very many would have to be put in order."""
+        source = self.source
+        if in_order and source == "rows" and any(one in self.where for one in OUT_OF_ORDER):
+            source = "rows NOT INDEXED"
+        what = f"DISTINCT {self.number}" if self.number == "findings.number" else self.number
+        return f"SELECT {what} FROM {source} WHERE {self.where} {rest}"  # noqa: S608 # pieces of this file
+
+
+# What a search comes to: all numbers in order, None where they are more than MOST_COUNTED or take too long to find.
+_All = Sequence[int] | None
+_remembered: "OrderedDict[tuple[object, ...], tuple[_All, int | None]]" = OrderedDict()
 
 
 def find(survey: Path, wanted: Wanted, *, size: int, start: int = 1, end: int = 0) -> Found:
@@ -67,19 +82,36 @@ def find(survey: Path, wanted: Wanted, *, size: int, start: int = 1, end: int = 
     plan = _plan(wanted)
     if plan is None:
         return Found()
+    with _opened(survey) as database:
+        numbers, count = _count(database, plan, key=(survey, survey.stat().st_mtime_ns, wanted))
+        if numbers is not None:
+            return _part(numbers, size=size, start=start, end=end)
+        with _limited(database, PAGE_SECONDS):
+            return _page(database, plan, size=size, start=start, end=end, count=count)
+
+
+def _part(numbers: Sequence[int], *, size: int, start: int, end: int) -> Found:
+    """A page of all that was found."""
+    last = bisect_right(numbers, end) if end else 0
+    first = max(0, last - size) if end else bisect_left(numbers, start)
+    last = last if end else min(first + size, len(numbers))
+    return Found(list(numbers[first:last]), first > 0, last < len(numbers), len(numbers))
+
+
+def _page(database: sqlite3.Connection, plan: _Plan, *, size: int, start: int, end: int, count: int | None) -> Found:
+    """A page of very many."""
     ahead = plan.select(f"AND {plan.number} >= ? ORDER BY {plan.number} LIMIT ?")
     back = plan.select(f"AND {plan.number} <= ? ORDER BY {plan.number} DESC LIMIT ?")
-    with _opened(survey) as database:
-        with _limited(database, PAGE_SECONDS):
-            numbers = _numbers(database, back if end else ahead, [*plan.values, end or start, size + 1])
-            there = sorted(numbers[:size])
-            first, last = (there[0], there[-1]) if there else (start, end)
-            other, edge = (ahead, last + 1) if end else (back, first - 1)
-            from_the_first = not end and start <= 1
-            others = not from_the_first and bool(_numbers(database, other, [*plan.values, edge, 1]))
-        beyond = len(numbers) > size
-        count = len(numbers) if from_the_first and not beyond else _count(database, plan)
-        return Found(there, *((beyond, others) if end else (others, beyond)), count)
+    numbers = _numbers(database, back if end else ahead, [*plan.values, end or start, size + 1])
+    there = sorted(numbers[:size])
+    first, last = (there[0], there[-1]) if there else (start, end)
+    other, edge = (ahead, last + 1) if end else (back, first - 1)
+    from_the_first = not end and start <= 1
+    others = not from_the_first and bool(_numbers(database, other, [*plan.values, edge, 1]))
+    beyond = len(numbers) > size
+    if from_the_first and not beyond:
+        count = len(numbers)
+    return Found(there, *((beyond, others) if end else (others, beyond)), count)
 
 
 def iter_found(survey: Path, wanted: Wanted) -> Iterator[int]:
@@ -90,15 +122,22 @@ def iter_found(survey: Path, wanted: Wanted) -> Iterator[int]:
                 yield number
 
 
+# Of the few sets of roles that there are, those with this one: each is found by one step through the index.
+_ROLES = """rows.roles IN (WITH RECURSIVE sets(roles) AS (
+  SELECT min(roles) FROM rows UNION ALL SELECT (SELECT min(roles) FROM rows WHERE roles > sets.roles) FROM sets
+  WHERE sets.roles IS NOT NULL) SELECT roles FROM sets WHERE instr(roles, ?))"""
+
+
 def _plan(wanted: Wanted) -> _Plan | None:
     """None when what is looked for is signs alone, which are no words. No typed text becomes part of a statement."""
     query = as_query(wanted.q)
     if wanted.q.strip() and not query:
         return None
     ids = None if wanted.ids is None else json.dumps(sorted(wanted.ids))
+    number = _number(query, wanted)
     possible: list[tuple[str, object]] = [
         ("texts MATCH ?", query),
-        ("instr(rows.roles, ?)", wanted.role and f" {wanted.role} "),
+        (_ROLES, wanted.role and f" {wanted.role} "),
         ("rows.split = ?", wanted.split),
         ("rows.characters >= ?", wanted.shortest),
         ("rows.characters <= ?", wanted.longest),
@@ -106,26 +145,39 @@ def _plan(wanted: Wanted) -> _Plan | None:
         ("rows.turns <= ?", wanted.turns_to),
         ("rows.id IN (SELECT value FROM json_each(?))", ids),
         ("says.value = (SELECT value FROM said WHERE text = ?)", wanted.column),
-        ("rows.number IN (SELECT number FROM findings WHERE kind = ?)", wanted.finding),
+        _finding(wanted.finding, number),
     ]
-    if wanted.finding == ANY_FINDING:
-        possible[-1] = ("rows.number IN (SELECT number FROM findings WHERE ?)", 1)
     chosen = [(text, value) for text, value in possible if value not in (None, "")]
     where = " AND ".join(["1", *(text for text, _ in chosen)])
-    return _Plan(_source(query, wanted.column), where, [value for _, value in chosen], _number(query, wanted.column))
+    return _Plan(_source(query, wanted, where), where, [value for _, value in chosen], number)
 
 
-def _source(query: str, column: str) -> str:
+def _finding(name: str, number: str) -> tuple[str, object]:
+    own = "findings.kind = ?" if name != ANY_FINDING else "?"
+    value = 1 if name == ANY_FINDING else name
+    if number == "findings.number":
+        return own, value
+    return f"EXISTS (SELECT 1 FROM findings WHERE findings.number = {number} AND {own})", value  # noqa: S608 # as above
+
+
+def _source(query: str, wanted: Wanted, where: str) -> str:
     """The tables in the order in which they are gone through: what leaves the fewest rows first."""
-    if query:
-        rows = "texts CROSS JOIN rows ON rows.number = texts.rowid"
-        return f"{rows} CROSS JOIN says ON says.number = rows.number" if column else rows
-    return "says CROSS JOIN rows ON rows.number = says.number" if column else "rows"
+    number = _number(query, wanted)
+    source = number.partition(".")[0]
+    if query and wanted.column:
+        source += " CROSS JOIN says ON says.number = texts.rowid"
+    if source != "rows" and "rows." in where:
+        source += f" CROSS JOIN rows ON rows.number = {number}"
+    return source
 
 
-def _number(query: str, column: str) -> str:
+def _number(query: str, wanted: Wanted) -> str:
     """The column whose order is the order of the first table."""
-    return "texts.rowid" if query else "says.number" if column else "rows.number"
+    if query:
+        return "texts.rowid"
+    if wanted.column:
+        return "says.number"
+    return "findings.number" if wanted.finding else "rows.number"
 
 
 def _numbers(database: sqlite3.Connection, statement: str, values: list[object]) -> list[int]:
@@ -137,13 +189,22 @@ def _numbers(database: sqlite3.Connection, statement: str, values: list[object])
         raise
 
 
-def _count(database: sqlite3.Connection, plan: _Plan) -> int | None:
-    counted = f"SELECT count(*) FROM ({plan.select(f'LIMIT {MOST_COUNTED + 1}')})"  # noqa: S608 # as above
+def _count(database: sqlite3.Connection, plan: _Plan, *, key: tuple[object, ...]) -> tuple[_All, int | None]:
+    """All numbers, if they are few, and how many; remembered, for a survey never changes."""
+    if found := _remembered.get(key):
+        return found
     with _limited(database, COUNT_SECONDS):
         try:
-            return _numbers(database, counted, plan.values)[0]
+            # In any order: that of an index may be found a hundred times sooner than that of the rows.
+            statement = plan.select(f"LIMIT {MOST_COUNTED + 1}", in_order=False)
+            numbers = _numbers(database, statement, plan.values)
         except TooSlow:
-            return None
+            return None, None  # perhaps only now, on a busy machine
+    found = array("q", sorted(numbers)) if len(numbers) <= MOST_COUNTED else None, len(numbers)
+    _remembered[key] = found
+    if len(_remembered) > MOST_REMEMBERED:
+        _remembered.popitem(last=False)
+    return found
 
 
 @contextmanager
