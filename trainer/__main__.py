@@ -35,6 +35,10 @@ HEAVY = {
 }
 
 EXIT_TEXT = "exit codes: " + ", ".join(f"{number} {name}" for name, number in EXIT_CODES.items())
+# Paths that several commands take: name, metavar, help.
+OUT = ("--out", "DIR", "folder for what is made")
+BASE = ("--base", "FOLDER", "the folder of a base model")
+ROWS = ("rows", "ROWS", "a rows.parquet that check or revise wrote")
 EVENTS_TEXT = "Events are written to stdout, one JSON object a line; everything else goes to stderr."
 
 
@@ -174,15 +178,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=EVENTS_TEXT, epilog=EXIT_TEXT)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    train = commands.add_parser(
+    train = _add(
+        commands,
         "train",
         help="train an adapter",
         description="Train as SPEC says, write checkpoints to DIR/checkpoints and the adapter to DIR/adapter. "
-        "SIGTERM or Ctrl-C writes a checkpoint of the last whole step and ends with exit code 75. " + EVENTS_TEXT,
-        epilog=EXIT_TEXT,
+        "SIGTERM or Ctrl-C writes a checkpoint of the last whole step and ends with exit code 75.",
     )
-    train.add_argument("spec", metavar="SPEC", type=Path, help="YAML or JSON file with the parts model, lora, data, …")
-    train.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    _add_path(train, "spec", "SPEC", "YAML or JSON file with the parts model, lora, data, …")
+    _add_path(train, *OUT)
     train.add_argument(
         "--resume",
         metavar="FOLDER",
@@ -191,15 +195,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=run_train)
 
-    check = commands.add_parser(
+    check = _add(
+        commands,
         "check",
         help="check a dataset file",
         description="Write DIR/report.json, every bad line to DIR/bad.jsonl and, when the file can be used, "
-        "DIR/rows.parquet. " + EVENTS_TEXT,
-        epilog=EXIT_TEXT,
+        "DIR/rows.parquet.",
     )
-    check.add_argument("file", metavar="FILE", type=Path, help="a dataset file")
-    check.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    _add_path(check, "file", "FILE", "a dataset file")
+    _add_path(check, *OUT)
     check.add_argument("--name", default="", help="what the file is called, where its own name does not say")
     check.add_argument("--mapping", metavar="FILE", type=Path, help="JSON that says what each column is")
     check.add_argument("--skip-bad-rows", action="store_true", help="use the good rows of a file that has bad ones")
@@ -213,101 +217,112 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_revise(commands: Any) -> None:
-    revise = commands.add_parser(
+    revise = _add(
+        commands,
         "revise",
         help="change rows that were checked",
         description="Write DIR/rows.parquet and DIR/report.json: the rows of ROWS with the changes of CHANGES, a JSON "
         'object of "remove" (a list of row ids), "edit" (row ids with their new rows), "add" (a list of rows), '
         '"splits" (such as {"method": "random", "shares": {"test": 0.1}, "seed": 42}) and "mask" (a list: '
-        '"secret", "personal"). ' + EVENTS_TEXT,
-        epilog=EXIT_TEXT,
+        '"secret", "personal").',
     )
-    revise.add_argument("rows", metavar="ROWS", type=Path, help="a rows.parquet that check or revise wrote")
-    revise.add_argument("--changes", metavar="CHANGES", type=Path, required=True, help="a JSON file")
-    revise.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    _add_path(revise, *ROWS)
+    _add_path(revise, "--changes", "CHANGES", "a JSON file")
+    _add_path(revise, *OUT)
     revise.add_argument("--test-file", metavar="FILE", type=Path, help='rows of their own split, for the method "file"')
     revise.set_defaults(run=run_revise)
 
 
 def _add_survey(commands: Any) -> None:
-    survey = commands.add_parser(
+    survey = _add(
+        commands,
         "survey",
         help="make checked rows searchable",
         description="Write DIR/survey.sqlite, by which the rows of ROWS can be searched and filtered, and "
-        "DIR/survey.json with what was counted. " + EVENTS_TEXT,
-        epilog=EXIT_TEXT,
+        "DIR/survey.json with what was counted.",
     )
-    survey.add_argument("rows", metavar="ROWS", type=Path, help="a rows.parquet that check or revise wrote")
-    survey.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    _add_path(survey, *ROWS)
+    _add_path(survey, *OUT)
     survey.set_defaults(run=run_survey)
-    compare = commands.add_parser(
+    compare = _add(
+        commands,
         "compare",
         help="tell what changed from one file of checked rows to another",
         description="Write DIR/changes.json: how many rows were added, removed, edited or moved to another split, and "
-        "which the first of each are. " + EVENTS_TEXT,
-        epilog=EXIT_TEXT,
+        "which the first of each are.",
     )
-    compare.add_argument("older", metavar="OLDER", type=Path, help="a rows.parquet that check or revise wrote")
-    compare.add_argument("newer", metavar="NEWER", type=Path, help="another one")
-    compare.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    _add_path(compare, "older", "OLDER", ROWS[2])
+    _add_path(compare, "newer", "NEWER", "another one")
+    _add_path(compare, *OUT)
     compare.set_defaults(run=run_compare)
-    tokens = commands.add_parser(
+    tokens = _add(
+        commands,
         "tokens",
         help="count the tokens of checked rows",
         description="Write DIR/tokens.json: how many tokens the rows of ROWS have for a base model, and how many of "
-        "them are learnt. Of very many rows a sample is counted. " + EVENTS_TEXT,
-        epilog=EXIT_TEXT,
+        "them are learnt. Of very many rows a sample is counted.",
     )
-    tokens.add_argument("rows", metavar="ROWS", type=Path, help="a rows.parquet that check or revise wrote")
-    tokens.add_argument("--base", metavar="FOLDER", type=Path, required=True, help="the folder of a base model")
-    tokens.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+    _add_path(tokens, *ROWS)
+    _add_path(tokens, *BASE)
+    _add_path(tokens, *OUT)
     tokens.set_defaults(run=run_tokens)
 
 
 def _add_adapter(commands: Any) -> None:
-    adapter = commands.add_parser(
+    adapter = _add(
+        commands,
         "adapter",
         help="take in an adapter that was made elsewhere",
         description="In three steps: take its files out of what was sent, tell a base model's layers, and hold the one "
-        "to the other. Each writes DIR/STEP.json. " + EVENTS_TEXT,
-        epilog=EXIT_TEXT,
+        "to the other. Each writes DIR/STEP.json.",
     )
     adapter.set_defaults(run=run_adapter)
     steps = adapter.add_subparsers(dest="what", required=True)
-    unpack = steps.add_parser("unpack", help="an archive, or files, into DIR/adapter", epilog=EXIT_TEXT)
-    unpack.add_argument("folder", metavar="SENT", type=Path, help="a folder of files 0, 1, … with names.json")
+    unpack = _add(steps, "unpack", help="an archive, or files, into DIR/adapter")
+    _add_path(unpack, "folder", "SENT", "a folder of files 0, 1, … with names.json")
     unpack.add_argument("--limit", type=int, default=4 << 30, metavar="BYTES", help="the most that is unpacked")
-    layers = steps.add_parser("layers", help="the layers of a base model that take an update", epilog=EXIT_TEXT)
-    check = steps.add_parser("check", help="check an adapter, and put its folder in order", epilog=EXIT_TEXT)
+    layers = _add(steps, "layers", help="the layers of a base model that take an update")
+    check = _add(steps, "check", help="check an adapter, and put its folder in order")
     check.add_argument("folder", metavar="ADAPTER", type=Path)
-    check.add_argument("--layers", metavar="FILE", type=Path, required=True, help="what `layers` told")
+    _add_path(check, "--layers", "FILE", "what `layers` told")
     for step in (layers, check):
-        step.add_argument("--base", metavar="FOLDER", type=Path, required=True, help="the folder of a base model")
+        _add_path(step, *BASE)
     for step in (unpack, layers, check):
-        step.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for what is made")
+        _add_path(step, *OUT)
 
 
 def _add_fetch(commands: Any) -> None:
-    fetch = commands.add_parser(
-        "fetch", help="bring a base model here", description="Bring a base model here. " + EVENTS_TEXT, epilog=EXIT_TEXT
-    )
+    fetch = _add(commands, "fetch", help="bring a base model here", description="Bring a base model here.")
     fetch.set_defaults(run=run_fetch)
     kinds = fetch.add_subparsers(dest="what", required=True)
-    demo = kinds.add_parser("demo", help="the demo model", epilog=EXIT_TEXT)
-    hub = kinds.add_parser("hub", help="a model of the hub, by id and revision", epilog=EXIT_TEXT)
+    demo = _add(kinds, "demo", help="the demo model")
+    hub = _add(kinds, "hub", help="a model of the hub, by id and revision")
     hub.add_argument("id", metavar="ID", help="owner/name")
     hub.add_argument("--revision", default="", help="branch, tag or commit; the main branch when left out")
     for kind in (demo, hub):
-        kind.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the model is to lie")
-    data = kinds.add_parser("data", help="the data files of a dataset of the hub, as one file", epilog=EXIT_TEXT)
+        _add_path(kind, "--out", "DIR", "where the model is to lie")
+    data = _add(kinds, "data", help="the data files of a dataset of the hub, as one file")
     data.add_argument("id", metavar="ID", help="owner/name")
     data.add_argument("--revision", default="", help="branch, tag or commit; the main branch when left out")
     data.add_argument("--only", default="", metavar="TEXT", help="only files with this in their path")
     data.add_argument("--limit", type=int, default=4 << 30, metavar="BYTES", help="the most that is fetched")
-    data.add_argument("--out", metavar="FILE", type=Path, required=True, help="where the file is to lie")
+    _add_path(data, "--out", "FILE", "where the file is to lie")
     data.set_defaults(run=run_fetch_data)
-    folder = kinds.add_parser("folder", help="check a folder that holds a model", epilog=EXIT_TEXT)
+    folder = _add(kinds, "folder", help="check a folder that holds a model")
     folder.add_argument("path", metavar="PATH", type=Path)
+
+
+def _add(commands: Any, name: str, *, help: str, description: str = "") -> argparse.ArgumentParser:  # noqa: A002
+    """A command, by argparse's own words; every one tells of events and exit codes."""
+    told = f"{description} {EVENTS_TEXT}" if description else None
+    found: argparse.ArgumentParser = commands.add_parser(name, help=help, description=told, epilog=EXIT_TEXT)
+    return found
+
+
+def _add_path(parser: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:
+    """A path that must be given, in its place or by its option."""
+    must = {"required": True} if name.startswith("--") else {}
+    parser.add_argument(name, metavar=metavar, type=Path, help=text, **must)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

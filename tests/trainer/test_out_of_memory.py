@@ -22,6 +22,7 @@ from trainer.spec import TrainSpec
 
 BUDGET = 256
 ROOM = 100 << 20  # bytes; a pass of 32,768 tokens keeps some 300 MB, of which 100 are free in the heap already
+MEASURING_ROOM = 30 << 20
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +175,17 @@ def test_a_lack_while_a_probe_is_answered_is_survived(
 LIMITED = """
 import json, resource, sys
 from pathlib import Path
-from trainer.events import Progress, encode
+from trainer.events import Phase, Progress, encode
 from trainer.sft import train
 from trainer.spec import TrainSpec
 
+limited = []
+
 def emit(event):
     print(encode(0, event), flush=True)
-    if isinstance(event, Progress) and event.step == 1:
+    begins = isinstance(event, Progress) if sys.argv[4] == "step" else event == Phase(name="evaluating")
+    if begins and not limited:
+        limited.append(True)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + int(sys.argv[3])
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -190,15 +195,33 @@ train(spec, out=Path(sys.argv[2]), resume=None, emit=emit, should_stop=lambda: F
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory that the system enforces")
-def test_a_real_lack_is_survived(base: Path, tmp_path: Path) -> None:
-    """The system refuses memory from the second step on: there is room for half a pass and not for a whole one."""
-    optim = {"max_steps": 3, "batch_size": 400, "micro_batch_tokens": 1 << 15, "epochs": 10.0}
-    spec = make_spec(base, make_rows(tmp_path, count=400), optim=optim, data={"holdout": 0.0})
-    file = tmp_path / "spec.json"
+needs_limits = pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory that the system enforces")
+
+
+def run_short_of_memory(spec: TrainSpec, folder: Path, *, room: int, when: str) -> str:
+    """What a training says that the system refuses memory from the second step, or from the first measurement on."""
+    file = folder / "spec.json"
     file.write_text(json.dumps(spec.to_dict()))
-    command = [sys.executable, "-c", LIMITED, str(file), str(tmp_path / "out"), str(ROOM)]
+    command = [sys.executable, "-c", LIMITED, str(file), str(folder / "out"), str(room), when]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
-    assert "Out of memory at step 2: going on in passes of up to 16,384 tokens, instead of 32,768" in found.stdout
-    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    assert (folder / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    return found.stdout
+
+
+@needs_limits
+def test_a_real_lack_is_survived(base: Path, tmp_path: Path) -> None:
+    """There is room for half a pass and not for a whole one."""
+    optim = {"max_steps": 3, "batch_size": 400, "micro_batch_tokens": 1 << 15, "epochs": 10.0}
+    spec = make_spec(base, make_rows(tmp_path, count=400), optim=optim, data={"holdout": 0.0})
+    said = run_short_of_memory(spec, tmp_path, room=ROOM, when="step")
+    assert "Out of memory at step 2: going on in passes of up to 16,384 tokens, instead of 32,768" in said
+
+
+@needs_limits
+def test_a_real_lack_while_measuring_is_survived(base: Path, tmp_path: Path) -> None:
+    """Steps are small here, and the held-out rows fill one large pass."""
+    optim = {"max_steps": 2, "batch_size": 4, "micro_batch_tokens": 1 << 15}
+    spec = make_spec(base, make_rows(tmp_path, count=900), optim=optim, data={"holdout": 0.5})
+    said = run_short_of_memory(spec, tmp_path, room=MEASURING_ROOM, when="measuring")
+    assert "Out of memory while measuring at step 0: going on in passes of up to 16,384 tokens" in said
