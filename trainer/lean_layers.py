@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -13,32 +13,49 @@ PROBE_ROWS = 3
 AGREE = 0.02  # relative: rounding of bfloat16 at another place
 
 
-class _LoraProduct(torch.autograd.Function):
-    """x W^T + bias + scale (x A^T) B^T with frozen W and bias: the update is added in place, on both ways.
+class Frozen(NamedTuple):
+    """What does not learn in an adapted layer. weight: (out, in); bias: (out,); scale: of the update."""
 
-    x: (..., in); W: (out, in); A: (r, in); B: (out, r) -> (..., out).
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+
+
+def _adapted(rows: Tensor, base: Frozen, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """rows W^T + bias + scale (rows A^T) B^T, the update added in place; and rows A^T.
+
+    rows: (n, in); A: (r, in); B: (out, r) -> (n, out), (n, r).
     """
+    low = rows @ a.T
+    return linear(rows, base.weight, base.bias).addmm_(low, b.T, alpha=base.scale), low
+
+
+def _update_slopes(slope: Tensor, rows: Tensor, low: Tensor, b: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of rows A^T, of A and of B, from that of the product. slope: (n, out)."""
+    of_low = (slope @ b).mul_(scale)
+    return of_low, of_low.T @ rows, (slope.T @ low).mul_(scale)
+
+
+class _LoraProduct(torch.autograd.Function):
+    """The product of an adapted layer whose base is frozen. x: (..., in) -> (..., out)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, base: tuple[Tensor, Tensor | None], a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, base: Frozen, a: Tensor, b: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        low = rows @ a.T
-        product = linear(rows, *base)
-        product.addmm_(low, b.T, alpha=scale)
-        ctx.save_for_backward(rows, low, base[0], a, b)
-        ctx.scale = scale
+        product, low = _adapted(rows, base, a, b)
+        ctx.save_for_backward(rows, low, base.weight, a, b)
+        ctx.scale = base.scale
         return product.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, None, Tensor, Tensor]:
         rows, low, weight, a, b = ctx.saved_tensors
         slope = gradients[0].reshape(-1, weight.shape[0])
-        of_low = (slope @ b).mul_(ctx.scale)
-        of_b = (slope.T @ low).mul_(ctx.scale)
+        of_low, of_a, of_b = _update_slopes(slope, rows, low, b, ctx.scale)
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = (slope @ weight).addmm_(of_low, a).view(*gradients[0].shape[:-1], -1)
-        return of_x, None, of_low.T @ rows, of_b, None
+        return of_x, None, of_a, of_b
 
 
 class _GatedProduct(torch.autograd.Function):
@@ -51,10 +68,33 @@ class _GatedProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        of_up = silu(gate).mul_(gradients[0])
-        of_gate: Tensor = torch.ops.aten.silu_backward(gradients[0] * up, gate)
-        return of_gate, of_up
+        return _gate_slopes(gradients[0], *ctx.saved_tensors)
+
+
+class _GatedLoraProduct(torch.autograd.Function):
+    """The same and the adapted layer behind it in one: what goes into that layer is not kept either."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, base: Frozen, a: Tensor, b: Tensor) -> Tensor:
+        product, low = _adapted(silu(gate).mul_(up).flatten(0, -2), base, a, b)
+        ctx.save_for_backward(gate, up, low, base.weight, a, b)
+        ctx.scale = base.scale
+        return product.view(*gate.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, Tensor, Tensor]:
+        gate, up, low, weight, a, b = ctx.saved_tensors
+        slope = gradients[0].reshape(-1, weight.shape[0])
+        rows = silu(gate).mul_(up).flatten(0, -2)
+        of_low, of_a, of_b = _update_slopes(slope, rows, low, b, ctx.scale)
+        of_rows = torch.mm(slope, weight, out=rows).addmm_(of_low, a)
+        return *_gate_slopes(of_rows.view_as(gate), gate, up), None, of_a, of_b
+
+
+def _gate_slopes(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of gate and up, from that of silu(gate) * up."""
+    of_gate: Tensor = torch.ops.aten.silu_backward(slope * up, gate)
+    return of_gate, silu(gate).mul_(slope)
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -109,14 +149,18 @@ def _is_plain(module: Any) -> bool:
 
 
 def _lora(module: Any, x: Tensor) -> Tensor:
-    base = module.base_layer
     if module.disable_adapters:
-        plain: Tensor = base(x)
+        plain: Tensor = module.base_layer(x)
         return plain
-    (name,) = module.lora_A
-    a, b = module.lora_A[name].weight, module.lora_B[name].weight
-    made: Tensor = _LoraProduct.apply(x, (base.weight, base.bias), a, b, module.scaling[name])  # type: ignore[no-untyped-call]
+    made: Tensor = _LoraProduct.apply(x, *_parts(module))  # type: ignore[no-untyped-call]
     return made
+
+
+def _parts(module: Any) -> tuple[Frozen, Tensor, Tensor]:
+    """Of an adapted layer: what is frozen, A and B."""
+    base, (name,) = module.base_layer, module.lora_A
+    frozen = Frozen(base.weight, base.bias, module.scaling[name])
+    return frozen, module.lora_A[name].weight, module.lora_B[name].weight
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
@@ -125,8 +169,13 @@ def _norm(module: Any, x: Tensor) -> Tensor:
 
 
 def _gated(module: Any, x: Tensor) -> Tensor:
-    product = _GatedProduct.apply(module.gate_proj(x), module.up_proj(x))  # type: ignore[no-untyped-call]
-    made: Tensor = module.down_proj(product)
+    gate, up, down = module.gate_proj(x), module.up_proj(x), module.down_proj
+    made: Tensor
+    watched = down._forward_pre_hooks or down._forward_hooks  # who looks at what goes into a layer
+    if isinstance(down, LoraLinear) and _is_plain(down) and not down.disable_adapters and not watched:
+        made = _GatedLoraProduct.apply(gate, up, *_parts(down))  # type: ignore[no-untyped-call]
+    else:
+        made = down(_GatedProduct.apply(gate, up))  # type: ignore[no-untyped-call]
     return made
 
 

@@ -59,12 +59,11 @@ class _TokenLosses(torch.autograd.Function):
             chunk, wanted = hidden[start : start + size], labels[start : start + size]
             scores = head.logits(chunk)
             slope = (scores / head.softcap).square_().neg_().add_(1) if head.softcap else None
-            scores.sub_(scores.amax(dim=-1, keepdim=True))
+            scores = scores.log_softmax(dim=-1)
             right = scores.gather(1, wanted[:, None])
-            mass = scores.exp_().sum(dim=-1, keepdim=True)
-            losses[start : start + size] = (mass.log() - right).squeeze(1)
+            losses[start : start + size] = right.squeeze(1).neg()
             if gradient is not None:
-                scores.div_(mass).scatter_add_(1, wanted[:, None], torch.full_like(mass, -1.0))
+                scores.exp_().scatter_add_(1, wanted[:, None], torch.full_like(right, -1.0))
                 if slope is not None:
                     scores *= slope
                 if head.scale != 1.0:

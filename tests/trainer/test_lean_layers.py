@@ -92,4 +92,4 @@ def test_they_keep_less_for_the_way_back(tmp_path: Path, monkeypatch: pytest.Mon
 
     folder = make_family(tmp_path, "llama")
     # More in bfloat16, where the norm keeps no float32 copy of its input.
-    assert kept(load(folder, monkeypatch, lean=True)) < 0.95 * kept(load(folder, monkeypatch, lean=False))
+    assert kept(load(folder, monkeypatch, lean=True)) < 0.85 * kept(load(folder, monkeypatch, lean=False))
