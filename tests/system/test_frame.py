@@ -4,8 +4,10 @@ import pytest
 from django.contrib.messages import get_messages
 from django.template.loader import render_to_string
 from django.test import Client, override_settings
+from django.urls import reverse
 
 from tests.cast import Cast
+from tests.make import make_adapter, make_base, make_dataset
 from webapp.accounts.models import Team
 
 pytestmark = pytest.mark.django_db
@@ -51,6 +53,21 @@ def test_an_error_in_a_fragment_is_a_fragment(cast: Cast) -> None:
     expired = Client(enforce_csrf_checks=True).post("/accounts/login/", {}, headers=fragment)
     assert expired.status_code == 403
     assert "<html" not in expired.content.decode()
+
+
+def test_nobody_is_led_to_what_their_role_does_not_allow(cast: Cast) -> None:
+    """Bob may start jobs, vera may not: every page outside the datasets offers it to him alone."""
+    base = make_base()
+    pages = [reverse("chat"), reverse("adapters"), reverse("base_model", args=[base.pk]), reverse("jobs"), "/"]
+    make_dataset(cast.team)
+    offers = f'href="{reverse("job_new")}'
+    for page in pages:
+        assert offers in cast.client("bob").get(page).content.decode(), page
+        assert offers not in cast.client("vera").get(page).content.decode(), page
+    make_adapter(cast.team, base)
+    for page in (reverse("adapters"), reverse("base_model", args=[base.pk])):
+        assert offers in cast.client("bob").get(page).content.decode(), page
+        assert offers not in cast.client("vera").get(page).content.decode(), page
 
 
 def test_a_form_without_token_is_explained(cast: Cast) -> None:

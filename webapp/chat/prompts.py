@@ -64,4 +64,4 @@ def require_room(base: BaseModel, ids: list[int], sampling: Sampling) -> None:
     limit = int(base.facts.get("context_length") or 0)
     room = min(sampling.max_tokens, limit // 2)
     if limit and len(ids) + room > limit:
-        raise UserError("prompt_too_long", tokens=len(ids), room=room, limit=limit)
+        raise UserError("prompt_too_long", tokens=f"{len(ids):,}", room=f"{room:,}", limit=f"{limit:,}")

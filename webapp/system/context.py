@@ -5,7 +5,7 @@ from typing import Any
 from django.db.models import F
 from django.http import HttpRequest
 
-from webapp.accounts.models import Team
+from webapp.accounts.models import Role, Team, User
 from webapp.jobs.models import Job, JobStatus
 
 THEMES = ("light", "dark")
@@ -17,7 +17,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     theme = request.COOKIES.get("theme", "")
     user = getattr(request, "user", None)
     team: Team | None = getattr(request, "team", None)
-    fragment = request.headers.get("HX-Request") == "true"  # an error is shown in its place, and not as a page in a page
+    fragment = request.headers.get("HX-Request") == "true"  # its errors are no page in a page
     context: dict[str, Any] = {"theme": theme if theme in THEMES else ""}
     if user is None or team is None:
         return context | {"shell": "_bare.html" if fragment else "plain.html"}
@@ -25,7 +25,14 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         "shell": "_bare.html" if fragment else "base.html",
         "teams": lambda: Team.objects.visible_to(user).order_by(F("personal_of").desc(nulls_last=True), "name"),
         "running_jobs": lambda: running_jobs(team),
+        "can_make": lambda: can_make(user, team),
     }
+
+
+def can_make(user: User, team: Team) -> bool:
+    """Whether somebody may start a job, upload a dataset and the like in the team they work in."""
+    role = team.role_of(user)
+    return role is not None and role.includes(Role.MEMBER)
 
 
 def running_jobs(team: Team) -> list[Job]:
