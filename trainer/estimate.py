@@ -19,6 +19,7 @@ from trainer.estimate_memory import (
     micro_batch_tokens,
     recompute_every,
 )
+from trainer.estimate_shards import on_each_card
 from trainer.spec import TrainSpec
 
 __all__ = [
@@ -109,6 +110,7 @@ def estimate(
     place = on or Place()
     seconds = (seen + read * FORWARD_SHARE) / place.tokens_per_second if place.tokens_per_second else None
     items = memory_items(spec, facts, per_row=per_row, lengths=lengths, place=place)
+    items = on_each_card(spec, facts, items, place)
     return Estimate(items, steps, seen, seconds)
 
 

@@ -39,10 +39,11 @@ WINDOWS = 200  # that are drawn to find the largest pass
 # A process with torch, transformers, peft and bitsandbytes at work: measured, with the demo model's tokenizer. On a GPU
 # this is the driver's context and the libraries' own buffers.
 PROCESS = {"cpu": 0.52e9, "cuda": 0.6e9}
-# What the allocator holds beyond what lives, measured: of what a pass keeps, and of what each computed-again layer
-# takes and gives back between the kept inputs. glibc reuses freed blocks badly among kept ones.
-HELD = {"cpu": 0.2, "cuda": 0.04}
-HELD_AGAIN = {"cpu": 1.0, "cuda": 0.1}
+# What the allocator holds beyond what lives, measured: bytes, and a share of what a pass keeps. glibc reuses freed
+# blocks badly among kept ones, the more so where layers are computed again between the inputs they keep. On a GPU
+# torch's own allocator does better.
+HELD = {"cpu": (0.1e9, 0.2), "cuda": (0.1e9, 0.04)}
+HELD_AGAIN = {"cpu": (0.35e9, 0.9), "cuda": (0.1e9, 0.1)}
 
 
 class Pass(NamedTuple):
@@ -127,6 +128,7 @@ def memory_items(
     largest = _largest_pass(spec, budget=budget, per_row=per_row, lengths=lengths)
     a_token = activation_bytes_per_token(spec, facts, device=device, every=every, width=largest.width)
     kept = largest.tokens * a_token
+    held = _held(spec, facts, kept=kept, every=every, place=place)
     return (
         weights,
         _item("LoRA weights", lora * number, (1.0, 1.0), "Lower lora.r or train fewer layers."),
@@ -134,7 +136,7 @@ def memory_items(
         _item("gradients", _gradient_bytes(spec, facts), (0.5, 1.0), "Lower lora.r or train fewer layers."),
         _item("activations", kept, (0.8, 1.1), _activation_lever(spec, every)),
         _item("scores of the vocabulary", _score_bytes(facts, largest), (0.5, 1.5), "It is cut small already."),
-        _item("room the allocator keeps", _held(spec, facts, largest, kept, every, device), (0.3, 1.6), HELD_LEVER),
+        _item("room the allocator keeps", held, (0.3, 1.6), HELD_LEVER),
         _item("the process itself", PROCESS[device], (0.9, 1.1), "No value of the spec lowers it."),
     )
 
@@ -171,10 +173,20 @@ def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
     # The file that the rest lies in stays mapped on a CPU, with what was read of it.
     mapped = in_layers * number if place.device == "cpu" and number == FILE_BYTES else 0
     packed, whole = in_layers * STORED[kind] + outside * number + mapped, whole + mapped
-    if in_layers * number >= (place.memory_bytes - packed - PROCESS[place.device]) * UNPACKED_SHARE:
+    if _stays_packed(spec, facts, place):
         return _item("the base model's weights", packed, (1.0, 1.02), WEIGHTS_LEVER[kind])
     lever = f"They are unpacked for speed while memory is plenty; packed they take {packed / 1e9:.1f} GB."
     return MemoryItem("the base model's weights", round(packed), round(whole), round(whole * 1.02), lever)
+
+
+def _stays_packed(spec: TrainSpec, facts: Facts, place: Place) -> bool:
+    """Whether there is no room to unpack quantised weights, as `trainer.model` finds out when they are loaded."""
+    if spec.model.quantization == "none":
+        return False
+    in_layers, number = values_in_layers(facts), number_bytes(spec)
+    outside = max(0, int(facts["parameters"]) - in_layers) * number
+    loaded = in_layers * STORED[spec.model.quantization] + outside + PROCESS[place.device]
+    return in_layers * number >= (place.memory_bytes - loaded) * UNPACKED_SHARE
 
 
 WEIGHTS_LEVER = {
@@ -210,10 +222,8 @@ def _gradient_bytes(spec: TrainSpec, facts: Facts) -> float:
     return lora_parameters(spec, facts) * number_bytes(spec) + whole_parameters(spec, facts) * 4
 
 
-def _held(spec: TrainSpec, facts: Facts, largest: Pass, kept: float, every: int, device: str) -> float:
-    """What the allocator holds beyond what lives; and the largest layer unpacked while it is used."""
-    largest_layer = max(shape.size for shape in layer_shapes(facts).values())
-    unpacking = largest_layer * number_bytes(spec) if spec.model.quantization != "none" else 0
-    if not every:
-        return unpacking + HELD[device] * kept
-    return unpacking + HELD_AGAIN[device] * kept
+def _held(spec: TrainSpec, facts: Facts, *, kept: float, every: int, place: Place) -> float:
+    """What the allocator holds beyond what lives; and the largest packed layer, unpacked while it is used."""
+    fixed, share = (HELD_AGAIN if every else HELD)[place.device]
+    largest = max(shape.size for shape in layer_shapes(facts).values()) * number_bytes(spec)
+    return fixed + share * kept + (largest if _stays_packed(spec, facts, place) else 0)

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from tests.tiny import make_tiny_base
 from tests.trainer.training import make_rows, make_spec
@@ -15,7 +24,9 @@ from trainer.base_facts import inspect_folder
 from trainer.device import Device
 from trainer.estimate import (
     Place,
+    Taken,
     activation_bytes_per_token,
+    calibrated,
     estimate,
     evaluations_after,
     layer_shapes,
@@ -23,6 +34,7 @@ from trainer.estimate import (
     micro_batch_tokens,
     recompute_every,
 )
+from trainer.lora_layers import linear_paths, put_lora
 from trainer.model import AdaptedModel, adapt, load_adapted
 from trainer.spec import TrainSpec
 
@@ -38,6 +50,8 @@ LLAMA_8B = {
     "tied_embeddings": False,
     "architecture": "LlamaForCausalLM",
 }
+
+PLAIN = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "vocab_size": 64}
 
 
 def make(**parts: dict[str, Any]) -> TrainSpec:
@@ -206,6 +220,67 @@ def test_a_machine_with_less_memory_needs_less() -> None:
         for memory in (140, 40, 24, 16)
     ]
     assert needs == sorted(needs, reverse=True) and needs[-1] < 16 << 30 < needs[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=64, n_positions=32), GPT2LMHeadModel),
+        (GPTNeoXConfig(**PLAIN, num_hidden_layers=2), GPTNeoXForCausalLM),
+        (OPTConfig(hidden_size=32, ffn_dim=64, num_attention_heads=4, num_hidden_layers=2, vocab_size=64,
+                   word_embed_proj_dim=32, max_position_embeddings=32), OPTForCausalLM),
+    ],
+    ids=["gpt2", "neox", "opt"],
+)  # fmt: skip
+def test_layers_of_families_without_a_gate(config: Any, kind: Any) -> None:
+    """Queries, keys and values in one layer or in three; two layers in the MLP, as the number of weights tells."""
+    causal = kind(config).requires_grad_(requires_grad=False)
+    parameters = sum(one.numel() for one in causal.parameters())
+    sizes = {"hidden_size": 32, "heads": 4, "layers": 2, "vocab_size": 64, "parameters": parameters}
+    middle = getattr(config, "ffn_dim", None) or getattr(config, "intermediate_size", None)
+    facts = sizes | {"architecture": kind.__name__, "intermediate_size": middle}
+    linear = sum(causal.get_submodule(path).weight.numel() for path in linear_paths(causal))
+    assert sum(shape.size for shape in layer_shapes(facts).values()) * 2 == linear
+    _, learn = put_lora(causal, make().lora)
+    assert lora_parameters(make(), facts) == sum(one.numel() for one in learn.values())
+
+
+def test_what_comparing_reads_is_in_the_time() -> None:
+    """A pass forward is a third of a step: DPO reads all rows once more, KTO twice, and other answers in each step."""
+
+    def seconds(method: str) -> float:
+        spec = make(data={"method": method, "holdout": 0.0}, optim={"epochs": 2.0})
+        found = estimate(spec, LLAMA_8B, rows=100, tokens=10_000, on=Place(tokens_per_second=100.0)).seconds
+        assert found is not None
+        return found
+
+    assert seconds("sft") == pytest.approx(200.0)
+    assert seconds("dpo") == pytest.approx(200.0 + 100 / 3)
+    assert seconds("kto") == pytest.approx(200.0 + 200 / 3 + 200 / 3)
+
+
+def test_lengths_of_rows_tell_the_largest_pass() -> None:
+    """Rows are packed up to the budget: what counts is how many tokens stand in it, and how long their rows are."""
+
+    def kept(*lengths: int, **optim: Any) -> int:
+        spec = make(data={"max_seq_length": 1024}, optim={"batch_size": 4, "micro_batch_tokens": 2048, **optim})
+        found = estimate(spec, LLAMA_8B, rows=100, tokens=100 * 400, lengths=lengths)
+        return next(item.expected for item in found.items if item.name == "activations")
+
+    assert kept(100, 100) == pytest.approx(4 * kept(100, 100, batch_size=1))
+    assert kept(1024, 1024) == pytest.approx(2048 / 400 * kept(100, 100)), "no more than the budget"
+    assert kept(100, 100) < kept(100, 1024) <= kept(1024, 1024)
+    assert kept(5000) == kept(1024), "longer rows are cut"
+
+
+def test_earlier_jobs_move_the_estimate() -> None:
+    plain = estimate(make(), LLAMA_8B, rows=100, tokens=20_000)
+    taken = [Taken(foretold=100, peak=peak) for peak in (104, 110, 190)]
+    moved = calibrated(plain, taken)
+    assert moved.jobs == 3 and calibrated(plain, []) is plain
+    assert moved.expected == pytest.approx(1.1 * plain.expected) and moved.high == pytest.approx(1.1 * plain.high)
+    absurd = calibrated(plain, [Taken(foretold=100, peak=10_000)])
+    assert absurd.expected == pytest.approx(2 * plain.expected), "one job of another kind does not make nonsense of it"
 
 
 def test_it_needs_no_torch() -> None:
