@@ -1,6 +1,7 @@
 """A frozen base that lies in parts on several GPUs: each process keeps a share of every weight, and all put a layer
 together while it is used."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,8 @@ def fits(spec: TrainSpec, base: Path, device: Device) -> bool:
     """Whether a training of these rows' length is to be expected in the device's free memory, with the whole base."""
     free = device.free_bytes()
     place = Place(device=device.place.type, memory_bytes=free)
-    return estimate(spec, inspect_folder(base), rows=1, tokens=spec.data.max_seq_length, on=place).expected <= free
+    whole = dataclasses.replace(spec, model=dataclasses.replace(spec.model, shard="never"))
+    return estimate(whole, inspect_folder(base), rows=1, tokens=spec.data.max_seq_length, on=place).expected <= free
 
 
 def mesh_of(device: Device, ranks: Ranks) -> DeviceMesh:
