@@ -8,6 +8,11 @@ PROBE = {"probe": 1}  # arguments that are found again in what the template writ
 CALL_ID = "probe0001"  # nine letters and digits: Mistral's templates take no others
 
 
+def tool_called(name: str) -> dict[str, Any]:
+    """A function with nothing but its name, as requests describe one."""
+    return {"type": "function", "function": {"name": name, "description": "", "parameters": {}}}
+
+
 def call_of(name: str) -> dict[str, Any]:
     """A turn of the assistant that calls a function."""
     function = {"name": name, "arguments": PROBE}

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.call_form import arguments_at, call_of
+from trainer.call_form import arguments_at, call_of, tool_called
 from trainer.chat_template import ChatTemplate, Message
 from trainer.errors import TrainerError
 from trainer.formats.canonical import Content
@@ -115,18 +115,18 @@ class Renderer:
     @cached_property
     def reads_tools(self) -> bool:
         """Whether the template writes tools into the prompt."""
-        tool = {"type": "function", "function": {"name": "probe_tool", "description": "", "parameters": {}}}
         try:
-            return "probe_tool" in self.text([{"role": "user", "content": "A"}], [tool])
+            return "probe_tool" in self.text([{"role": "user", "content": "A"}], [tool_called("probe_tool")])
         except TrainerError:
             return False
 
-    def call_opening(self, name: str, tools: Sequence[Any]) -> list[int] | None:
+    def call_opening(self, name: str) -> list[int] | None:
         """The tokens that an answer begins with which calls this function, up to its arguments.
 
         None when the template has no form for calls, or one whose arguments are no JSON after the function's name.
         """
         moment, asked = self._moment or datetime.now(), [{"role": "user", "content": "A"}]
+        tools = [tool_called(name)]
         try:
             before = self._render(asked, tools, prompt=True, moment=moment).text
             full = self._render([*asked, call_of(name)], tools, moment=moment).text

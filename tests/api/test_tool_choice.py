@@ -61,7 +61,7 @@ def test_a_named_function_is_called_whatever_the_model_would_say(talk: Talk, cal
 def test_required_calls_the_function_that_the_model_finds_likelier(talk: Talk, calling: BaseModel) -> None:
     """Both begin alike; a bias on the token that tells them apart decides."""
     renderer = Renderer.load(calling.folder)
-    short, long = (renderer.call_opening(name, TOOLS) or [] for name in ("get", "get_weather"))
+    short, long = (renderer.call_opening(name) or [] for name in ("get", "get_weather"))
     at = next(at for at, (one, two) in enumerate(zip(short, long, strict=False)) if one != two)
     for name, token in (("get", short[at]), ("get_weather", long[at])):
         wanted = asked(tool_choice="required", logit_bias={str(token): 50})
@@ -93,6 +93,7 @@ def test_a_batch_calls_too(talk: Talk, calling: BaseModel) -> None:
     ("change", "param", "said"),
     [
         ({"tool_choice": "required", "tools": []}, "tool_choice", "nothing to call"),
+        ({"tool_choice": "required", "tools": TOOLS * 65}, "tools", "more than 128 functions"),
         ({"tool_choice": "always"}, "tool_choice", "must be none, auto, required or an object"),
         ({"tool_choice": 1}, "tool_choice", "must be none, auto, required or an object"),
         ({"tool_choice": {"type": "custom"}}, "tool_choice.type", "must be function"),

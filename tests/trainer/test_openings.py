@@ -27,7 +27,7 @@ def test_a_call_begins_as_the_template_writes_it(
     tmp_path: Path, template: str, wanted: str, sentencepiece: bool
 ) -> None:
     renderer = Renderer.load(chat_templates.make_base(tmp_path, template, sentencepiece=sentencepiece))
-    found = renderer.call_opening("get_weather", TOOLS)
+    found = renderer.call_opening("get_weather")
     assert found is not None
     assert "".join(renderer.decode(found).split()) == wanted
     call = {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
@@ -39,7 +39,7 @@ def test_a_call_begins_as_the_template_writes_it(
 
 @pytest.mark.parametrize("template", ["smollm2", "mistral", "gemma", "marked", "reasoning"])
 def test_templates_without_a_form_for_calls_have_no_beginning(tmp_path: Path, template: str) -> None:
-    assert Renderer.load(chat_templates.make_base(tmp_path, template)).call_opening("get", TOOLS) is None
+    assert Renderer.load(chat_templates.make_base(tmp_path, template)).call_opening("get") is None
 
 
 def test_an_answer_begins_with_one_of_the_beginnings_and_goes_on_freely(base: Path) -> None:

@@ -9,6 +9,7 @@ from webapp.api.fields import Fields
 from webapp.api.wire import ApiError
 
 WORDS = ("none", "auto", "required")
+MOST_FORCED = 128  # functions: a call of each is rendered
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def read_choice(body: Fields, tools: list[dict[str, Any]]) -> ToolChoice:
         body.bad("tool_choice", f"must be {', '.join(WORDS)} or an object that names a function")
     if not tools:
         body.bad("tool_choice", "needs `tools`: there is nothing to call")
+    if choice == "required" and len(tools) > MOST_FORCED:
+        body.bad("tools", f"has more than {MOST_FORCED} functions; name one in `tool_choice`")
     if choice == "required":
         return ToolChoice(tools, tuple(names_of(tools)))
     named = body.inside("tool_choice")
@@ -65,7 +68,7 @@ def names_of(tools: list[dict[str, Any]]) -> list[str]:
 
 def forced_by(choice: ToolChoice, renderer: Renderer, base: str) -> Forced:
     """The beginnings that the base model's own template has for calls. Raises ApiError 400 when it has none."""
-    found = {name: renderer.call_opening(name, choice.tools) for name in choice.forced}
+    found = {name: renderer.call_opening(name) for name in choice.forced}
     tokens = {name: ids for name, ids in found.items() if ids is not None}
     if len(tokens) < len(found):
         text = f"The chat template of {base} writes no calls that an answer could be made to begin with."
