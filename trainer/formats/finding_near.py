@@ -7,6 +7,7 @@ import re
 import zlib
 from array import array
 from collections.abc import Iterator
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +35,7 @@ class _Words(dict[bytes, bytes]):
     def __init__(self, encoding: str) -> None:
         super().__init__()
         self._encoding = encoding
-        signs = [bytes([one]).decode(encoding, "replace") for one in range(256)]
-        kept = range(0x80, 0x100) if encoding == "utf-8" else ()
-        self._parted = bytes(one if one in kept or re.match(r"\w", signs[one]) else ord(" ") for one in range(256))
+        self._parted = bytes(_part(one, encoding) for one in range(256))
 
     def __missing__(self, word: bytes) -> bytes:
         if len(self) > MOST_WORDS_KNOWN:
@@ -45,8 +44,17 @@ class _Words(dict[bytes, bytes]):
         return number
 
     def numbers(self, text: str) -> bytes:
-        r"""Of all that matches \w+ in the text, found a third as long under way as by that pattern."""
-        return b"".join(map(self.__getitem__, text.encode(self._encoding).translate(self._parted).split()))
+        r"""Of all that matches \w+ in the text in small letters, found in a quarter of that pattern's time."""
+        words = text.encode(self._encoding).translate(self._parted).split()
+        return b"".join(itemgetter(*words)(self)) if len(words) > 1 else b"".join([self[word] for word in words])
+
+
+def _part(byte: int, encoding: str) -> int:
+    """What becomes of a byte: a small letter, or a space where it is no part of a word."""
+    if byte >= 0x80 and encoding == "utf-8":
+        return byte
+    sign = bytes([byte]).decode(encoding)
+    return sign.lower().encode(encoding)[0] if re.match(r"\w", sign) else ord(" ")
 
 
 class NearDuplicates:
@@ -61,7 +69,7 @@ class NearDuplicates:
         self._short = array("B")
 
     def add(self, said: Said) -> None:
-        numbers = self._numbers(said.words.lower())
+        numbers = self._numbers(said.words)
         words = len(numbers) // NUMBER
         self._short.append(words < LEAST_WORDS)
         self._starts.append(len(self._words) // NUMBER)
@@ -73,7 +81,7 @@ class NearDuplicates:
         try:
             return self._latin.numbers(text)
         except UnicodeEncodeError:
-            return self._others.numbers(_SIGNS.sub(" ", text))
+            return self._others.numbers(_SIGNS.sub(" ", text.lower()))
 
     def _sign(self) -> None:
         """The signatures of the rows that were gathered: of each, the smallest of its triples' hashes, HASHES times."""

@@ -27,6 +27,7 @@ PLACEHOLDERS = frozenset(
         "undefined",
     }
 )
+LONGEST = max(map(len, PLACEHOLDERS))
 _OTHERS = re.compile(
     r"\bas an? (?:ai|artificial intelligence|large|language)[ -](?:language |ai )?model\b"
     r"|\bi(?: a|['’])m (?:chatgpt|gpt-4|claude|bard|gemini|copilot|deepseek|qwen)\b"
@@ -43,8 +44,8 @@ _OTHERS_HINTS = (
         ("i'm ", "i am ", "i’m "),
         ("chatgpt", "gpt-4", "claude", "bard", "gemini", "copilot", "deepseek", "qwen", "sorry"),
     ),
-    (("i was ", "i am ", "i have been "), (" by ",)),
-    (("cut-off", "cutoff"), ("my ",)),
+    ((" by ",), ("i was ", "i am ", "i have been ")),
+    (("cut",), ("my ",)),
     ((" request",), ("assist with", "fulfil")),
 )
 _NEEDS_MORE = re.compile(r"(?:[,(\[{]|\b(?:the|an|and|or|of|because|und|oder|weil|et|ou))\Z")
@@ -75,7 +76,7 @@ def empty_message(row: Row) -> str:
 def empty_answer(row: Row) -> str:
     for one in taught(row):
         text = (one["content"] or "").strip()
-        if not one.get("tool_calls") and (not text or text.lower() in PLACEHOLDERS):
+        if not one.get("tool_calls") and (not text or (len(text) <= LONGEST and text.lower() in PLACEHOLDERS)):
             # A question about signs may be answered by one; "?" as an answer to it is none of our business.
             return f"the answer is only “{text}”" if text else "the answer is blank"
     return ""
