@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 LOOKS = (("light", "light", 1440), ("dark", "dark", 1440), ("phone", "light", 390))
 PLAIN = (
     *("home", "jobs", "job_new", "adapters", "chat", "base_models", "base_add", "machines", "teams", "settings"),
-    *("account_change_password", "account_logout"),
+    *("adapter_import", "account_change_password", "account_logout", "api_reference"),
 )
 ANSWER = "# Heading\n\nA [link](https://example.com), `code`:\n\n```\n" + "print('a long line') " * 20 + "\n```\n"
 TABS = ("overview", "use", "spec", "files", "share")
