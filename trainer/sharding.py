@@ -64,8 +64,16 @@ def as_whole_pass(causal: Any, work: Callable[..., Tensor]) -> Callable[..., Ten
     """`work` on parts of a sharded model, taken by FSDP for a pass of the whole."""
     causal.partial_pass = work
     register_fsdp_forward_method(causal, "partial_pass")
-    found: Callable[..., Tensor] = causal.partial_pass
-    return found
+
+    def whole_pass(*given: Any) -> Tensor:
+        try:
+            found: Tensor = causal.partial_pass(*given)
+        except BaseException:
+            causal.reset_iter_state()  # else the next pass would go on in the middle of this one
+            raise
+        return found
+
+    return whole_pass
 
 
 def local_bytes(model: nn.Module) -> int:

@@ -34,10 +34,10 @@ def fake_lack(monkeypatch: pytest.MonkeyPatch, passes: range, error: type[Except
     """Let the passes of training with these numbers fail as an allocation does."""
     genuine, numbers = AdaptedModel.hidden, iter(range(1_000))
 
-    def hidden(model: AdaptedModel, *read: Any) -> torch.Tensor:
+    def hidden(model: AdaptedModel, *read: Any, **told: Any) -> torch.Tensor:
         if torch.is_grad_enabled() and next(numbers) in passes:
             raise error("fake: can't allocate memory")
-        return genuine(model, *read)
+        return genuine(model, *read, **told)
 
     monkeypatch.setattr("trainer.model.AdaptedModel.hidden", hidden)
 
@@ -89,7 +89,7 @@ def test_a_second_lack_ends_with_a_name_and_keeps_what_was_learnt(
 
 
 def test_other_errors_are_no_lack_of_memory(spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: AdaptedModel, *read: Any) -> torch.Tensor:
+    def broken(model: AdaptedModel, *read: Any, **told: Any) -> torch.Tensor:
         raise RuntimeError("a shape is wrong")
 
     settings = dataclasses.replace(spec, data=dataclasses.replace(spec.data, holdout=0.0))
@@ -103,10 +103,10 @@ def starve_measuring(monkeypatch: pytest.MonkeyPatch, passes: range) -> None:
     """Let passes without gradients fail as an allocation does, counted from now on."""
     genuine, numbers = AdaptedModel.hidden, iter(range(1_000))
 
-    def hidden(model: AdaptedModel, *read: Any) -> torch.Tensor:
+    def hidden(model: AdaptedModel, *read: Any, **told: Any) -> torch.Tensor:
         if not torch.is_grad_enabled() and next(numbers) in passes:
             raise torch.OutOfMemoryError("fake: can't allocate memory")
-        return genuine(model, *read)
+        return genuine(model, *read, **told)
 
     monkeypatch.setattr("trainer.model.AdaptedModel.hidden", hidden)
 
