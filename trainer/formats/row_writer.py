@@ -236,7 +236,10 @@ class RowWriter:
         return row_id
 
     def _flush(self) -> None:
-        given = {name: Texts.of([one and one.encode() for one in column]) for name, column in self._given.items()}
+        given = {
+            name: Texts.of([None if one is None else one.encode() for one in column])
+            for name, column in self._given.items()
+        }
         self._write(self._pack, given)
         self._pack = Pack()
         self._given = {"id": [], "split": [], "edited": []}
