@@ -3,6 +3,7 @@ together while it is used."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,10 @@ def as_whole_pass(causal: Any, work: Callable[..., Tensor]) -> Callable[..., Ten
     register_fsdp_forward_method(causal, "partial_pass")
 
     def whole_pass(*given: Any) -> Tensor:
-        try:
+        with ExitStack() as undo:  # when it fails: else the next pass would go on in the middle of this one
+            undo.callback(causal.reset_iter_state)
             found: Tensor = causal.partial_pass(*given)
-        except BaseException:
-            causal.reset_iter_state()  # else the next pass would go on in the middle of this one
-            raise
+            undo.pop_all()
         return found
 
     return whole_pass
