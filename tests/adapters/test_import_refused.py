@@ -276,7 +276,7 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "an endless header": (lambda: struct.pack("<Q", 1 << 62) + b"{}", "is no safetensors file"),
     "a header of nothing": (lambda: with_header({}, 0), "is no safetensors file"),
     "bytes that are not there": (lambda: files_of(adapter_folder())[WEIGHTS][:-7], "cut off"),
-    "bytes of another": (lambda: told(data_offsets=[0, 1024]), "damaged"),
+    "bytes of another": (lambda: told(data_offsets=[1024, 2048]), "damaged"),
     "bytes before the start": (lambda: told(data_offsets=[-1024, 0]), "damaged"),
     "a negative shape": (lambda: told(shape=[-4, -64]), "damaged"),
     "a shape of words": (lambda: told(shape=["4", 64]), "damaged"),
