@@ -1,6 +1,6 @@
 """The estimate of memory beside what trainings really take, and beside two other estimates of the same runs.
 
-    make bench ARGS=estimate            ONLY=text,text BASE=folder KEEP=1 from the environment
+    make bench ARGS=estimate            ONLY="text;text" BASE=folder KEEP=1 from the environment
 
 Each case is trained for a few steps in a fresh process, by the trainer's own command; what it took is the peak that its
 last step reports. What was measured is kept under benchmarks/results, and measured again when the trainer's code (other
@@ -45,7 +45,7 @@ class Found:
 
 
 def main() -> None:
-    wanted = os.environ.get("ONLY", "").split(",")
+    wanted = os.environ.get("ONLY", "").split(";")
     found = []
     for case in cases():
         if any(one in case.name for one in wanted):
