@@ -49,7 +49,7 @@ def test_page_shows_columns_with_samples(cast: Cast, unknown: DatasetVersion) ->
     page = cast.client("bob").get(address(unknown)).content.decode()
     for shown in ("frage", "antwort", "Who are you?", "I am Lowrank.", "x&lt;b&gt;"):
         assert shown in page
-    assert "Choose the columns above" in page
+    assert "Choose the columns; the first rows" in page
 
 
 def test_names_suggest_a_mapping(cast: Cast) -> None:
