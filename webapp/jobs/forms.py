@@ -28,6 +28,7 @@ LABELS = {
     "quantization": "Base model kept as",
     "method": "Method",
     "gpus": "GPUs",
+    "shard": "Base model shared out",
     "max_seq_length": "Longest example",
     "holdout": "Held out to measure",
     "split": "Split to measure on",
