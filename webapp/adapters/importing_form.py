@@ -16,7 +16,7 @@ class ImportForm(FileForm):
     field_order = ("file", "base", "name")
     nothing = "Choose the adapter: an archive of its folder, or its files."
 
-    text = None
+    text = None  # type: ignore[assignment] # so Django takes a field away
     file = FilesField(
         required=False,
         allow_empty_file=True,
