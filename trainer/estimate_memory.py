@@ -43,7 +43,7 @@ PROCESS = {"cpu": 0.52e9, "cuda": 0.6e9}
 # blocks badly among kept ones, the more so where layers are computed again between the inputs they keep. On a GPU
 # torch's own allocator does better.
 HELD = {"cpu": (0.0, 0.47), "cuda": (0.1e9, 0.04)}
-HELD_AGAIN = {"cpu": (0.35e9, 0.9), "cuda": (0.1e9, 0.1)}
+HELD_AGAIN = {"cpu": (0.25e9, 0.7), "cuda": (0.1e9, 0.1)}
 
 
 class Pass(NamedTuple):
