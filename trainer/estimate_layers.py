@@ -178,7 +178,9 @@ def kept_values(spec: TrainSpec, facts: Facts, *, device: str, width: float) -> 
     kept: float = (
         (4 if is_gated else 5) * sizes.hidden + 2 * (sizes.queries + sizes.keys) + 2 * sizes.heads + NORM_SCALES
     )
-    kept += (3 if is_gated else 2) * sizes.middle + spec.lora.r * len(trained)
+    # Gate and up; what goes into the last product only where that layer's update needs it as it was.
+    keeps_product = is_gated and (spec.lora.lora_dropout or spec.lora.use_dora)
+    kept += (3 if keeps_product else 2) * sizes.middle + spec.lora.r * len(trained)
     kept += beyond.hidden * sizes.hidden + beyond.middle * sizes.middle
     if _is(facts, NORMED_HEADS):
         kept += sizes.queries + sizes.keys
