@@ -196,10 +196,19 @@ def load_base(base: Path, spec: ModelSpec, device: Device, *, into: torch.device
             "user_config", f"The base model cannot be loaded: {error}.", "Choose another base model."
         ) from error
     causal.requires_grad_(requires_grad=False)
+    if spec.quantization != "none":
+        _let_go_of_file(causal)
     # Quantised layers must stay in training mode: on a CPU their first pass in evaluation mode repacks the weights in
     # place, and `unpack` would then read other values.
     causal.train()
     return causal
+
+
+def _let_go_of_file(causal: nn.Module) -> None:
+    """Copy what was not quantised. In main memory such weights are views of the mapped file, and one keeps all of it."""
+    for weight in causal.parameters():
+        if weight.device.type == "cpu" and weight.is_floating_point():
+            weight.data = weight.data.clone()
 
 
 def _kind(base: Path) -> Any:
