@@ -205,7 +205,7 @@ def load_base(base: Path, spec: ModelSpec, device: Device, *, into: torch.device
 
 
 def _let_go_of_file(causal: nn.Module) -> None:
-    """Copy what was not quantised. In main memory such weights are views of the mapped file, and one keeps all of it."""
+    """Copy what was not quantised: in main memory that is views of the mapped file, and each keeps all of it."""
     for weight in causal.parameters():
         if weight.device.type == "cpu" and weight.is_floating_point():
             weight.data = weight.data.clone()
