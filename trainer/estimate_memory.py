@@ -23,7 +23,6 @@ from trainer.spec import TrainSpec
 
 # Bytes a value of a frozen linear layer takes. nf4: half a byte and a share of its block's scale (double quantised).
 STORED = {"nf4": 0.516, "int8": 1.004}
-FILE_BYTES = 2  # of a number in most files of weights
 MASTER = 4 + 4  # float32 master and its gradient
 ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 8, "paged_adamw_8bit": 2}  # two averages
 HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
@@ -170,9 +169,7 @@ def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
     whole = (in_layers + outside) * number
     if kind == "none":
         return _item("the base model's weights", whole, (1.0, 1.02), WEIGHTS_LEVER[kind])
-    # The file that the rest lies in stays mapped on a CPU, with what was read of it.
-    mapped = in_layers * number if place.device == "cpu" and number == FILE_BYTES else 0
-    packed, whole = in_layers * STORED[kind] + outside * number + mapped, whole + mapped
+    packed = in_layers * STORED[kind] + outside * number
     if _stays_packed(spec, facts, place):
         return _item("the base model's weights", packed, (1.0, 1.02), WEIGHTS_LEVER[kind])
     lever = f"They are unpacked for speed while memory is plenty; packed they take {packed / 1e9:.1f} GB."
