@@ -74,9 +74,10 @@ class AdaptedModel:
         `sources` are what an encoder reads first; there each token looks both ways, and padding is masked. `lengths`
         are those of rows packed into one, where no row sees another.
         """
-        if self.neftune is not None:
-            self.neftune.lengths = lengths
-        return self.states(ids, sources, lengths)
+        if self.neftune is None:
+            return self.states(ids, sources, lengths)
+        with self.neftune.of(lengths):
+            return self.states(ids, sources, lengths)
 
     def states_of(self, batch: MicroBatch) -> Tensor:
         """Last hidden states of a pass."""
