@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
 
@@ -14,7 +16,11 @@ from trainer.events import Event, encode
 DIE_WITH_PARENT = "LOWRANK_DIE_WITH_PARENT"
 PARENT_POLL_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
-MALLOPT = {-1: 1 << 28, -2: 1 << 24, -3: 1 << 28}  # of malloc.h: when to trim, what to take at once, when to map
+TRIM_AT, TAKE_AT_ONCE, MAP_AT = -1, -2, -3  # what malloc.h calls what can be told to the C library
+KEEPING = {TRIM_AT: 1 << 28, TAKE_AT_ONCE: 1 << 24, MAP_AT: 1 << 28}
+GIVING_BACK = {MAP_AT: 1 << 20}
+# What glibc comes to by itself, once blocks of 32 MB were freed; who tells it anything ends that.
+USUAL = {TRIM_AT: 1 << 26, MAP_AT: 1 << 25}
 
 
 class EventStream:
@@ -73,7 +79,24 @@ def keep_freed_memory() -> None:
 
     Whoever makes and drops megabytes many times a second spent a fifth of its time on pages that were given back.
     """
+    _tell_allocator(KEEPING)
+
+
+@contextmanager
+def giving_back_memory() -> Iterator[None]:
+    """Meanwhile let the C library give back every larger block as soon as it is freed, where it can be told to.
+
+    Whoever keeps something small of much that is made and dropped, as quantising does, leaves its heap full of holes.
+    """
+    _tell_allocator(GIVING_BACK)
+    try:
+        yield
+    finally:
+        _tell_allocator(USUAL)
+
+
+def _tell_allocator(values: dict[int, int]) -> None:
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        for name, value in MALLOPT.items():
+        for name, value in values.items():
             library.mallopt(name, value)

@@ -30,6 +30,7 @@ from trainer.forgetting import GeneralText, measure_forgetting, read_general_tex
 from trainer.model import AdaptedModel, load_adapted, require_fitting
 from trainer.objective import Objective, objective_of
 from trainer.optimizer import MasterAdamW
+from trainer.process import giving_back_memory
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -260,7 +261,8 @@ def prepare(
     _stop_early(should_stop)
     plan = Plan(dataset.train, spec)
     emit(Phase(name="loading"))
-    model = load_adapted(spec, base, emit, unpacked=earlier.unpacked if earlier else None, ranks=ranks)
+    with giving_back_memory():
+        model = load_adapted(spec, base, emit, unpacked=earlier.unpacked if earlier else None, ranks=ranks)
     position.unpacked = model.unpacked
     _stop_early(should_stop)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
