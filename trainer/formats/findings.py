@@ -132,20 +132,16 @@ class Statistics:
         """The same for conversations of texts alone, none of them empty."""
         with_system = 0
         for messages in conversations:
-            turns = answered = said = system = 0
-            for message in messages:
-                role, text = message.values()
-                size = len(text)
-                said += size
-                if role == "assistant":
-                    turns += 1
-                    answered += size
-                elif role == "system":
-                    system = 1
+            lengths = [len(message["content"]) for message in messages]
+            if len(messages) == 2 and messages[0]["role"] == "user":  # as most are
+                turns, answered = 1, lengths[1]
+            else:
+                of_answers = [n for n, one in zip(lengths, messages, strict=True) if one["role"] == "assistant"]
+                turns, answered = len(of_answers), sum(of_answers)
+                with_system += any([one["role"] == "system" for one in messages])
             self._turns.append(turns)
-            self._characters.append(said)
+            self._characters.append(sum(lengths))
             self._answer_characters.append(answered)
-            with_system += system
         self._counts["with_system"] += with_system
 
     def extend(self, other: "Statistics") -> None:

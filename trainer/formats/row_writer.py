@@ -24,6 +24,7 @@ from trainer.formats.canonical import (
     canonical_bytes,
     content_id,
 )
+from trainer.formats.publishing import EarlySync
 
 LARGE = pa.large_string()
 
@@ -59,13 +60,12 @@ class Pack:
     def add_messages(self, lines: Sequence[int], messages: Sequence[bytes]) -> None:
         """Rows that are nothing but messages, in their canonical bytes: many at a time, with hardly a step for each."""
         rows = len(self.lines)
-        whole = [one + b"\n\n" for one in messages]
-        digests = b"".join([sha256(one).digest() for one in whole])
+        digests = b"".join([sha256(one + b"\n\n").digest() for one in messages])
         self.lines.extend(lines)
         self.keys.frombytes(np.frombuffer(digests, ">u8")[::4].astype(np.uint64).tobytes())
-        self.whole += whole
-        self.labels += [None] * len(whole)
-        self._size += sum(map(len, whole))
+        self.whole.append(b"\n\n".join([*messages, b""]))
+        self.labels += [None] * len(messages)
+        self._size += len(self.whole[-1])
         self.cells.setdefault("messages", [None] * rows).extend(messages)
         self._fill()
 
@@ -185,9 +185,11 @@ class RowWriter:
         self._parquet = pq.ParquetWriter(
             path, SCHEMA, compression="lz4", use_dictionary=["split"], write_statistics=False
         )
+        self._early = EarlySync(path)
         self._taken = taken or set()
         self._hash = sha256()
-        self._seen: dict[int, int] = {}
+        self._seen: set[int] = set()
+        self._times: dict[int, int] = {}  # of what was seen more than once
         self._pack = Pack()
         self._given: dict[str, list[str | None]] = {"id": [], "split": [], "edited": []}
         self.rows = 0
@@ -212,8 +214,8 @@ class RowWriter:
 
     def _identify_all(self, keys: "array[int]") -> Texts:
         """Ids of rows that bring none."""
-        new = dict.fromkeys(keys, 1)
-        if self._taken or len(new) < len(keys) or not self._seen.keys().isdisjoint(new):
+        new = set(keys)
+        if self._taken or len(new) < len(keys) or not self._seen.isdisjoint(new):
             return Texts.of([self._identify(key).encode() for key in keys])
         self._seen |= new
         self.rows += len(new)
@@ -221,8 +223,10 @@ class RowWriter:
 
     def _identify(self, key: int, row_id: str = "") -> str:
         """Note one more row of this content. Returns its id: the one it brings, or a new one."""
-        number = self._seen.get(key, 0) + 1
-        self._seen[key] = number
+        number = 1
+        if key in self._seen:
+            number = self._times[key] = self._times.get(key, 1) + 1
+        self._seen.add(key)
         self.rows += 1
         self.duplicates += number > 1
         if row_id:
@@ -253,6 +257,7 @@ class RowWriter:
         columns = pack.columns() | {name: texts.column(pa.string()) for name, texts in given.items()}
         cells = [columns[one.name] if one.name in columns else pa.nulls(len(pack), one.type) for one in SCHEMA]
         self._parquet.write_table(pa.Table.from_arrays(cells, schema=SCHEMA))
+        self._early.go_on()
 
     @property
     def content_hash(self) -> str:
@@ -267,3 +272,4 @@ class RowWriter:
         if kind is None:
             self._flush()
         self._parquet.close()
+        self._early.close()

@@ -23,7 +23,9 @@ class StringCounts:
         slashes = text == BACKSLASH
         self._text, self._quotes = text, text == QUOTE
         self._escaped = self._quotes[1:] & slashes[:-1]
-        self._odd = [np.flatnonzero(self._escaped[1:] & slashes[:-2]) + 2, *_separators(block, text)]
+        several = self._escaped[1:] & slashes[:-2]
+        self._odd = [np.flatnonzero(several) + 2] if several.any() else []
+        self._odd += _separators(block, text)
 
     @property
     def total(self) -> int:
