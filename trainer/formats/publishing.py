@@ -42,7 +42,7 @@ def publish_report(report: dict[str, Any], out: Path) -> None:
 
 
 class EarlySync:
-    """Has the disk begin with what was written of a large file: to publish it would else wait for all of it at the end."""
+    """Has the disk begin with what was written of a large file; to publish it would else wait for all of it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
