@@ -30,11 +30,11 @@ CHATML = (
 )
 
 
-def make_tiny_base(folder: Path, *, seed: int = 0, template: str = CHATML) -> Path:
+def make_tiny_base(folder: Path, *, seed: int = 0, template: str = CHATML, context: int = CONTEXT) -> Path:
     """Write a loadable Llama of about 0.1 M parameters into `folder` and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = _write_tokenizer(folder, template)
-    _write_json(folder / "config.json", _config(vocabulary))
+    _write_json(folder / "config.json", _config(vocabulary) | {"max_position_embeddings": context})
     _write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2})
     save_file(_weights(vocabulary, seed), folder / "model.safetensors", metadata={"format": "pt"})
     return folder

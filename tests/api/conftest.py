@@ -13,7 +13,7 @@ from openai import OpenAI
 from tests.api.answering import Answering, answering_server
 from tests.api.live import LiveServer
 from tests.cast import Cast, make_cast
-from tests.chat.conftest import broker, live_streams, tiny_folder
+from tests.chat.conftest import ENDLESS, broker, endless_folder, live_streams, tiny_folder
 from tests.make import make_adapter, make_base
 from tests.tiny import CHATML, CONTEXT, make_tiny_base
 from tests.trainer.adapters import make_adapter as write_adapter
@@ -22,7 +22,7 @@ from webapp.adapters.models import Adapter, BaseModel
 
 Connect = Callable[..., OpenAI]
 TOOLS = "{% for tool in tools or [] %}{{ '<|im_start|>tool\\n' + tool | tojson + '<|im_end|>\\n' }}{% endfor %}"
-__all__ = ["broker", "live_streams", "tiny_folder"]  # fixtures that come from the chat's tests
+__all__ = ["broker", "endless_folder", "live_streams", "tiny_folder"]  # fixtures that come from the chat's tests
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,12 @@ def base(people: Cast, tiny_folder: Path) -> BaseModel:
     return make_base(name="tiny", path=tiny_folder, facts=facts)
 
 
+@pytest.fixture
+def endless(people: Cast, endless_folder: Path) -> BaseModel:
+    """As in the chat's tests."""
+    return make_base(name="endless", path=endless_folder, facts={"context_length": ENDLESS})
+
+
 @pytest.fixture(scope="session")
 def tool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_base(tmp_path_factory.mktemp("tools"), template=TOOLS + CHATML)
@@ -121,4 +127,4 @@ def adapter(people: Cast, base: BaseModel, tiny_folder: Path) -> Adapter:
 @pytest.fixture
 def talk(answering: Answering, connect: Connect, base: BaseModel) -> Callable[..., OpenAI]:
     """`talk()` is bob's official client in front of a server that answers."""
-    return partial(connect, base_url=f"{answering.address}/v1", timeout=60.0)
+    return partial(connect, base_url=f"{answering.address}/v1", timeout=120.0)

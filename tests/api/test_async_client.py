@@ -27,7 +27,7 @@ def key(people: Cast) -> str:
 
 
 def client_of(answering: Answering, key: str) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=f"{answering.address}/v1", api_key=key, max_retries=0, timeout=60)
+    return AsyncOpenAI(base_url=f"{answering.address}/v1", api_key=key, max_retries=0, timeout=120)
 
 
 async def test_files_jobs_and_events(answering: Answering, base: BaseModel, key: str) -> None:
@@ -80,7 +80,7 @@ async def test_models_chat_and_batches(answering: Answering, adapter: Adapter, k
         begun = await client.batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
         )
-        for _ in range(300):
+        for _ in range(1200):
             found = await client.batches.retrieve(begun.id)
             if found.status == "completed":
                 break

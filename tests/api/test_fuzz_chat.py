@@ -31,7 +31,7 @@ def test_odd_fields_of_a_request_that_could_be_answered(
     known: dict[str, Any] = SCHEMAS[CALLS[name, "POST"].takes]["properties"]
     one = st.sampled_from(sorted(known)).flatmap(lambda field: st.tuples(st.just(field), allowed(known[field]) | ODD))
 
-    with httpx.Client(base_url=answering.address, headers=headers, timeout=30) as client:
+    with httpx.Client(base_url=answering.address, headers=headers, timeout=120) as client:
 
         @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @given(st.lists(one, min_size=1, max_size=2))

@@ -21,6 +21,8 @@ from webapp.chat import engine_door
 from webapp.chat.targets import Targets
 from webapp.common import streams
 
+ENDLESS = 1 << 16  # tokens; at a millisecond each, and later more, that is minutes
+
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[str]:
@@ -54,6 +56,17 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(cast: Cast, tiny_folder: Path) -> BaseModel:
     """A ready base model that renders, and loads in float32."""
     return make_base(path=tiny_folder, facts={"context_length": CONTEXT})
+
+
+@pytest.fixture(scope="session")
+def endless_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("endless"), context=ENDLESS)
+
+
+@pytest.fixture
+def endless(cast: Cast, endless_folder: Path) -> BaseModel:
+    """A base model with room for answers that nobody waits the end of: what ends them is what a test is about."""
+    return make_base(name="endless", path=endless_folder, facts={"context_length": ENDLESS})
 
 
 @pytest.fixture
