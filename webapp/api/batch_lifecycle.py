@@ -3,11 +3,13 @@
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db.models import F
+from django.db.models import Case, F, When
 from django.utils import timezone
 
 from webapp.api.models import Batch, BatchQuerySet, BatchStatus
 
+MOST_ATTEMPTS = 3  # that answer nothing; as with jobs, what always breaks its worker must not take its place for ever
+WORKER_GONE = "The chat worker ended while it ran this batch."
 LIVING = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCELLING)
 
 
@@ -15,7 +17,8 @@ def claim(batch_id: UUID, *, worker: str) -> str:
     """The right to write, as a token; empty when another worker has it, or the batch has ended."""
     token = uuid4().hex
     free = Batch.objects.filter(pk=batch_id, claim="", status__in=LIVING)
-    return token if free.update(claim=token, worker=worker, beat=F("beat") + 1) == 1 else ""
+    taken = {"claim": token, "worker": worker, "beat": F("beat") + 1, "attempts": F("attempts") + 1}
+    return token if free.update(**taken) == 1 else ""
 
 
 def held(batch_id: UUID, token: str) -> BatchQuerySet:
@@ -30,7 +33,10 @@ def begin(batch_id: UUID, token: str, *, total: int) -> None:
 
 
 def count(batch_id: UUID, token: str, *, completed: int, failed: int) -> bool:
-    return held(batch_id, token).update(completed=completed, failed=failed, beat=F("beat") + 1) == 1
+    """Once there is more than before, this attempt is the first again."""
+    attempts = Case(When(completed=completed, failed=failed, then=F("attempts")), default=1)
+    counted = {"completed": completed, "failed": failed, "attempts": attempts, "beat": F("beat") + 1}
+    return held(batch_id, token).update(**counted) == 1
 
 
 def is_wanted(batch_id: UUID, token: str) -> bool:
@@ -38,6 +44,10 @@ def is_wanted(batch_id: UUID, token: str) -> bool:
     row = held(batch_id, token)
     alive = row.update(beat=F("beat") + 1) == 1
     return alive and row.filter(expires_at__gt=timezone.now()).exclude(status=BatchStatus.CANCELLING).exists()
+
+
+def is_hopeless(batch_id: UUID, token: str) -> bool:
+    return held(batch_id, token).filter(attempts__gt=MOST_ATTEMPTS).exists()
 
 
 def refuse(batch_id: UUID, token: str, *, errors: list[dict[str, Any]]) -> None:
@@ -51,23 +61,31 @@ def finalize(batch_id: UUID, token: str) -> bool:
     return row.update(status=BatchStatus.FINALIZING, finalizing_at=timezone.now()) == 1
 
 
-def end(batch_id: UUID, token: str, *, status: BatchStatus, files: dict[str, Any]) -> bool:
-    return held(batch_id, token).update(status=status, ended_at=timezone.now(), claim="", **files) == 1
+def end(batch_id: UUID, token: str, *, status: BatchStatus, found: dict[str, Any]) -> bool:
+    """Any → its end, with the files, and the errors of one that failed."""
+    return held(batch_id, token).update(status=status, ended_at=timezone.now(), claim="", **found) == 1
 
 
-def release(batch_id: UUID, token: str) -> None:
-    """Another worker may go on with it."""
-    held(batch_id, token).update(claim="")
+def hand_back(batch_id: UUID, token: str) -> None:
+    """Another worker may go on with it: this one was told to go, which is no failure."""
+    held(batch_id, token).update(claim="", attempts=F("attempts") - 1)
+
+
+def release_broken(batch_id: UUID, token: str, *, trouble: str) -> None:
+    """Another attempt may do better."""
+    held(batch_id, token).update(claim="", trouble=trouble[:500])
 
 
 def release_silent(batch_id: UUID, *, seen_beat: int) -> bool:
     """The same for a worker that gave no sign of life since `seen_beat`."""
-    return Batch.objects.filter(pk=batch_id, beat=seen_beat, status__in=LIVING).update(claim="") == 1
+    silent = Batch.objects.filter(pk=batch_id, beat=seen_beat, status__in=LIVING)
+    return silent.update(claim="", trouble=WORKER_GONE) == 1
 
 
 def release_of_worker(worker: str) -> int:
     """All that an earlier life of this worker was running."""
-    return Batch.objects.filter(worker=worker, status__in=LIVING).exclude(claim="").update(claim="")
+    lost = Batch.objects.filter(worker=worker, status__in=LIVING).exclude(claim="")
+    return lost.update(claim="", trouble=WORKER_GONE)
 
 
 def cancel(batch_id: UUID) -> bool:
@@ -80,6 +98,6 @@ def beats() -> dict[UUID, int]:
 
 
 def waiting() -> list[UUID]:
-    """Batches nobody works on, oldest first."""
-    rows = Batch.objects.filter(status__in=LIVING, claim="").order_by("created_at")
+    """Batches nobody works on, oldest first, behind them those that broke their workers."""
+    rows = Batch.objects.filter(status__in=LIVING, claim="").order_by("attempts", "created_at")
     return list(rows.values_list("pk", flat=True))

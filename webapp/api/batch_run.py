@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -57,10 +58,15 @@ def run_batches(*, worker: str) -> None:
 
 def _run_or_release(batch_id: UUID, token: str) -> None:
     """What breaks is logged by the worker; the batch is free again, and the scheduler rings for it in a while."""
+    is_through = False
     try:
         _run(batch_id, token)
+        is_through = True
     finally:
-        batch_lifecycle.release(batch_id, token)
+        if not is_through:
+            kind = type(sys.exception()).__name__
+            trouble = f"Answering failed inside the chat worker ({kind}); its log has the cause."
+            batch_lifecycle.release_broken(batch_id, token, trouble=trouble)
 
 
 def _run(batch_id: UUID, token: str) -> None:
@@ -71,7 +77,8 @@ def _run(batch_id: UUID, token: str) -> None:
             return
         results = Results(batch.folder)
         try:
-            run.answer(results)
+            if not run.has_failed(results):
+                run.answer(results)
         finally:
             results.close()
         run.end(results)
@@ -85,6 +92,13 @@ class Run:
     token: str
     over: threading.Event = field(default_factory=threading.Event)
     unwanted: threading.Event = field(default_factory=threading.Event)
+    hopeless: bool = False
+
+    def has_failed(self, results: Results) -> bool:
+        """Whether too many attempts were in vain. What the last one answered before it was cut off counts."""
+        self._count(results)
+        self.hopeless = batch_lifecycle.is_hopeless(self.batch.pk, self.token)
+        return self.hopeless
 
     def begin(self) -> bool:
         """Whether there is something to answer."""
@@ -112,17 +126,21 @@ class Run:
         return self.unwanted.is_set() or shutting_down.is_set()
 
     def end(self, results: Results) -> None:
-        """Completed, cancelled or expired, with what there is; a worker that shuts down leaves the rest to the next."""
+        """It has come to its end, with what there is; a worker that shuts down leaves the rest to the next."""
         if shutting_down.is_set() and not self.unwanted.is_set():
-            batch_lifecycle.release(self.batch.pk, self.token)
+            batch_lifecycle.hand_back(self.batch.pk, self.token)
             return
         status = BatchStatus.COMPLETED
         if not batch_lifecycle.finalize(self.batch.pk, self.token):
             status = BatchStatus.CANCELLED
         elif self.unwanted.is_set():
             status = BatchStatus.EXPIRED
-        files = {field: self._stored(results, name) for field, name in FILES.items()}
-        if batch_lifecycle.end(self.batch.pk, self.token, status=status, files=files):
+        elif self.hopeless:
+            status = BatchStatus.FAILED
+        found = {field: self._stored(results, name) for field, name in FILES.items()}
+        if status == BatchStatus.FAILED:
+            found["errors"] = [_given_up(self.batch.trouble)]
+        if batch_lifecycle.end(self.batch.pk, self.token, status=status, found=found):
             shutil.rmtree(self.batch.folder, ignore_errors=True)
 
     def _stored(self, results: Results, name: str) -> Any:
@@ -218,7 +236,17 @@ class Run:
 
 
 FILES = {"output_file": OUTPUT, "error_file": ERRORS}
-GONE = {"code": "input_file_gone", "line": None, "message": "The input file is no longer here.", "param": None}
+GONE: dict[str, Any] = {
+    "code": "input_file_gone",
+    "line": None,
+    "message": "The input file is no longer here.",
+    "param": None,
+}
+
+
+def _given_up(trouble: str) -> dict[str, Any]:
+    text = f"{batch_lifecycle.MOST_ATTEMPTS} attempts in a row broke off before they had answered anything. {trouble}"
+    return {"code": "interrupted_too_often", "line": None, "message": text, "param": None}
 
 
 def _ask(asked: Asked, number: int) -> Ask:
