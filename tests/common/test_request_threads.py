@@ -6,7 +6,7 @@ import time
 
 from asgiref.sync import sync_to_async
 
-from webapp.common.request_threads import MOST_IDLE, Application, on_kept_threads
+from webapp.common.request_threads import MOST_IDLE, Application, let_go_of_thread, on_kept_threads
 
 HTTP = {"type": "http"}
 
@@ -79,3 +79,31 @@ def test_a_request_that_was_given_up_keeps_its_thread_until_it_is_through() -> N
 
     asyncio.run(main())
     assert threads[0] != threads[1]
+
+
+def test_a_request_that_lets_go_holds_no_thread_while_it_waits() -> None:
+    """A stream between two looks: whoever comes meanwhile has the thread it had, and it has one again when it asks."""
+    waits, goes_on = asyncio.Event(), asyncio.Event()
+    threads: list[int] = []
+
+    async def application(scope: dict[str, object], *_: object) -> None:
+        threads.append(await sync_to_async(threading.get_ident)())
+        if scope.get("long"):
+            await let_go_of_thread()
+            waits.set()
+            await goes_on.wait()
+            threads.append(await sync_to_async(threading.get_ident)())
+
+    async def main() -> None:
+        served = on_kept_threads(application)
+        long = asyncio.create_task(ask(served, long=True))
+        await waits.wait()
+        await asyncio.sleep(0.05)
+        await ask(served)
+        await asyncio.sleep(0.05)
+        goes_on.set()
+        await long
+
+    asyncio.run(main())
+    assert len(threads) == 3
+    assert len(set(threads)) == 1

@@ -5,6 +5,7 @@ import secrets
 from datetime import timedelta
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -40,12 +41,13 @@ def user_of(key: str) -> User | None:
     return row.user if row else None
 
 
-def row_of(key: str) -> ApiKey | None:
-    """The key's row with its user; None where `user_of` says so."""
+def row_of(key: str, rows: QuerySet[ApiKey] | None = None) -> ApiKey | None:
+    """The key's row with its user, found among `rows` if they are given; None where `user_of` says so."""
     shape = SHAPE.fullmatch(key)
     if shape is None:
         return None
-    found = ApiKey.objects.filter(prefix=shape[1], revoked_at=None, user__is_active=True).select_related("user")
+    rows = ApiKey.objects.select_related("user") if rows is None else rows
+    found = rows.filter(prefix=shape[1], revoked_at=None, user__is_active=True)
     row = next(iter(found.order_by()), None)  # there is one at most, so nothing to sort
     if not matches(key, row.key_hash if row else NOBODY) or row is None:
         return None

@@ -1,17 +1,15 @@
 """An answer that is being drawn, whatever its shape on the wire: put to a worker, its pieces, its end."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-
-from asgiref.sync import sync_to_async
 
 from webapp.api.chat_request import Asked
 from webapp.api.wire import ApiError
 from webapp.chat.calls import CallFailed, Piece, put_call, read_call
 from webapp.chat.models import Call
-from webapp.common.http import release_connections
 
+Begun = tuple[Asked, Call]
 USER_CONFIG = "user_config"  # the trainer's code for what the asker can change
 
 
@@ -31,23 +29,13 @@ class Choice:
         self.scored += piece.scored
 
 
-async def begin(read: Callable[[], Asked]) -> tuple[Asked, Call]:
-    """Read a request and put its call, in one go: each change of thread and each connection costs time.
-
-    Raises ApiError: for what `read` finds, and 503 when no worker can hear the call.
-    """
-    return await sync_to_async(_begin)(read)
-
-
-def _begin(read: Callable[[], Asked]) -> tuple[Asked, Call]:
+def begin(asked: Asked) -> Begun:
+    """Put the call of a request. Raises ApiError 503 when no worker can hear it."""
+    found = asked.found
     try:
-        asked = read()
-        found = asked.found
         return asked, put_call(base=found.base, adapter=found.adapter, prompts=asked.prompts, options=asked.options)
     except CallFailed as error:
         raise as_api_error(error) from error
-    finally:
-        release_connections()  # the answer may take minutes
 
 
 async def pieces_of(call: Call) -> AsyncGenerator[list[Piece] | None, None]:

@@ -17,7 +17,8 @@ from webapp.api.names import find_model
 from webapp.api.wire import ApiError
 from webapp.chat.calls import Piece
 from webapp.chat.models import Call
-from webapp.common.http import KEEP_ALIVE, release_connections, sse_response
+from webapp.common.http import KEEP_ALIVE, sse_response
+from webapp.common.request_threads import release_connections
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """How a request comes in: by its method to one handler, with a good key, within the key's rate."""
 
-from collections.abc import Awaitable, Callable
-from inspect import iscoroutinefunction
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -11,9 +11,21 @@ from webapp.api.auth import ApiRequest, authenticate
 from webapp.api.idempotency import once
 from webapp.api.limits import count
 from webapp.api.wire import ApiError
+from webapp.common.request_threads import let_go_of_thread
 
-Handler = Callable[..., HttpResponseBase | Awaitable[HttpResponseBase]]
 View = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class InTwo:
+    """A handler whose answer takes long: `ask` on the request's thread, then `answer` with what that gave, on the event
+    loop. What the key is and what it asks for are found in one trip to the thread: each takes time."""
+
+    ask: Callable[..., Any]
+    answer: Callable[..., Awaitable[HttpResponseBase]]
+
+
+Handler = Callable[..., HttpResponseBase] | InTwo
 
 
 class MethodNotAllowed(ApiError):
@@ -26,24 +38,30 @@ class MethodNotAllowed(ApiError):
 
 
 def door(**handlers: Handler) -> View:
-    """One address: `door(GET=list_files, POST=create_file)`. Handlers take an ApiRequest, may be async, and raise
-    ApiError, UserError, Http404 or PermissionDenied; see border.py."""
+    """One address: `door(GET=list_files, POST=create_file)`. Handlers take an ApiRequest, and raise ApiError,
+    UserError, Http404 or PermissionDenied; see border.py."""
 
     def enter(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
         handler = _handler(handlers, request)
         admitted = admit(request)
-        return once(admitted, lambda: handler(admitted, **arguments))  # type: ignore[arg-type,return-value]  # not async
+        return once(admitted, lambda: handler(admitted, **arguments))  # type: ignore[operator]  # not in two
 
-    async def enter_async(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
+    async def enter_in_two(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
         handler = _handler(handlers, request)
-        if not iscoroutinefunction(handler):
+        if not isinstance(handler, InTwo):
             return await sync_to_async(enter)(request, **arguments)
-        admitted = await sync_to_async(admit)(request)
-        return await handler(admitted, **arguments)  # type: ignore[no-any-return]
+        admitted, asked = await sync_to_async(_ask)(handler, request, arguments)
+        await let_go_of_thread()
+        return await handler.answer(admitted, asked)
 
-    view: View = enter_async if any(map(iscoroutinefunction, handlers.values())) else enter
+    view: View = enter_in_two if any(isinstance(one, InTwo) for one in handlers.values()) else enter
     view.methods = tuple(handlers)  # type: ignore[attr-defined]  # who asks what this address takes
     return view
+
+
+def _ask(handler: InTwo, request: HttpRequest, arguments: Mapping[str, Any]) -> tuple[ApiRequest, Any]:
+    admitted = admit(request)
+    return admitted, handler.ask(admitted, **arguments)
 
 
 def admit(request: HttpRequest) -> ApiRequest:

@@ -76,7 +76,7 @@ def _require_room(user: User, team: Team, size: int) -> None:
             raise _too_many(
                 f"{whose} open uploads would have {bytes_text(announced + size)}, at most {bytes_text(most)}."
             )
-    if shutil.disk_usage(settings.FILES_DIR).free < size + ROOM_KEPT:
+    if shutil.disk_usage(settings.DATA_DIR).free < size + ROOM_KEPT:
         raise UserError("upload_no_room")
 
 

@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, close_old_connections, connection
 
 from webapp.chat import call_answering, call_lifecycle
 from webapp.chat.models import Call
@@ -83,5 +83,5 @@ class Intake:
         except DatabaseError as error:  # its end could not be noted: without signs of life it is failed in time
             logger.warning("call %s: %s", call.pk, error)
         finally:
-            connection.close()
+            close_old_connections()
             self._free.release()

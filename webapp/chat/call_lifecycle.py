@@ -6,29 +6,46 @@ from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
-from webapp.adapters.models import Adapter
+from webapp.adapters.models import Adapter, BaseModel
 from webapp.chat.lifecycle import WORKER_GONE
 from webapp.chat.models import Call, CompletionStatus
 
+QUEUED, STREAMING = CompletionStatus.QUEUED.value, CompletionStatus.STREAMING.value
 FORGOTTEN_AFTER = timedelta(hours=1)  # a failed call that nobody came back for
+# Every first token waits for this: one statement that takes a call and tells what it is.
+TAKE = f"""UPDATE {Call._meta.db_table} SET status = %s, worker = %s, beat = 1
+           WHERE id = %s AND status = %s RETURNING *"""  # noqa: S608 - the table's own name
 UNHEARD_AFTER = timedelta(minutes=5)  # less than clients wait, so that they learn why
 UNHEARD = "No chat worker took this request within five minutes."
 
 
 def claim(call_id: UUID, *, worker: str) -> Call | None:
     """queued → streaming; None when another worker has it, or nobody waits any more."""
-    waiting = Call.objects.filter(pk=call_id, status=CompletionStatus.QUEUED)
-    if waiting.update(status=CompletionStatus.STREAMING, worker=worker, beat=1) != 1:
-        return None
-    # Every first token waits for this: nothing is sorted, and the adapter's many columns are read where there is one.
-    call = next(iter(Call.objects.select_related("base_model").filter(pk=call_id).order_by()), None)
+    key = Call._meta.pk.get_db_prep_value(call_id, connection)
+    # All of it is read: SQLite's writers wait as long as there may be another row.
+    found = list(Call.objects.raw(TAKE, [STREAMING, worker, key, QUEUED]))
     try:
-        return call if call is None or call.adapter_id is None or call.adapter else None
-    except Adapter.DoesNotExist:  # deleted this moment, and the call with it
-        return None
+        for call in found:
+            call.base_model = _base(call.base_model_id)
+            return call if call.adapter_id is None or call.adapter else None
+    except (BaseModel.DoesNotExist, Adapter.DoesNotExist):  # deleted this moment, and the call with it
+        pass
+    return None
+
+
+def _base(base_id: UUID) -> BaseModel:
+    """A base model that is ready stays as it is, so it is read once."""
+    base = _ready.get(base_id) or BaseModel.objects.get(pk=base_id)
+    if base.is_ready:
+        _ready[base_id] = base
+    return base
+
+
+_ready: dict[UUID, BaseModel] = {}
 
 
 def beat(call_ids: Collection[UUID]) -> set[UUID]:

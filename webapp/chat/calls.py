@@ -17,7 +17,7 @@ from webapp.chat import call_intake, call_lifecycle
 from webapp.chat.models import Call, CompletionStatus
 from webapp.chat.switchboard import HANG_UPS
 from webapp.common import streams
-from webapp.common.http import release_connections
+from webapp.common.request_threads import release_connections
 
 LOST = "The chat worker's answer got lost on the way."
 AWAY = "No chat worker can be reached: the message broker is away."

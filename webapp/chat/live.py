@@ -14,7 +14,8 @@ from webapp.accounts.models import User
 from webapp.chat import wire
 from webapp.chat.models import Completion, Turn
 from webapp.common import streams
-from webapp.common.http import KEEP_ALIVE, STREAM_SECONDS, release_connections, sse
+from webapp.common.http import KEEP_ALIVE, STREAM_SECONDS, sse
+from webapp.common.request_threads import release_connections
 
 LOOK_SECONDS = 5.0  # how often access and the database are looked at while text comes; each second when none does
 EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")  # as Redis makes them

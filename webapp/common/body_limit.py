@@ -14,7 +14,7 @@ from django.http.cookie import parse_cookie
 from django.urls import Resolver404, resolve
 from django.utils.module_loading import import_string
 
-from webapp.common.http import release_connections
+from webapp.common.request_threads import release_connections
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]

@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
-from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils.http import content_disposition_header
+
+from webapp.common.request_threads import let_go_of_thread
 
 Piece = TypeVar("Piece", str, bytes)
 
@@ -55,16 +55,9 @@ async def in_threads(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 async def _without_connection(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-    """The same pieces. First the connection on which middleware and view looked up the reader is given back: the
-    request lives as long as the stream, and hundreds of them would each hold one."""
-    await sync_to_async(release_connections)()
+    """The same pieces. First the thread on which middleware and view looked up the reader is given back, with its
+    connection: the request lives as long as the stream, and hundreds of them would each hold one."""
+    await let_go_of_thread()
     async with aclosing(pieces):
         async for piece in pieces:
             yield piece
-
-
-def release_connections() -> None:
-    """Close what this thread holds of the database, unless a transaction is open on it."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()

@@ -10,7 +10,8 @@ from asgiref.sync import sync_to_async
 
 from webapp.accounts.models import User
 from webapp.common import streams
-from webapp.common.http import KEEP_ALIVE, STREAM_SECONDS, release_connections, sse
+from webapp.common.http import KEEP_ALIVE, STREAM_SECONDS, sse
+from webapp.common.request_threads import release_connections
 from webapp.jobs.lifecycle import stream_of
 from webapp.jobs.models import Job, JobEvent
 
