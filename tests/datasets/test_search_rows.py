@@ -1,5 +1,7 @@
 """Searching and filtering rows; everything is in the address, and nothing that is typed is an error."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from tests.cast import Cast
 from tests.datasets.surveyed import asked, make_surveyed, rows_page
 from tests.make import make_dataset
+from trainer.formats import survey, survey_texts
 from webapp.datasets import search
 from webapp.datasets.highlighting import excerpt, pattern_of
 from webapp.datasets.models import DatasetVersion
@@ -122,6 +125,34 @@ def test_what_takes_too_long_is_broken_off(
     with pytest.raises(TooSlow):
         find(version.survey_path, Wanted(q="count"), size=10)
     assert "took too long" in rows_page(cast.client("vera"), version, q="count")[1]
+
+
+def test_pages_go_through_all_parts_of_the_texts(cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (survey, survey_texts):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE" if module is survey else "ROWS_OF_PART", 10)
+    version = make_surveyed(make_dataset(cast.team), tmp_path, ROWS)
+    whole, some = Wanted(q="count"), Wanted(q="count", shortest=22)
+    assert list(iter_found(version.survey_path, whole)) == list(range(5, 101))
+    assert find(version.survey_path, whole, size=30).count == 96
+    monkeypatch.setattr(search, "MOST_COUNTED", 3)
+    search._remembered.clear()
+    for wanted, first in ((whole, 5), (some, 10)):
+        there = [number for number in range(1, 101) if number >= first]
+        for at in (1, 7, 10, 11, 50, 95, 100):
+            after, before = [n for n in there if n >= at], [n for n in there if n <= at]
+            found = find(version.survey_path, wanted, size=12, start=at)
+            assert (found.numbers, found.more_after) == (after[:12], len(after) > 12)
+            assert found.more_before == (len(after) < len(there))
+            found = find(version.survey_path, wanted, size=12, end=at)
+            assert (found.numbers, found.more_before) == (before[-12:], len(before) > 12)
+            assert found.more_after == (len(before) < len(there))
+
+
+def test_a_survey_of_earlier_days_is_searched(version: DatasetVersion) -> None:
+    with closing(sqlite3.connect(version.survey_path)) as database:
+        database.execute("ALTER TABLE texts_1 RENAME TO texts")
+    assert find(version.survey_path, Wanted(q="poland"), size=10).numbers == [1, 4]
+    assert find(version.survey_path, Wanted(q="poland"), size=10, start=6000).numbers == []
 
 
 def test_a_count_that_takes_too_long_is_left_out(version: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def found(database: sqlite3.Connection, typed: str) -> list[int]:
     query = as_query(typed)
     if not query:
         return []
-    statement = "SELECT rowid FROM texts WHERE texts MATCH ? ORDER BY rowid"
+    statement = "SELECT rowid FROM texts_1 WHERE text MATCH ? ORDER BY rowid"
     return [number for (number,) in database.execute(statement, (query,))]
 
 

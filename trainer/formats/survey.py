@@ -19,15 +19,15 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Row, iter_rows
 from trainer.formats.publishing import publish
-from trainer.formats.searching import TOKENIZER, Said
+from trainer.formats.searching import Said
 from trainer.formats.survey_columns import TABLES as OF_COLUMNS
 from trainer.formats.survey_columns import ColumnValues
 from trainer.formats.survey_findings import Detectives
+from trainer.formats.survey_texts import TextParts
 
-VERSION = 2  # of what a survey finds: one more whenever surveys of rows that are here already are to be made again
-ROWS_AT_ONCE = 500
+VERSION = 3  # of what a survey finds: one more whenever surveys of rows that are here already are to be made again
+ROWS_AT_ONCE = 500  # of which a part of the texts is a multiple
 MOST_SEARCHED_BYTES = 8_000_000_000  # of rows; beyond that an index for searching would take too long and too much disk
-HASH_BYTES = 64 * 1024 * 1024  # words gathered in memory before they are written: fewer pieces to merge later
 FAST = (  # the file is thrown away when this breaks off, so nothing of it needs to be safe
     "PRAGMA page_size = 8192",
     "PRAGMA journal_mode = OFF",
@@ -49,8 +49,6 @@ INDEXES = (
     "CREATE INDEX findings_by_kind ON findings (kind, number)",
     "CREATE INDEX findings_by_number ON findings (number)",
 )
-# The text is not kept a second time, only where each word stands.
-SEARCH = f'CREATE VIRTUAL TABLE texts USING fts5 (text, content="", columnsize=0, tokenize="{TOKENIZER}")'
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Survey:
 
     def __init__(self, database: sqlite3.Connection, *, searchable: bool) -> None:
         self._database = database
-        self._searchable = searchable
+        self._texts = TextParts(database) if searchable else None
         self._findings: Counter[str] = Counter()
         self._detectives = Detectives()
         self._columns = ColumnValues()
@@ -89,10 +87,8 @@ class Survey:
         self._roles: Counter[str] = Counter()
         self._longest = 0
         self.rows = 0
-        for statement in (*FAST, *TABLES, *OF_COLUMNS, *([SEARCH] if searchable else [])):
+        for statement in (*FAST, *TABLES, *OF_COLUMNS):
             database.execute(statement)
-        if searchable:
-            database.execute("INSERT INTO texts (texts, rank) VALUES ('hashsize', ?)", (HASH_BYTES,))
 
     def add(self, some: list[Row]) -> None:
         numbered = list(enumerate(some, self.rows + 1))
@@ -102,10 +98,8 @@ class Survey:
         said = [(number, Said.of(row)) for number, row in numbered]
         found = [(number, kind, detail) for number, one in said for kind, detail in self._found(one)]
         self._database.executemany("INSERT INTO findings VALUES (?, ?, ?)", found)
-        if self._searchable:
-            self._database.executemany(
-                "INSERT INTO texts (rowid, text) VALUES (?, ?)", [(n, one.words) for n, one in said]
-            )
+        if self._texts:
+            self._texts.add([(number, one.words) for number, one in said])
 
     def _record(self, numbered: tuple[int, Row]) -> tuple[Any, ...]:
         number, row = numbered
@@ -130,12 +124,14 @@ class Survey:
     def finish(self) -> dict[str, Any]:
         """Make what was written quick to read, and say what was counted."""
         self._database.executemany("INSERT INTO findings VALUES (?, ?, ?)", self._found_together())
-        for statement in (*INDEXES, *(["INSERT INTO texts (texts) VALUES ('optimize')"] if self._searchable else [])):
+        for statement in INDEXES:
             self._database.execute(statement)
+        if self._texts:
+            self._texts.finish()
         return {
             "version": VERSION,
             "rows": self.rows,
-            "searchable": self._searchable,
+            "searchable": self._texts is not None,
             "longest": self._longest,
             "roles": dict(self._roles.most_common()),
             "splits": dict(self._splits.most_common()),

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from trainer.formats.searching import as_query
+from trainer.formats.survey_texts import PARTS, part_of
 
 PAGE_SECONDS = 3.0
 COUNT_SECONDS = 0.05
@@ -56,16 +57,19 @@ class Found:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A statement in pieces: tables, conditions with their values, and the number in whose order rows come."""
+    """A statement in pieces: tables, conditions with their values, and the number in whose order rows come.
+
+    Of the texts there are several tables, each of the rows that follow those of the one before: {texts} stands for one.
+    """
 
     source: str
     where: str
     values: list[object]
     number: str
 
-    def select(self, rest: str, *, in_order: bool = True) -> str:
+    def select(self, rest: str, *, texts: str = "", in_order: bool = True) -> str:
         """In order, the rows are gone through one by one: by an index, very many would have to be put in order."""
-        source = self.source
+        source = self.source.format(texts=texts)
         if in_order and source == "rows" and any(one in self.where for one in OUT_OF_ORDER):
             source = "rows NOT INDEXED"
         what = f"DISTINCT {self.number}" if self.number == "findings.number" else self.number
@@ -83,11 +87,12 @@ def find(survey: Path, wanted: Wanted, *, size: int, start: int = 1, end: int = 
     if plan is None:
         return Found()
     with _opened(survey) as database:
-        numbers, count = _count(database, plan, key=(survey, survey.stat().st_mtime_ns, wanted))
+        search = _Search(database, plan, _texts_of(database, plan))
+        numbers, count = _count(search, key=(survey, survey.stat().st_mtime_ns, wanted))
         if numbers is not None:
             return _part(numbers, size=size, start=start, end=end)
-        with _limited(database, PAGE_SECONDS):
-            return _page(database, plan, size=size, start=start, end=end, count=count)
+        with search.limited(PAGE_SECONDS):
+            return _page(search, size=size, start=start, end=end, count=count)
 
 
 def _part(numbers: Sequence[int], *, size: int, start: int, end: int) -> Found:
@@ -98,16 +103,13 @@ def _part(numbers: Sequence[int], *, size: int, start: int, end: int) -> Found:
     return Found(list(numbers[first:last]), first > 0, last < len(numbers), len(numbers))
 
 
-def _page(database: sqlite3.Connection, plan: _Plan, *, size: int, start: int, end: int, count: int | None) -> Found:
+def _page(search: "_Search", *, size: int, start: int, end: int, count: int | None) -> Found:
     """A page of very many."""
-    ahead = plan.select(f"AND {plan.number} >= ? ORDER BY {plan.number} LIMIT ?")
-    back = plan.select(f"AND {plan.number} <= ? ORDER BY {plan.number} DESC LIMIT ?")
-    numbers = _numbers(database, back if end else ahead, [*plan.values, end or start, size + 1])
+    numbers = search.back(end, size + 1) if end else search.ahead(start, size + 1)
     there = sorted(numbers[:size])
     first, last = (there[0], there[-1]) if there else (start, end)
-    other, edge = (ahead, last + 1) if end else (back, first - 1)
     from_the_first = not end and start <= 1
-    others = not from_the_first and bool(_numbers(database, other, [*plan.values, edge, 1]))
+    others = not from_the_first and bool(search.ahead(last + 1, 1) if end else search.back(first - 1, 1))
     beyond = len(numbers) > size
     if from_the_first and not beyond:
         count = len(numbers)
@@ -118,8 +120,9 @@ def iter_found(survey: Path, wanted: Wanted) -> Iterator[int]:
     """The numbers of all rows that are wanted, in order; however long that takes."""
     if plan := _plan(wanted):
         with _opened(survey) as database:
-            for (number,) in database.execute(plan.select(f"ORDER BY {plan.number}"), plan.values):
-                yield number
+            for texts in _texts_of(database, plan):
+                for (number,) in database.execute(plan.select(f"ORDER BY {plan.number}", texts=texts), plan.values):
+                    yield number
 
 
 # Of the few sets of roles that there are, those with this one: each is found by one step through the index.
@@ -136,7 +139,7 @@ def _plan(wanted: Wanted) -> _Plan | None:
     ids = None if wanted.ids is None else json.dumps(sorted(wanted.ids))
     number = _number(query, wanted)
     possible: list[tuple[str, object]] = [
-        ("texts MATCH ?", query),
+        ("texts.text MATCH ?", query),
         (_ROLES, wanted.role and f" {wanted.role} "),
         ("rows.split = ?", wanted.split),
         ("rows.characters >= ?", wanted.shortest),
@@ -163,7 +166,7 @@ def _finding(name: str, number: str) -> tuple[str, object]:
 def _source(query: str, wanted: Wanted, where: str) -> str:
     """The tables in the order in which they are gone through: what leaves the fewest rows first."""
     number = _number(query, wanted)
-    source = number.partition(".")[0]
+    source = "{texts} AS texts" if query else number.partition(".")[0]
     if query and wanted.column:
         source += " CROSS JOIN says ON says.number = texts.rowid"
     if source != "rows" and "rows." in where:
@@ -180,24 +183,74 @@ def _number(query: str, wanted: Wanted) -> str:
     return "findings.number" if wanted.finding else "rows.number"
 
 
-def _numbers(database: sqlite3.Connection, statement: str, values: list[object]) -> list[int]:
-    try:
-        return [number for (number,) in database.execute(statement, values)]
-    except sqlite3.OperationalError as error:
-        if "interrupted" in str(error):
-            raise TooSlow from error
-        raise
+@dataclass
+class _Search:
+    """A plan on its way. texts: the tables of texts it goes through, or a nameless one where it needs none."""
+
+    database: sqlite3.Connection
+    plan: _Plan
+    texts: list[str]
+    until: float = 0.0
+
+    def ahead(self, number: int, most: int) -> list[int]:
+        """Up to `most` rows from this one on."""
+        rest = f"AND {self.plan.number} >= ? ORDER BY {self.plan.number} LIMIT ?"
+        return self._through(self.texts[part_of(number, self.texts) :], rest, [number], most)
+
+    def back(self, number: int, most: int) -> list[int]:
+        """Up to `most` rows up to this one, the last first."""
+        rest = f"AND {self.plan.number} <= ? ORDER BY {self.plan.number} DESC LIMIT ?"
+        return self._through(self.texts[part_of(number, self.texts) :: -1], rest, [number], most)
+
+    def some(self, most: int) -> list[int]:
+        """Up to `most` rows in any order: an index may have them a hundred times sooner than in that of the rows."""
+        return self._through(self.texts, "LIMIT ?", [], most, in_order=False)
+
+    def _through(
+        self, texts: list[str], rest: str, values: list[object], most: int, *, in_order: bool = True
+    ) -> list[int]:
+        found: list[int] = []
+        for one in texts:
+            statement = self.plan.select(rest, texts=one, in_order=in_order)
+            found += self._numbers(statement, [*self.plan.values, *values, most - len(found)])
+            if len(found) == most:
+                break
+            if time.monotonic() > self.until and one != texts[-1]:
+                raise TooSlow
+        return found
+
+    def _numbers(self, statement: str, values: list[object]) -> list[int]:
+        try:
+            return [number for (number,) in self.database.execute(statement, values)]
+        except sqlite3.OperationalError as error:
+            if time.monotonic() > self.until:  # "interrupted", or what that made fail
+                raise TooSlow from error
+            raise
+
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """Break off what takes longer."""
+        self.until = until = time.monotonic() + seconds
+        self.database.set_progress_handler(lambda: time.monotonic() > until, STEPS)
+        try:
+            yield
+        finally:
+            self.database.set_progress_handler(None, 0)
 
 
-def _count(database: sqlite3.Connection, plan: _Plan, *, key: tuple[object, ...]) -> tuple[_All, int | None]:
+def _texts_of(database: sqlite3.Connection, plan: _Plan) -> list[str]:
+    if plan.number != "texts.rowid":
+        return [""]
+    return [name for (name,) in database.execute(PARTS)]
+
+
+def _count(search: _Search, *, key: tuple[object, ...]) -> tuple[_All, int | None]:
     """All numbers, if they are few, and how many; remembered, for a survey never changes."""
     if found := _remembered.get(key):
         return found
-    with _limited(database, COUNT_SECONDS):
+    with search.limited(COUNT_SECONDS):
         try:
-            # In any order: that of an index may be found a hundred times sooner than that of the rows.
-            statement = plan.select(f"LIMIT {MOST_COUNTED + 1}", in_order=False)
-            numbers = _numbers(database, statement, plan.values)
+            numbers = search.some(MOST_COUNTED + 1)
         except TooSlow:
             return None, None  # perhaps only now, on a busy machine
     found = array("q", sorted(numbers)) if len(numbers) <= MOST_COUNTED else None, len(numbers)
@@ -213,14 +266,3 @@ def _opened(survey: Path) -> Iterator[sqlite3.Connection]:
     address = f"file:{quote(str(survey))}?mode=ro&immutable=1"
     with closing(sqlite3.connect(address, uri=True, check_same_thread=False)) as database:
         yield database
-
-
-@contextmanager
-def _limited(database: sqlite3.Connection, seconds: float) -> Iterator[None]:
-    """Break off what takes longer."""
-    until = time.monotonic() + seconds
-    database.set_progress_handler(lambda: time.monotonic() > until, STEPS)
-    try:
-        yield
-    finally:
-        database.set_progress_handler(None, 0)
