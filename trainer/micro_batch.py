@@ -1,13 +1,14 @@
 """What goes through the model at once: rows end to end without padding, or padded where a model cannot take them so."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
 
 from trainer.data import Item, Trainable
+from trainer.prefixes import SHORTEST, Line, Segment, Tokens, apart, merged, shared, spans
 
 
 class Sources(NamedTuple):
@@ -24,9 +25,9 @@ class Sources(NamedTuple):
 class MicroBatch:
     """Sequences that go through the model at once.
 
-    ids: (1, tokens) where they are packed, one behind another with these `lengths`; else (sequences, width), padded on
-    the right, and no lengths. places: where, in the flattened hidden states, a trained token is predicted; labels:
-    which. rows: what these sequences are, in order; a pair is two of them. sources: for encoder–decoder models alone.
+    ids: (1, tokens) where they are packed, as a line of these `segments`; else (sequences, width), padded on the right,
+    and no segments. places: where, in the flattened hidden states, a trained token is predicted; labels: which. rows:
+    what these sequences are, in order; a pair is two of them. sources: for encoder–decoder models alone.
     """
 
     ids: torch.Tensor
@@ -34,7 +35,7 @@ class MicroBatch:
     labels: torch.Tensor
     rows: tuple[Trainable, ...]
     sources: Sources | None = None
-    lengths: tuple[int, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
     @property
     def items(self) -> list[Item]:
@@ -46,10 +47,16 @@ class MicroBatch:
         return replace(self, ids=ids, places=places, labels=labels, sources=sources)
 
 
-def micro_batches(samples: Sequence[Trainable], budget: int, *, packed: bool = False) -> list[MicroBatch]:
-    """Cut a window into passes of at most `budget` tokens; a row, or pair, longer than that gets a pass of its own."""
+def micro_batches(
+    samples: Sequence[Trainable], budget: int, *, packed: bool = False, sharing: bool = False
+) -> list[MicroBatch]:
+    """Cut a window into passes of at most `budget` tokens; a row, or pair, longer than that gets a pass of its own.
+
+    `sharing`: what packed rows begin with alike is there once.
+    """
     if packed:
-        return [_pack(some) for some in _lines(samples, budget)]
+        lay = merged if sharing else apart
+        return [_pack(some, lay) for some in _lines(samples, budget, lay)]
     ordered = sorted(samples, key=_longest, reverse=True)  # rows of like length together: little to pad
     batches = []
     while ordered:
@@ -59,30 +66,49 @@ def micro_batches(samples: Sequence[Trainable], budget: int, *, packed: bool = F
     return batches
 
 
-def _lines(samples: Sequence[Trainable], budget: int) -> list[list[Trainable]]:
+Lay = Callable[[Sequence[Tokens]], Line]
+
+
+def _lines(samples: Sequence[Trainable], budget: int, lay: Lay) -> list[list[Trainable]]:
     """First-fit decreasing: the longest first, each where there is room."""
     lines: list[list[Trainable]] = []
     room: list[int] = []
-    for sample in sorted(samples, key=_tokens, reverse=True):
-        at = next((at for at, left in enumerate(room) if _tokens(sample) <= left), len(lines))
+    common = _common(samples) if lay is merged else 0
+    sizes = [(lay(_read(sample)).tokens, sample) for sample in samples]
+    for tokens, sample in sorted(sizes, key=itemgetter(0), reverse=True):
+        more = tokens - common  # beside others
+        at = next((at for at, left in enumerate(room) if more <= left), len(lines))
         if at == len(lines):
             lines.append([])
-            room.append(budget)
+            room.append(budget - common)
         lines[at].append(sample)
-        room[at] -= _tokens(sample)
+        room[at] -= more
     return lines
 
 
-def _tokens(sample: Trainable) -> int:
-    return sum(item.length for item in sample.sequences)
+def _common(samples: Sequence[Trainable]) -> int:
+    """How many tokens all of them begin with, where sharing them pays."""
+    rows = [row for sample in samples for row in _read(sample)]
+    alike = shared(min(rows), max(rows)) if rows else 0
+    return alike if alike >= SHORTEST else 0
 
 
-def _pack(samples: Sequence[Trainable]) -> MicroBatch:
+def _read(sample: Trainable) -> list[Tokens]:
+    """What goes through the model of each sequence; the last token is only ever predicted."""
+    return [item.ids[:-1] for item in sample.sequences]
+
+
+def _pack(samples: Sequence[Trainable], lay: Lay) -> MicroBatch:
     items = [item for sample in samples for item in sample.sequences]
-    lengths = tuple(item.length for item in items)
-    ids = torch.tensor([[token for item in items for token in item.ids[:-1]]], dtype=torch.long)
-    places, labels = _aims(items, accumulate(lengths[:-1], initial=0))
-    return MicroBatch(ids, places, labels, tuple(samples), lengths=lengths)
+    rows = [row for sample in samples for row in _read(sample)]
+    line = lay(rows)
+    ids, stretches = [0] * line.tokens, spans(line.segments)
+    standing = [[place for one in path for place in range(*stretches[one][:2])] for path in line.paths]
+    for row, stands in zip(rows, standing, strict=True):
+        for place, token in zip(stands, row, strict=True):
+            ids[place] = token
+    places, labels = _aims(items, standing)
+    return MicroBatch(torch.tensor([ids]), places, labels, tuple(samples), segments=line.segments)
 
 
 def _longest(sample: Trainable) -> int:
@@ -107,20 +133,20 @@ def _pad(samples: Sequence[Trainable]) -> MicroBatch:
     ids = torch.zeros((len(items), width), dtype=torch.long)
     for row, item in enumerate(items):
         ids[row, : item.width] = torch.tensor(item.ids[item.source : -1], dtype=torch.long)
-    places, labels = _aims(items, (row * width for row in range(len(items))))
+    places, labels = _aims(items, [range(row * width, (row + 1) * width) for row in range(len(items))])
     sources = _sources(items) if items[0].source else None
     return MicroBatch(ids, places, labels, tuple(samples), sources)
 
 
-def _aims(items: Sequence[Item], starts: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where trained tokens are predicted, and which they are, of sequences that start at these places."""
-    places: list[int] = []
+def _aims(items: Sequence[Item], standing: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where trained tokens are predicted, and which they are. `standing`: where each token that is read stands."""
+    aims: list[int] = []
     labels: list[int] = []
-    for item, start in zip(items, starts, strict=True):
+    for item, places in zip(items, standing, strict=True):
         learnt = [at for at, flag in enumerate(item.trained) if flag]
-        places += [start + at - item.source - 1 for at in learnt]
+        aims += [places[at - item.source - 1] for at in learnt]
         labels += [item.ids[at] for at in learnt]
-    return torch.tensor(places), torch.tensor(labels)
+    return torch.tensor(aims), torch.tensor(labels)
 
 
 def _sources(items: Sequence[Item]) -> Sources:

@@ -29,7 +29,8 @@ from trainer.lora_start import start
 from trainer.loss import Head
 from trainer.micro_batch import MicroBatch, Sources, micro_batches
 from trainer.neftune import Neftune
-from trainer.packing import keeps_apart, told_apart
+from trainer.packing import is_random, keeps_apart, told_apart
+from trainer.prefixes import Segment
 from trainer.ranks import Ranks
 from trainer.spec import ModelSpec, TrainSpec
 
@@ -45,17 +46,18 @@ class AdaptedModel:
 
     `first`: what they started with, where that is no plain zero update. `unpacked`: the base's quantised weights are
     kept in the computing format, see `unpack`. `is_sharded`: its weights lie in parts in several processes.
-    `packs`: rows go through it end to end, see `packing`.
+    `packs`: rows go through it end to end, see `packing`; `shares`: what they begin with alike does so once.
     """
 
     peft: PeftModel
-    states: Callable[[Tensor, Sources | None, tuple[int, ...]], Tensor]  # see `hidden`
+    states: Callable[[Tensor, Sources | None, tuple[Segment, ...]], Tensor]  # see `hidden`
     lora: dict[str, nn.Parameter]
     device: Device
     unpacked: bool = False
     first: Mapping[str, Tensor] = field(default_factory=dict)
     is_sharded: bool = False
     packs: bool = False
+    shares: bool = False
     neftune: Neftune | None = None
 
     @property
@@ -67,25 +69,25 @@ class AdaptedModel:
     def is_seq2seq(self) -> bool:
         return is_seq2seq(self.peft.get_base_model())
 
-    def hidden(self, ids: Tensor, sources: Sources | None = None, lengths: tuple[int, ...] = ()) -> Tensor:
+    def hidden(self, ids: Tensor, sources: Sources | None = None, segments: tuple[Segment, ...] = ()) -> Tensor:
         """Last hidden states. ids: (rows, width), padded on the right -> (rows, width, hidden).
 
         No attention mask: causal attention never looks at what stands to the right, so padding there changes nothing.
-        `sources` are what an encoder reads first; there each token looks both ways, and padding is masked. `lengths`
+        `sources` are what an encoder reads first; there each token looks both ways, and padding is masked. `segments`
         are those of rows packed into one, where no row sees another.
         """
         if self.neftune is None:
-            return self.states(ids, sources, lengths)
-        with self.neftune.of(lengths):
-            return self.states(ids, sources, lengths)
+            return self.states(ids, sources, segments)
+        with self.neftune.of(tuple(one.length for one in segments)):
+            return self.states(ids, sources, segments)
 
     def states_of(self, batch: MicroBatch) -> Tensor:
         """Last hidden states of a pass."""
-        return self.hidden(batch.ids, batch.sources, batch.lengths)
+        return self.hidden(batch.ids, batch.sources, batch.segments)
 
     def passes(self, samples: Sequence[Trainable], budget: int) -> list[MicroBatch]:
         """Cut rows into passes of at most `budget` tokens, as this model takes them."""
-        return micro_batches(samples, budget, packed=self.packs)
+        return micro_batches(samples, budget, packed=self.packs, sharing=self.shares)
 
     def recompute(self, every: int) -> None:
         """From now on keep only the input of one layer in `every` and compute the rest of it again on the way back."""
@@ -306,11 +308,11 @@ def _neftune(causal: Any, spec: TrainSpec) -> Neftune | None:
     return Neftune(reader.get_input_embeddings(), spec.optim.neftune_noise_alpha)
 
 
-def _states(causal: Any, ids: Tensor, sources: Sources | None, lengths: tuple[int, ...]) -> Tensor:
+def _states(causal: Any, ids: Tensor, sources: Sources | None, segments: tuple[Segment, ...]) -> Tensor:
     """What `AdaptedModel.hidden` gives."""
     read: dict[str, Any] = {"attention_mask": None}
-    if lengths:
-        read = told_apart(ids, lengths)
+    if segments:
+        read = told_apart(ids, segments)
     if sources is not None:
         states = causal.get_encoder()(input_ids=sources.ids, attention_mask=sources.mask).last_hidden_state
         read |= {"encoder_hidden_states": states, "encoder_attention_mask": sources.mask}
@@ -373,4 +375,4 @@ def _checked(adapted: AdaptedModel, spec: TrainSpec) -> AdaptedModel:
         )
     with undisturbed(adapted.peft):
         packs = keeps_apart(adapted, longest=spec.data.max_seq_length, agree=LOGITS_AGREE[adapted.device.dtype])
-    return dataclasses.replace(adapted, packs=packs)
+    return dataclasses.replace(adapted, packs=packs, shares=packs and not is_random(adapted))

@@ -3,23 +3,25 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainer.short_attention import LENGTHS, NAME
+from trainer.prefixes import Segment, spans
+from trainer.short_attention import NAME, SEGMENTS
 
 if TYPE_CHECKING:
     from trainer.model import AdaptedModel
 
 WINDOWS = ("sliding_window", "attention_chunk_size")  # what families call a limit to how far back attention looks
-PROBE = (5, 3, 4)  # tokens of the rows that are tried
+PROBE = (Segment(5), Segment(3), Segment(4, after=1))  # three rows that are tried; the last begins as the second is
 
 
-def told_apart(ids: Tensor, lengths: tuple[int, ...]) -> dict[str, Any]:
-    """What a model is given beside ids of shape (1, tokens): positions that start again, and how long each row is."""
-    positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+def told_apart(ids: Tensor, segments: tuple[Segment, ...]) -> dict[str, Any]:
+    """What a model is given beside ids of shape (1, tokens): positions that start again, and what each token sees."""
+    places = [range(span.before, span.whole) for span in spans(segments)]
+    positions = torch.tensor([[position for place in places for position in place]], device=ids.device)
     # A mask that looks ready is passed on as it is: nobody builds one of tokens times tokens. Our attention needs none.
     ready = torch.zeros(1, 1, 1, 1, device=ids.device)
-    return {"position_ids": positions[None], "attention_mask": ready, LENGTHS: lengths}
+    return {"position_ids": positions, "attention_mask": ready, SEGMENTS: segments}
 
 
 def keeps_apart(model: "AdaptedModel", *, longest: int, agree: float) -> bool:
@@ -32,11 +34,19 @@ def keeps_apart(model: "AdaptedModel", *, longest: int, agree: float) -> bool:
     if model.is_seq2seq or config._attn_implementation != NAME or any(one and one < longest for one in windows):
         return False
     place, size = model.device.place, config.get_text_config().vocab_size
-    rows = [(torch.arange(length, device=place) * 7 + 11 * length) % size for length in PROBE]
-    alone = torch.cat([model.hidden(row[None])[0] for row in rows])
+    ids = (torch.arange(sum(one.length for one in PROBE), device=place) * 7 + 33) % size
+    rows = [torch.cat([ids[start:end] for start, end in span.seen]) for span in spans(PROBE)]
+    each = [model.hidden(row[None])[0, span.before :] for row, span in zip(rows, spans(PROBE), strict=True)]
     try:
-        packed = model.hidden(torch.cat(rows)[None], lengths=PROBE)[0]
+        packed = model.hidden(ids[None], segments=PROBE)[0]
     except (TypeError, ValueError, RuntimeError, IndexError):  # a family that cannot be told of them
         return False
-    expected, found = model.head.logits(alone), model.head.logits(packed)
+    expected, found = model.head.logits(torch.cat(each)), model.head.logits(packed)
     return bool((expected - found).abs().max() <= agree * expected.abs().max())
+
+
+def is_random(model: "AdaptedModel") -> bool:
+    """Whether something is drawn at random while it learns: each row then has a draw of its own, and shares nothing."""
+    drops = any(isinstance(one, nn.Dropout) and one.p for one in model.peft.modules())
+    config: Any = model.peft.get_base_model().config
+    return drops or bool(getattr(config, "attention_dropout", 0)) or model.neftune is not None

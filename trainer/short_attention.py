@@ -1,22 +1,25 @@
 """Causal attention by plain matrix products, for short rows on a CPU, and for rows that stand in one line."""
 
 from functools import lru_cache
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from trainer.prefixes import Segment, Span, spans
+
 NAME = "lowrank_short"
-LENGTHS = "lengths_in_line"  # the keyword by which attention hears of them
+SEGMENTS = "segments_in_line"  # the keyword by which attention hears of them
 BEYOND_PRODUCTS = ("s_aux", "softcap", "position_bias")  # what some families add, and neither kernel here knows
 LONGEST = 1024  # measured: half of the fused kernel's time at 200 and at 1,000 tokens; longer rows would keep too much
 BLOCK = 128  # queries at once: what they may not see to the right is not computed, beyond their own block
 
-Span = tuple[int, int, int]  # batch row, and from where to where its tokens stand
+Place = tuple[int, Span]  # batch row, and where in it
+Stretches = tuple[tuple[int, int], ...]
 
 
 class _CausalProducts(torch.autograd.Function):
@@ -26,22 +29,23 @@ class _CausalProducts(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, spans: list[Span], scale: float) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, places: list[Place], scale: float) -> Tensor:
         batch, heads, length, width = q.shape
         found = q.new_empty(batch, length, heads, width)
         out, kept = _grouped(found.transpose(1, 2), k), []
         queries = _grouped(q, k)
-        for row, start, end in spans:
-            for first, last in _blocks(start, end):
-                rows, keys = queries[row, :, :, first:last].flatten(1, 2), k[row, :, start:last]
-                scores = torch.bmm(rows, keys.transpose(1, 2)).mul_(scale)
-                scores.view(-1, last - first, last - start)[..., first - start :].add_(_mask(last - first, q.dtype))
+        for row, span in places:
+            keys, values = _seen(k[row], span.seen), _seen(v[row], span.seen)
+            for first, last, reach in _blocks(span):
+                rows, before = queries[row, :, :, first:last].flatten(1, 2), reach - (last - first)
+                scores = torch.bmm(rows, keys[:, :reach].transpose(1, 2)).mul_(scale)
+                scores.view(-1, last - first, reach)[..., before:].add_(_mask(last - first, q.dtype))
                 chances = torch.softmax(scores, dim=-1)
                 kept.append(chances)
                 here = out[row, :, :, first:last]
-                here.copy_(torch.bmm(chances, v[row, :, start:last]).view_as(here))
+                here.copy_(torch.bmm(chances, values[:, :reach]).view_as(here))
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.spans, ctx.scale = spans, scale
+        ctx.places, ctx.scale = places, scale
         return found
 
     @staticmethod
@@ -51,19 +55,40 @@ class _CausalProducts(torch.autograd.Function):
         # What no span covers is padding, and has no gradient.
         of_q, of_k, of_v = (torch.zeros_like(one, memory_format=torch.contiguous_format) for one in (q, k, v))
         of_queries = _grouped(of_q, k)
-        for row, start, end in ctx.spans:
-            for first, last in _blocks(start, end):
+        for row, span in ctx.places:
+            keys, values = _seen(k[row], span.seen), _seen(v[row], span.seen)
+            of_keys, of_values = _room(of_k[row], span.seen), _room(of_v[row], span.seen)
+            for first, last, reach in _blocks(span):
                 chances = kept.pop(0)
                 rows, slope = (one[row, :, :, first:last].flatten(1, 2) for one in (queries, slopes))
-                keys, values = k[row, :, start:last], v[row, :, start:last]
-                of_v[row, :, start:last] += torch.bmm(chances.transpose(1, 2), slope)
-                of_scores = torch.bmm(slope, values.transpose(1, 2))
+                of_values[:, :reach] += torch.bmm(chances.transpose(1, 2), slope)
+                of_scores = torch.bmm(slope, values[:, :reach].transpose(1, 2))
                 of_scores = torch.ops.aten._softmax_backward_data(of_scores, chances, -1, chances.dtype)
                 of_scores *= ctx.scale
                 here = of_queries[row, :, :, first:last]
-                here.copy_(torch.bmm(of_scores, keys).view_as(here))
-                of_k[row, :, start:last] += torch.bmm(of_scores.transpose(1, 2), rows)
+                here.copy_(torch.bmm(of_scores, keys[:, :reach]).view_as(here))
+                of_keys[:, :reach] += torch.bmm(of_scores.transpose(1, 2), rows)
+            _add(of_keys, of_k[row], span.seen)
+            _add(of_values, of_v[row], span.seen)
         return of_q, of_k, of_v, None, None
+
+
+def _seen(line: Tensor, stretches: Stretches) -> Tensor:
+    """Keys or values that a span sees, in order. line: (kv_heads, length, width); a view of it where they touch."""
+    parts = [line[:, start:end] for start, end in stretches]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _room(line: Tensor, stretches: Stretches) -> Tensor:
+    """Where the gradient of what `_seen` gives is collected: in its place, or apart until `_add` brings it there."""
+    return _seen(line, stretches) if len(stretches) == 1 else torch.zeros_like(_seen(line, stretches))
+
+
+def _add(collected: Tensor, line: Tensor, stretches: Stretches) -> None:
+    if len(stretches) > 1:
+        parts = torch.split(collected, [end - start for start, end in stretches], dim=1)
+        for part, (start, end) in zip(parts, stretches, strict=True):
+            line[:, start:end] += part
 
 
 def _grouped(heads: Tensor, k: Tensor) -> Tensor:
@@ -72,8 +97,10 @@ def _grouped(heads: Tensor, k: Tensor) -> Tensor:
     return heads.view(batch, k.shape[1], count // k.shape[1], *rest)
 
 
-def _blocks(start: int, end: int) -> list[tuple[int, int]]:
-    return [(first, min(end, first + BLOCK)) for first in range(start, end, BLOCK)]
+def _blocks(span: Span) -> list[tuple[int, int, int]]:
+    """From where to where the queries of a block stand, and how many keys the last of them sees."""
+    ends = [(first, min(span.last, first + BLOCK)) for first in range(span.first, span.last, BLOCK)]
+    return [(first, last, span.before + last - span.first) for first, last in ends]
 
 
 @lru_cache(maxsize=4)
@@ -88,37 +115,49 @@ def _mask(length: int, dtype: torch.dtype) -> Tensor:
 def _attend(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface. With lengths, rows stand in one line, and none sees another.
+    """transformers' attention interface. With segments, rows stand in one line, and each sees itself alone.
 
     All but plain causal attention over short rows goes to torch's kernel.
     """
-    lengths = options.pop(LENGTHS, ())
+    segments: tuple[Segment, ...] = options.pop(SEGMENTS, ())
     if left_out := [name for name in BEYOND_PRODUCTS if options.get(name) is not None]:
         raise NotImplementedError(f"attention with {left_out[0]}")
-    if lengths:
-        attention_mask = None  # what it would say is said by the lengths
+    if segments:
+        attention_mask = None  # what it would say is said by the segments
     plain = attention_mask is None and query.shape[2] == key.shape[2] and not options.get("dropout")
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    longest = max(lengths, default=query.shape[2])
+    longest = max((span.whole for span in spans(segments)), default=query.shape[2])
     alike = key.shape[-1] == value.shape[-1] == query.shape[-1]
     if plain and causal and alike and query.device.type == "cpu" and 1 < longest <= LONGEST:
         scaling = options.get("scaling")
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        spans = _spans(query, lengths)
-        return _CausalProducts.apply(query, key, value, spans, scale), None  # type: ignore[no-untyped-call]
-    if not lengths:
+        places = _places(query, segments)
+        return _CausalProducts.apply(query, key, value, places, scale), None  # type: ignore[no-untyped-call]
+    if not segments:
         found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return found
-    parts = zip(*(torch.split(one, list(lengths), dim=2) for one in (query, key, value)), strict=True)
-    each = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in parts]
+    each = [_one_by_one(module, query, key, value, span, options) for span in spans(segments)]
     return torch.cat(each, dim=1), None
 
 
-def _spans(query: Tensor, lengths: tuple[int, ...]) -> list[Span]:
-    if not lengths:
-        return [(row, 0, query.shape[2]) for row in range(query.shape[0])]
-    return [(0, start, end) for start, end in pairwise(accumulate(lengths, initial=0))]
+def _places(query: Tensor, segments: tuple[Segment, ...]) -> list[Place]:
+    if segments:
+        return [(0, span) for span in spans(segments)]
+    rows, whole = query.shape[0], spans((Segment(query.shape[2]),))
+    return [(row, whole[0]) for row in range(rows)]
+
+
+def _one_by_one(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, span: Span, options: dict[str, Any]
+) -> Tensor:
+    """What torch's kernel gives for one span. -> (1, length of the span, heads, width)."""
+    k, v = (_seen(one[0], span.seen)[None] for one in (key, value))
+    length = span.last - span.first
+    # Without one it takes the first query for the first key's.
+    mask = causal_lower_right(length, span.whole) if span.before else None
+    found: Tensor = sdpa_attention_forward(module, query[:, :, span.first : span.last], k, v, mask, **options)[0]
+    return found
 
 
 AttentionInterface.register(NAME, _attend)

@@ -1,5 +1,6 @@
 """Rows end to end in one pass: each scores and teaches as it does alone, and a family that mixes them is padded."""
 
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from tests.trainer.families import FAMILIES, make_family
 from tests.trainer.training import Training, make_rows, make_spec
-from trainer.data import Item
+from trainer.data import Item, Pair
 from trainer.loss import token_losses
 from trainer.micro_batch import MicroBatch, micro_batches
 from trainer.model import AdaptedModel, load_adapted
@@ -31,11 +32,21 @@ def load(folder: Path, **parts: dict[str, Any]) -> AdaptedModel:
 def make_items(*lengths: int) -> list[Item]:
     """Rows of random tokens, two thirds of which are learnt."""
     torch.manual_seed(5)
-    made = []
-    for length in lengths:
-        ids = torch.randint(3, 384, (length + 1,)).tolist()
-        made.append(Item(ids, bytes(int(at % 3 > 0) for at in range(length + 1))))  # type: ignore[arg-type] # any sequence
-    return made
+    return [make_item(torch.randint(3, 384, (length + 1,)).tolist()) for length in lengths]
+
+
+def make_item(ids: list[int]) -> Item:
+    return Item(array("i", ids), bytes(int(at % 3 > 0) for at in range(len(ids))))
+
+
+def make_alike_items() -> list[Item]:
+    """Rows that begin alike, some for longer than others; one that another goes on from; one that is there twice."""
+    torch.manual_seed(6)
+    words = torch.randint(3, 384, (400,)).tolist()
+    begin, further, other = words[:20], words[20:50], words[50:70]
+    rows = [begin + words[70:170], begin + further + words[170:175], begin + further + words[180:183]]
+    rows += [begin + further + words[184:186] + words[:140], other + words[190:195], other, begin + words[300:380]]
+    return [make_item(row) for row in [*rows, rows[1], words[390:394]]]
 
 
 def taught(model: AdaptedModel, passes: list[MicroBatch]) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
@@ -52,18 +63,18 @@ def taught(model: AdaptedModel, passes: list[MicroBatch]) -> tuple[dict[int, Ten
     return losses, gradients
 
 
-def require_equal(model: AdaptedModel, items: list[Item]) -> None:
+def require_equal(model: AdaptedModel, items: list[Item], *, sharing: bool = False) -> MicroBatch:
     model.peft.eval()  # some families drop out at random
     torch.manual_seed(1)
     for name, weight in model.lora.items():  # B starts at zero, and A would have no gradient
         weight.data += 0.02 * torch.randn_like(weight) if name.endswith("lora_B.weight") else 0.0
-    [together] = micro_batches(items, 100_000, packed=True)
-    assert together.lengths == tuple(sorted((item.length for item in items), reverse=True))
+    [together] = micro_batches(items, 100_000, packed=True, sharing=sharing)
     losses, gradients = taught(model, [together])
     alone, wanted = taught(model, [one for item in items for one in micro_batches([item], 1)])
     torch.testing.assert_close(losses, alone, rtol=2e-5, atol=2e-5)
     assert gradients.keys() == wanted.keys() == model.lora.keys()
     torch.testing.assert_close(gradients, wanted, rtol=5e-4, atol=2e-5)
+    return together
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
@@ -71,7 +82,37 @@ def test_packed_rows_score_and_teach_as_alone(name: str, tmp_path: Path) -> None
     model = load(make_family(tmp_path, name))
     assert model.packs is (name not in PADDED)
     if model.packs:
-        require_equal(model, make_items(37, 5, 1, 150, 12))
+        together = require_equal(model, make_items(37, 5, 1, 150, 12))
+        assert [one.length for one in together.segments] == [150, 37, 12, 5, 1]
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - PADDED.keys()))
+def test_what_rows_begin_with_alike_goes_through_once(name: str, tmp_path: Path) -> None:
+    """And every row scores and teaches as it does alone."""
+    model, items = load(make_family(tmp_path, name)), make_alike_items()
+    together = require_equal(model, items, sharing=True)
+    assert together.ids.numel() == sum(item.length for item in items) - 5 * 20 - 3 * 30 - 19
+    assert len(together.rows) == len(items)
+
+
+@pytest.mark.parametrize("path", ["torch's kernel", "computed again"])
+def test_beginnings_are_shared_on_every_path(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(make_family(tmp_path, "llama"))
+    if path == "computed again":
+        model.recompute(1)
+    else:
+        monkeypatch.setattr("trainer.short_attention.LONGEST", 20)
+    require_equal(model, make_alike_items(), sharing=True)
+
+
+@pytest.mark.parametrize(
+    "parts", [{"lora": {"lora_dropout": 0.1}}, {"optim": {"neftune_noise_alpha": 5.0}}], ids=["dropout", "noise"]
+)
+def test_rows_with_draws_of_their_own_share_nothing(parts: dict[str, Any], tmp_path: Path) -> None:
+    model = load(make_family(tmp_path, "llama"), **parts)
+    assert model.packs and not model.shares
+    [batch] = model.passes(make_alike_items(), 100_000)
+    assert all(segment.after < 0 for segment in batch.segments)
 
 
 def test_a_window_longer_than_all_rows_is_none(tmp_path: Path) -> None:
@@ -94,13 +135,27 @@ def test_layers_computed_again_know_their_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("budget", [64, 200, 100_000])
+def test_shared_passes_keep_to_the_budget(budget: int) -> None:
+    """A window whose rows all begin alike, some of them pairs: a prompt and two answers."""
+    torch.manual_seed(7)
+    begin = torch.randint(3, 384, (30,)).tolist()
+    rows = [make_item(begin + torch.randint(3, 384, (length,)).tolist()) for length in range(2, 50)]
+    pairs = [Pair(make_item([*row.ids, 1, 2]), make_item([*row.ids, 2])) for row in rows[::8]]
+    passes = micro_batches([*rows, *pairs], budget, packed=True, sharing=True)
+    assert sorted(row.length for batch in passes for row in batch.rows) == sorted(row.length for row in [*rows, *pairs])
+    assert all(batch.ids.numel() <= budget or len(batch.rows) == 1 for batch in passes)
+    if budget == 100_000:
+        assert passes[0].ids.numel() < sum(row.length for row in [*rows, *pairs]) / 2
+
+
+@pytest.mark.parametrize("budget", [64, 200, 100_000])
 def test_passes_keep_to_the_budget_and_hold_each_row_once(budget: int) -> None:
     items = make_items(*range(1, 60), 300)
     passes = micro_batches(items, budget, packed=True)
     assert sorted(item.length for batch in passes for item in batch.items) == [*range(1, 60), 300]
     for batch in passes:
-        assert batch.ids.shape == (1, sum(batch.lengths))
-        assert batch.ids.numel() <= budget or len(batch.lengths) == 1
+        assert batch.ids.shape == (1, sum(one.length for one in batch.segments))
+        assert batch.ids.numel() <= budget or len(batch.rows) == 1
     fewest = -(-sum(item.length for item in items) // budget)
     assert len(passes) <= fewest * 11 / 9 + 300 // budget + 1
 
