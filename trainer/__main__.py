@@ -117,11 +117,11 @@ def run_adapter(given: argparse.Namespace, emit: Emit) -> None:
     _make_folder(given.out)
     importing = importlib.import_module(HEAVY["adapter"])
     if given.what == "layers":
-        facts = importlib.import_module(HEAVY["adapter layers"]).layers_of(given.base)
+        facts = importlib.import_module(HEAVY["adapter layers"]).layers_of(given.base).to_dict()
     elif given.what == "unpack":
         facts = importing.unpack_sent(given.folder, given.out, limit=given.limit)
     else:
-        facts = importing.import_folder(given.folder, given.base, importing.read_layers(given.layers))
+        facts = importing.import_folder(given.folder, given.base, importing.BaseParts.read(given.layers))
     (given.out / f"{given.what}.json").write_text(json.dumps(facts), encoding="utf-8")
     emit(Finished(folder=str(given.out)))
 

@@ -49,7 +49,7 @@ def load_adapter(
         raise refused(f"{WEIGHTS} is missing.", "Restore the adapter, or train it again.")
     try:
         with safe_open(file, framework="pt") as opened:
-            targeted = check_entries(_entries(opened), sizes, config, beside.shapes() if beside else {})
+            targeted = check_entries(_entries(opened), sizes, config, beside.shapes if beside else {})
             found: LoraWeights = {name: _pair(opened, name, layers[name], config, (device, dtype)) for name in targeted}
             if beside is not None:
                 found |= beside.read(lambda key, kind: _tensor(opened, key, device, kind))

@@ -29,6 +29,7 @@ from trainer.adapter_format import (
     refused,
 )
 from trainer.base_facts import read_header, read_task
+from trainer.base_parts import BaseParts, own_shapes
 from trainer.base_source import source_of
 from trainer.errors import TrainerError
 from trainer.formats.containers.packed import ZIP
@@ -46,7 +47,10 @@ MEASURED = (
     "evaluation_loss", "perplexity", "accuracy", "margin", "evaluation_loss_before", "evaluation_rows",
     "general_kl", "general_perplexity", "general_perplexity_before",
 )  # fmt: skip
-LORA_FIELDS = ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+LORA_FIELDS = (
+    "r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+    "modules_to_save", "trainable_token_indices",
+)  # fmt: skip
 
 
 def unpack_sent(sent: Path, out: Path, *, limit: int) -> dict[str, Any]:
@@ -64,26 +68,18 @@ def unpack_sent(sent: Path, out: Path, *, limit: int) -> dict[str, Any]:
     return {"base": named[:500] if isinstance(named, str) else ""}
 
 
-def read_layers(file: Path) -> dict[str, LayerSize]:
-    """What `layers` told of a base model."""
-    return {name: LayerSize(*told) for name, told in json.loads(file.read_text(encoding="utf-8")).items()}
-
-
-def import_folder(folder: Path, base: Path, layers: Mapping[str, LayerSize]) -> dict[str, Any]:
+def import_folder(folder: Path, base: Path, parts: BaseParts) -> dict[str, Any]:
     """Check the adapter of a folder against a base model and make it as one that was trained here. Returns its facts.
 
     Its config is written anew from known fields, tokenizer and chat template are the base's own, and what tells of a
     training is kept only where a manifest of ours vouches for it. Raises TrainerError (`user_config`).
     """
     ours = _vouched(folder)
-    data = _with_named_targets(folder, layers)
+    data = _with_named_targets(folder, parts.layers)
     config = read_config(folder / CONFIG)
-    if config.own_modules:
-        text = f"{CONFIG} sets {config.own_modules}: more is learnt than updates of linear layers and their biases."
-        raise refused(text, "Use a plain LoRA adapter.")
     _check_start(data.get("init_lora_weights", True))
     header = _read_weights_header(folder / WEIGHTS)
-    targeted = check_entries(_entries(header), layers, config)
+    targeted = check_entries(_entries(header), parts.layers, config, own_shapes(config, parts))
     _check_values(folder / WEIGHTS, header)
     name, revision = source_of(base)
     _write(folder / CONFIG, _rebuilt(data, config) | {"base_model_name_or_path": name, "revision": revision or None})
@@ -236,7 +232,7 @@ def _put_manifest(folder: Path, told: Mapping[str, Any]) -> None:
 
 def _lora(data: Mapping[str, Any], config: LoraConfig, targeted: list[str]) -> dict[str, Any]:
     """What a spec would have said of it; whole paths as the names at their ends."""
-    told = {name: data[name] for name in LORA_FIELDS if data.get(name) not in (None, {}, False)}
+    told = {name: data[name] for name in LORA_FIELDS if data.get(name) not in (None, {}, [], False)}
     told["target_modules"] = sorted({name.rpartition(".")[2] for name in targeted})
     if config.layers_to_transform:
         told["layers_to_transform"] = list(config.layers_to_transform)

@@ -7,49 +7,27 @@ import torch
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 
-from trainer.adapter_format import PREFIX, LayerSize, LoraConfig, refused
+from trainer.adapter_format import PREFIX, LayerSize, LoraConfig
+from trainer.base_parts import TOKENS_KEY, BaseParts, biased_modules, own_shapes, whole_modules
 from trainer.own_modules import Own, OwnModule, own_copy, own_rows, own_scores, replaceable
 
 Read = Callable[[str, torch.dtype], Tensor]  # a key of the file, in a number format
-TOKENS_KEY = "token_adapter.trainable_tokens_delta"
 
 
 class OwnParts:
     """The modules of one base that a config means. Raises TrainerError where they cannot be another one by row."""
 
     def __init__(self, config: LoraConfig, model: Any, layers: Mapping[str, LayerSize]) -> None:
-        modules = replaceable(model)
-        self._whole = {name: one for name, one in modules.items() if config.saves(name)}
-        parts = (name for name, one in model.named_modules() if any(True for _ in one.children()))
-        if blocks := [name for name in parts if config.saves(name)]:
-            text = f"modules_to_save names {blocks[0][:80]}, which is no single layer of the base model."
-            raise refused(text, "Use the downloaded adapter in plain PEFT.")
-        self._biased = {
-            name: one
-            for name, one in modules.items()
-            if config.bias == "all" and getattr(one, "bias", None) is not None
-            if name not in self._whole and not (name in layers and config.targets(name))
-        }
+        modules, parts = replaceable(model), parts_of(model, layers)
+        self.shapes = own_shapes(config, parts)
+        self._whole = {name: modules[name] for name in whole_modules(config, parts.modules)}
+        self._biased = {name: modules[name] for name in biased_modules(config, parts)}
         self._tokens = list(config.trainable_token_indices)
-        embeddings: Any = model.get_input_embeddings()
-        self._embeddings = embeddings
-        self._table = next(name for name, one in model.named_modules() if one is embeddings)
+        self._embeddings: Any = model.get_input_embeddings()
+        self._table = parts.table
         # Whatever has the embeddings' own weights changes with them: other tables, the output head.
-        self._tied = {name: one for name, one in modules.items() if getattr(one, "weight", None) is embeddings.weight}
-        if self._tokens and max(self._tokens) >= embeddings.weight.shape[0]:
-            raise refused("trainable_token_indices names a token that the base lacks.", "Use the base it was made for.")
-
-    def shapes(self) -> dict[str, list[int]]:
-        """The keys that the file holds for them, each with its shape."""
-        found: dict[str, list[int]] = {}
-        for name, module in self._whole.items():
-            for part, weight in module.named_parameters(recurse=False):
-                found[f"{PREFIX}{name}.{part}"] = _shape(module, part, weight)
-        for name, module in self._biased.items():
-            found[f"{PREFIX}{name}.bias"] = list(module.bias.shape)  # type: ignore[arg-type]
-        if self._tokens:
-            found[f"{PREFIX}{self._table}.{TOKENS_KEY}"] = [len(self._tokens), self._embeddings.weight.shape[1]]
-        return found
+        weight = self._embeddings.weight
+        self._tied = {name: one for name, one in modules.items() if getattr(one, "weight", None) is weight}
 
     def read(self, read: Read) -> dict[str, Own]:
         """All of them by the name of the module that they stand for."""
@@ -66,6 +44,22 @@ class OwnParts:
                 is_table = isinstance(module, nn.Embedding)
                 found[name] = own_rows(module, values, self._tokens) if is_table else own_scores(values, self._tokens)
         return found
+
+
+def parts_of(model: Any, layers: Mapping[str, LayerSize]) -> BaseParts:
+    """What a model has; its weights need not be there."""
+    modules = replaceable(model)
+    embeddings = model.get_input_embeddings()
+    return BaseParts(
+        layers=layers,
+        modules={name: _shapes(one) for name, one in modules.items()},
+        blocks=tuple(name for name, one in model.named_modules() if any(True for _ in one.children())),
+        table=next(name for name, one in model.named_modules() if one is embeddings),
+    )
+
+
+def _shapes(module: nn.Module) -> dict[str, list[int]]:
+    return {part: _shape(module, part, weight) for part, weight in module.named_parameters(recurse=False)}
 
 
 def _shape(module: nn.Module, part: str, weight: Tensor) -> list[int]:

@@ -29,7 +29,7 @@ def base_folder() -> Path:
 
 @cache
 def known_layers() -> str:
-    return json.dumps(layers_of(base_folder()))
+    return json.dumps(layers_of(base_folder()).to_dict())
 
 
 @cache

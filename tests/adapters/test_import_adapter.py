@@ -28,6 +28,7 @@ from tests.adapters.elsewhere import (
 from tests.cast import Cast
 from tests.make import make_base
 from tests.trainer.adapters import load_tiny, load_with_peft, make_adapter
+from tests.trainer.test_engine_kinds import first_scores, make_kind
 from trainer.engine import Engine, Request
 from webapp.accounts.models import AuditEntry
 from webapp.adapters import importing
@@ -153,6 +154,29 @@ def test_all_that_chat_can_read_is_taken(cast: Cast, base: BaseModel, tmp_path: 
     lora = Adapter.objects.get().spec["lora"]
     assert {name: lora[name] for name in options} == options
     assert lora["layers_to_transform"] == [1]
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "the head and norms": {"modules_to_save": ["lm_head", "norm"]},
+    "the embeddings": {"modules_to_save": ["embed_tokens"]},
+    "tokens": {"trainable_token_indices": [5, 9, 40]},
+    "all biases": {"bias": "all"},
+}
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_what_it_has_of_its_own_comes_with_it(kind: str, cast: Cast, base: BaseModel, tmp_path: Path) -> None:
+    folder, ids = make_kind(base_folder(), tmp_path / "own", **OWN[kind]), list(range(5, 25))
+    upload(cast.client("bob"), sent("a.zip", zipped(files_of(folder))))
+    made = Adapter.objects.get()
+    assert made.weights_sha256 == sha256_of(folder / WEIGHTS)
+    engine = Engine(base_folder(), dtype="float32")
+    engine.load_adapter("a", made.folder)
+    with torch.inference_mode():
+        wanted = load_with_peft(base_folder(), folder)(input_ids=torch.tensor([ids])).logits[0, -1]
+    torch.testing.assert_close(first_scores(engine, ["a", None])[0], wanted, atol=2e-4, rtol=1e-4)
+    page = cast.client("bob").get(made.get_absolute_url(), {"tab": "spec"}).content.decode()
+    assert all(name in page for name in OWN[kind])
 
 
 def test_a_pattern_of_modules_becomes_the_layers_that_it_meant(cast: Cast, base: BaseModel) -> None:

@@ -30,8 +30,8 @@ from tests.adapters.elsewhere import (
     tarred,
     zipped,
 )
-from trainer.adapter_format import LayerSize
 from trainer.adapter_import import import_folder, unpack_sent
+from trainer.base_parts import BaseParts
 from trainer.errors import TrainerError
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -51,10 +51,10 @@ def problem(tmp_path: Path) -> Import:
         for number, data in enumerate(files.values()):
             (sent / str(number)).write_bytes(data)
         (sent / "names.json").write_text(json.dumps(list(files)))
-        layers = {name: LayerSize(*size) for name, size in json.loads(known_layers()).items()}
+        (tmp_path / "parts.json").write_text(known_layers())
         try:
             unpack_sent(sent, tmp_path, limit=limit)
-            import_folder(tmp_path / "adapter", base_folder(), layers)
+            import_folder(tmp_path / "adapter", base_folder(), BaseParts.read(tmp_path / "parts.json"))
         except TrainerError as error:
             assert error.code == "user_config"
             assert error.fix
@@ -201,15 +201,20 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"peft_type": "IA3"}, "an adapter of the kind IA3"),
     ({"peft_type": "PREFIX_TUNING"}, "an adapter of the kind PREFIX_TUNING"),
     ({"peft_type": None}, "no adapter"),
-    ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-    ({"trainable_token_indices": [1]}, "trainable_token_indices"),
+    ({"modules_to_save": ["lm_head"]}, "lacks 'base_model.model.lm_head.weight'"),
+    ({"modules_to_save": ["self_attn"]}, "no single layer"),
+    ({"modules_to_save": ["model"]}, "no single layer"),
+    ({"modules_to_save": ["(a+)+$"]}, "modules_to_save"),
+    ({"trainable_token_indices": [1]}, "lacks"),
+    ({"trainable_token_indices": [100_000]}, "a token that the base lacks"),
+    ({"trainable_token_indices": {"embed_tokens": [1]}}, "trainable_token_indices"),
     ({"auto_mapping": {"parent_library": "os"}}, "auto_mapping"),
     ({"corda_config": {"cache_file": "/etc/passwd"}}, "corda_config"),
     ({"layer_replication": [[0, 2000]]}, "layer_replication"),
     ({"exclude_modules": "(a+)+$"}, "exclude_modules"),
     ({"brand_new": 1}, "brand_new"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights"),
-    ({"bias": "all"}, "sets bias"),
+    ({"bias": "some"}, "bias is"),
     ({"target_modules": ["(a+)+$"]}, "target_modules"),
     ({"target_modules": "(a+)+$", "r": 10**9}, "the rank r"),
     ({"rank_pattern": {"(a+)+$": 4}}, "rank_pattern"),
@@ -289,6 +294,29 @@ def test_bad_weights(what: str, problem: Import) -> None:
     make, text = BAD_WEIGHTS[what]
     files = files_of(adapter_folder()) | {WEIGHTS: make()}
     assert text in problem(**{"a.zip": zipped(files)})
+
+
+HEAD = "base_model.model.lm_head.weight"
+
+
+@pytest.mark.parametrize(
+    ("head", "text"),
+    [
+        (np.zeros((4, 4), "f4"), "has the shape [4, 4]"),
+        (np.nan, "not finite"),
+        (1e5, "far too large"),
+        (0.5, ""),
+    ],
+    ids=["shape", "NaN", "huge", "sound"],
+)
+def test_modules_that_learnt_whole_are_held_to_the_base_too(head: Any, text: str, problem: Import) -> None:
+    if isinstance(head, float):
+        head = np.full(json.loads(known_layers())["modules"]["lm_head"]["weight"], head, "f4")
+    config = changed_config(adapter_folder(), modules_to_save=["lm_head"])
+    weights = changed_weights(lambda tensors: tensors.update({HEAD: head}))
+    said = problem(**{"a.zip": zipped(files_of(adapter_folder()) | {CONFIG: config, WEIGHTS: weights})})
+    assert text in said
+    assert bool(said) == bool(text)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -13,6 +13,9 @@ from tests.tiny import make_tiny_base
 from tests.trainer.adapters import load_tiny, load_with_peft, make_adapter
 from tests.trainer.families import make_family
 from tests.trainer.training import Training, make_rows, make_spec
+from trainer.adapter_import import import_folder
+from trainer.adapter_layers import layers_of
+from trainer.base_parts import BaseParts
 from trainer.batch import Batch
 from trainer.engine import Engine, Request
 from trainer.errors import TrainerError
@@ -134,6 +137,26 @@ def test_own_modules_and_tokens_answer_as_peft_beside_any_others(
     assert all((row - plain).abs().max() > 1e-3 for row in wanted.values())
 
 
+@pytest.mark.parametrize("kind", OWN)
+def test_what_others_made_of_their_own_is_imported_and_answers_as_peft(
+    base: Path, owns: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    """With the parts of the base as a file tells them: whoever checks the adapter has no torch."""
+    folder = Path(shutil.copytree(owns[kind], tmp_path / "imported"))
+    (tmp_path / "parts.json").write_text(json.dumps(layers_of(base).to_dict()))
+    facts = import_folder(folder, base, BaseParts.read(tmp_path / "parts.json"))
+    told = {name: facts["spec"]["lora"].get(name) for name in ("modules_to_save", "trainable_token_indices")}
+    assert {name: value for name, value in told.items() if value} == {
+        name: value for name, value in OWN[kind].items() if name in told
+    }
+    engine = Engine(base, dtype="float32")
+    engine.load_adapter("a", folder)
+    with torch.inference_mode():
+        made, downloaded = (load_with_peft(base, one)(input_ids=torch.tensor([IDS])) for one in (owns[kind], folder))
+    assert torch.equal(made.logits, downloaded.logits)
+    torch.testing.assert_close(first_scores(engine, ["a", None])[0], made.logits[0, -1], atol=2e-4, rtol=1e-4)
+
+
 def test_whole_answers_of_a_mixed_batch_are_those_of_each_alone(base: Path, owns: dict[str, Path]) -> None:
     engine = Engine(base, dtype="float32")
     for key, folder in owns.items():
@@ -166,11 +189,15 @@ def test_a_layer_that_learnt_whole_answers_on_a_packed_base(tmp_path: Path, quan
 def test_what_training_made_of_its_own_answers_as_peft(tmp_path: Path, lora: dict[str, Any]) -> None:
     base = make_tiny_base(tmp_path / "base")
     Training(make_spec(base, make_rows(tmp_path, 8), lora=lora, optim={"max_steps": 2}), tmp_path / "out").run()
-    engine = Engine(base, dtype="float32")
-    engine.load_adapter("a", tmp_path / "out" / "adapter")
+    engine, trained = Engine(base, dtype="float32"), tmp_path / "out" / "adapter"
+    imported = Path(shutil.copytree(trained, tmp_path / "imported"))
+    import_folder(imported, base, layers_of(base))
+    for key, folder in (("a", trained), ("b", imported)):
+        engine.load_adapter(key, folder)
     with torch.inference_mode():
         wanted = load_with_peft(base, tmp_path / "out" / "adapter")(input_ids=torch.tensor([IDS])).logits[0, -1]
-    torch.testing.assert_close(first_scores(engine, ["a", None])[0], wanted, atol=1e-4, rtol=1e-4)
+    for row in first_scores(engine, ["a", "b", None])[:2]:
+        torch.testing.assert_close(row, wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +226,11 @@ def test_trained_dora_from_pissa_answers_as_peft(tmp_path: Path) -> None:
     base = make_tiny_base(tmp_path / "base")
     lora = {"use_dora": True, "init_lora_weights": "pissa", "layers_to_transform": [1]}
     Training(make_spec(base, make_rows(tmp_path, 8), lora=lora, optim={"max_steps": 2}), tmp_path / "out").run()
-    engine = Engine(base, dtype="float32")
-    engine.load_adapter("a", tmp_path / "out" / "adapter")
+    engine, trained = Engine(base, dtype="float32"), tmp_path / "out" / "adapter"
+    imported = Path(shutil.copytree(trained, tmp_path / "imported"))
+    import_folder(imported, base, layers_of(base))
+    for key, folder in (("a", trained), ("b", imported)):
+        engine.load_adapter(key, folder)
     with torch.inference_mode():
         wanted = load_with_peft(base, tmp_path / "out" / "adapter")(input_ids=torch.tensor([IDS])).logits[0, -1]
     torch.testing.assert_close(first_scores(engine, ["a"])[0], wanted, atol=1e-4, rtol=1e-4)
