@@ -19,29 +19,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.memory import peers
 from benchmarks.memory.bases import ROOT, base_folder
 from benchmarks.memory.cases import Case, cases
 from trainer.base_facts import inspect_folder
 from trainer.estimate import PROCESS, Estimate, Place, estimate
+from trainer.estimate_layers import kept_values, number_bytes
+from trainer.estimate_memory import HEAD_CHUNK, SCORE_BYTES
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
 WORK = ROOT / "benchmarks" / "results" / "estimate"
-MEASURED = ("room the allocator keeps", "the process itself")  # items that are not counted but measured
+MEASURED = ("what computing takes beside them", "the process itself")  # items that are not counted but measured
 FITS_AT = (1.0, 1.1)  # limits, as shares of what was taken: under the first nothing may be said to fit
 
 
 @dataclass(frozen=True)
 class Found:
-    """A case with what was measured, and what was said beforehand. Bytes."""
+    """A case with what was measured, and what was said beforehand. Bytes. `a_layer`: what one keeps of a pass."""
 
     case: Case
     peak: int
     ours: Estimate
     fitcheck: float
     unsloth: float
-    again: bool
+    a_layer: float
 
 
 def main() -> None:
@@ -65,9 +69,9 @@ def tell(case: Case) -> Found:
     done = {"unpacked": measured["unpacked"], "again": measured["again"]}
     process = PROCESS["cpu"]
     by_fitcheck = peers.fitcheck(case, spec, facts, **done) + process
-    return Found(
-        case, measured["peak"], said, by_fitcheck, peers.unsloth(case, spec, facts, **done) + process, measured["again"]
-    )
+    by_unsloth = peers.unsloth(case, spec, facts, **done) + process
+    a_layer = case.tokens * number_bytes(spec) * kept_values(spec, facts, device="cpu", width=case.length)
+    return Found(case, measured["peak"], said, by_fitcheck, by_unsloth, a_layer)
 
 
 def row_lengths(base: Path, spec: TrainSpec) -> list[int]:
@@ -154,19 +158,21 @@ def report(found: list[Found]) -> None:
 
 
 def fit(found: list[Found]) -> None:
-    """What the measured constants of `trainer.estimate_memory` would best be, by the cases that are not held out."""
-    plain: list[tuple[int, int]] = []
-    again: list[tuple[int, int]] = []
+    """What the measured constants of `trainer.estimate_memory` would best be, by the cases that are not held out.
+
+    Where memory was made short something else may have decided: loading, or a layer that is unpacked while it is used.
+    """
+    rows, wanted = [], []
     for one in found:
-        kept = next(item.expected for item in one.ours.items if item.name == "activations")
-        known = sum(item.expected for item in one.ours.items if item.name not in MEASURED)
-        if not one.case.held_out:
-            (again if one.again else plain).append((kept, one.peak - known))
-    for name, points in (("HELD", plain), ("HELD_AGAIN", again)):
-        least = statistics.linear_regression(*zip(*points, strict=True)) if len(points) > 1 else None
-        if least:
-            fixed = least.intercept - PROCESS["cpu"]
-            print(f"{name}: {fixed / 1e9:+.2f} GB beside PROCESS, and {least.slope:.2f} of the activations")
+        if not one.case.held_out and not one.case.memory:
+            parts = {item.name: item.expected for item in one.ours.items}
+            known = sum(size for name, size in parts.items() if name not in MEASURED)
+            kept = parts["activations"] * (one.case.passes > 1)
+            rows.append([1 / one.peak, one.a_layer / one.peak, kept / one.peak])  # so errors count as shares
+            wanted.append(1 - (known + PROCESS["cpu"] + HEAD_CHUNK * SCORE_BYTES) / one.peak)
+    if len(rows) > len(rows[0]):
+        (fixed, share, holes), *_ = np.linalg.lstsq(np.array(rows), np.array(wanted))
+        print(f"AT_WORK: {fixed / 1e9:.3f} GB and {share:.2f} of what a layer keeps; HOLES: {holes:.2f}")
 
 
 def _by_teller(found: list[Found]) -> dict[str, list[float]]:

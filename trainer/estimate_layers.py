@@ -51,15 +51,16 @@ class Sizes(NamedTuple):
 
 
 class Beyond(NamedTuple):
-    """What a family's layer keeps beyond others, in widths of the residual and the MLP, and times its scores."""
+    """What a family's layer keeps beyond others, in widths of the residual and the MLP. `drops_scores`: its attention
+    has a dropout of its own, which is on while it learns."""
 
     hidden: int = 0
     middle: int = 0
-    scores: int = 0
+    drops_scores: bool = False
 
 
-# GPT-2: its activation function is written out in five steps, and its own dropouts are on while it learns.
-FAMILIES = {"GPT2": Beyond(hidden=4, middle=3, scores=5)}
+# GPT-2: its activation function is written out in five steps.
+FAMILIES = {"GPT2": Beyond(hidden=4, middle=3, drops_scores=True)}
 
 
 def number_bytes(spec: TrainSpec) -> int:
@@ -189,8 +190,10 @@ def kept_values(spec: TrainSpec, facts: Facts, *, device: str, width: float) -> 
     if spec.lora.lora_dropout:
         kept += DROPOUT_KEEPS * sum(shape.into for shape in trained)
     if spec.lora.use_dora:  # each layer's product before it gets its length, beside what it was made from
-        kept += sum(shape.out + shape.into for shape in trained)
-    return kept + _kept_scores(facts, sizes, device=device, width=width) * (1 + beyond.scores)
+        kept += sum(shape.out + shape.into for shape in trained) + (sizes.middle if is_gated else 0)
+    if beyond.drops_scores and device == "cpu":  # torch's own products in float32: scores, their chances, what is left
+        return kept + 3 * 4 / number_bytes(spec) * sizes.heads * width
+    return kept + _kept_scores(facts, sizes, device=device, width=width)
 
 
 def _kept_scores(facts: Facts, sizes: Sizes, *, device: str, width: float) -> float:

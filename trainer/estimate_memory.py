@@ -23,33 +23,39 @@ from trainer.spec import TrainSpec
 
 # Bytes a value of a frozen linear layer takes. nf4: half a byte and a share of its block's scale (double quantised).
 STORED = {"nf4": 0.516, "int8": 1.004}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 MASTER = 4 + 4  # float32 master and its gradient
 ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 8, "paged_adamw_8bit": 2}  # two averages
 HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
-SCORE_BYTES = 2 + 4  # in the computing format beside float32
+SCORE_BYTES = 4 + 4  # in float32, and their logarithms beside them
 MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
 UNPACKED_SHARE = 0.5  # of the free memory that unpacked weights may take
+SURELY = 0.8  # of that room: what fits into it is unpacked even where a little less is free than was thought
 ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
 RECOMPUTE = (0, 4, 3, 2)  # no layer is computed again, a quarter, a third, half of them; else all
 UNBOUNDED = 1 << 62
 LONGER_THAN_MEAN = 1.5  # the rows of a pass, where only the mean length is known: like lengths go together
 WINDOWS = 200  # that are drawn to find the largest pass
 
-# A process with torch, transformers, peft and bitsandbytes at work: measured, with the demo model's tokenizer. On a GPU
-# this is the driver's context and the libraries' own buffers.
-PROCESS = {"cpu": 0.52e9, "cuda": 0.6e9}
-# What the allocator holds beyond what lives, measured: bytes, and a share of what a pass keeps. glibc reuses freed
-# blocks badly among kept ones, the more so where layers are computed again between the inputs they keep. On a GPU
-# torch's own allocator does better.
-HELD = {"cpu": (0.0, 0.47), "cuda": (0.1e9, 0.04)}
-HELD_AGAIN = {"cpu": (0.25e9, 0.7), "cuda": (0.1e9, 0.1)}
+# A process with torch, transformers, peft and bitsandbytes before its first step, without a model: measured, with the
+# demo model's tokenizer. On a GPU this is the driver's context and the libraries' own buffers.
+PROCESS = {"cpu": 0.575e9, "cuda": 0.6e9}
+BEFORE_LOADING = 0.53e9  # of these on a processor
+# What computing takes beside what is kept, measured: bytes, and a share. On a processor the share is of what one layer
+# keeps of a pass: on the way back it stands beside its own gradients, in a heap that reuses blocks badly. On a GPU it
+# is of all that is kept: torch's own allocator rounds up.
+AT_WORK = {"cpu": (0.135e9, 1.5), "cuda": (0.1e9, 0.04)}
+AT_WORK_AGAIN = {"cpu": AT_WORK["cpu"], "cuda": (0.1e9, 0.1)}  # where layers are computed again
+# Of what a pass keeps, on a processor where a step has several: each finds the heap's holes in other places.
+HOLES = 0.19
 
 
 class Pass(NamedTuple):
-    """What goes through at once: so many tokens, each in a row of `width` on average."""
+    """What goes through at once: many tokens, each in a row of `width` on average. `is_one`: of several in a step."""
 
     tokens: float
     width: float
+    is_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,17 +133,18 @@ def memory_items(
     largest = _largest_pass(spec, budget=budget, per_row=per_row, lengths=lengths)
     a_token = activation_bytes_per_token(spec, facts, device=device, every=every, width=largest.width)
     kept = largest.tokens * a_token
-    held = _held(spec, facts, kept=kept, every=every, place=place)
-    return (
+    work = _at_work(spec, facts, largest, kept=kept, every=every, place=place)
+    items = (
         weights,
         _item("LoRA weights", lora * number, (1.0, 1.0), "Lower lora.r or train fewer layers."),
         _item("the optimizer's state", lora * (MASTER + adam), (1.0, 1.05), _optimizer_lever(spec)),
         _item("gradients", _gradient_bytes(spec, facts), (0.5, 1.0), "Lower lora.r or train fewer layers."),
-        _item("activations", kept, (0.8, 1.1), _activation_lever(spec, every)),
-        _item("scores of the vocabulary", _score_bytes(facts, largest), (0.5, 1.5), "It is cut small already."),
-        _item("room the allocator keeps", held, (0.3, 1.6), HELD_LEVER),
-        _item("the process itself", PROCESS[device], (0.9, 1.1), "No value of the spec lowers it."),
+        _item("activations", kept, (0.95, 1.05) if lengths else (0.7, 1.2), _activation_lever(spec, every)),
+        _item("what computing takes beside them", work, (0.6, 1.4), WORK_LEVER),
+        _item("the process itself", PROCESS[device], (0.95, 1.05), "No value of the spec lowers it."),
     )
+    more = _while_loading(spec, facts, place) - sum(item.expected for item in items)
+    return items if more <= 0 else (*items, _item("more of it while the base is read", more, (0.0, 1.0), LOADING_LEVER))
 
 
 def _largest_pass(spec: TrainSpec, *, budget: int, per_row: float, lengths: Sequence[int]) -> Pass:
@@ -146,7 +153,8 @@ def _largest_pass(spec: TrainSpec, *, budget: int, per_row: float, lengths: Sequ
     rows, longest = spec.optim.batch_size, spec.data.max_seq_length
     if not lengths:
         width = min(longest, max(1.0, per_row / a_row * LONGER_THAN_MEAN))
-        return Pass(min(max(budget, a_row * width), rows * a_row * width), width)
+        tokens = min(max(budget, a_row * width), rows * a_row * width)
+        return Pass(tokens, width, tokens < rows * a_row * width)
     draw = random.Random(0)  # noqa: S311 # windows, not a secret
     windows = (sorted(draw.choices(lengths, k=rows), reverse=True) for _ in range(WINDOWS))
     return max(_first_pass([a_row * min(longest, one) for one in window], budget, a_row) for window in windows)
@@ -159,7 +167,7 @@ def _first_pass(window: list[int], budget: int, a_row: int) -> Pass:
         if not taken or sum(taken) + tokens <= budget:
             taken.append(tokens)
     whole = sum(taken)
-    return Pass(whole, sum(tokens * tokens for tokens in taken) / whole / a_row)
+    return Pass(whole, sum(tokens * tokens for tokens in taken) / whole / a_row, whole < sum(window))
 
 
 def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
@@ -168,22 +176,44 @@ def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
     outside = max(0, int(facts["parameters"]) - in_layers)
     whole = (in_layers + outside) * number
     if kind == "none":
-        return _item("the base model's weights", whole, (1.0, 1.02), WEIGHTS_LEVER[kind])
+        unread = _seldom_read(spec, facts, place)
+        return MemoryItem(
+            "the base model's weights",
+            round(whole - unread),
+            round(whole - unread / 2),
+            round(whole * 1.02),
+            WEIGHTS_LEVER[kind],
+        )
     packed = in_layers * STORED[kind] + outside * number
     if _stays_packed(spec, facts, place):
         return _item("the base model's weights", packed, (1.0, 1.02), WEIGHTS_LEVER[kind])
     lever = f"They are unpacked for speed while memory is plenty; packed they take {packed / 1e9:.1f} GB."
-    return MemoryItem("the base model's weights", round(packed), round(whole), round(whole * 1.02), lever)
+    least = packed if _stays_packed(spec, facts, place, room=SURELY) else whole
+    return MemoryItem("the base model's weights", round(least), round(whole), round(whole * 1.02), lever)
 
 
-def _stays_packed(spec: TrainSpec, facts: Facts, place: Place) -> bool:
-    """Whether there is no room to unpack quantised weights, as `trainer.model` finds out when they are loaded."""
+def _seldom_read(spec: TrainSpec, facts: Facts, place: Place) -> int:
+    """Bytes of a table of tokens that only the rows' own words are read from, while it lies in a mapped file."""
+    if place.device != "cpu" or facts.get("tied_embeddings", True) or not _is_mapped(spec, facts):
+        return 0
+    return int(facts["vocab_size"]) * int(facts["hidden_size"]) * number_bytes(spec)
+
+
+def _is_mapped(spec: TrainSpec, facts: Facts) -> bool:
+    """Whether weights are taken as they stand in their file; on a processor no copy of them is made then."""
+    number = number_bytes(spec)
+    return spec.model.quantization == "none" and DTYPE_BYTES.get(str(facts.get("dtype")), number) == number
+
+
+def _stays_packed(spec: TrainSpec, facts: Facts, place: Place, *, room: float = 1.0) -> bool:
+    """Whether there is no room to unpack quantised weights, as `trainer.model` finds out when they are loaded; or in
+    what share of it there is none."""
     if spec.model.quantization == "none":
         return False
     in_layers, number = values_in_layers(facts), number_bytes(spec)
     outside = max(0, int(facts["parameters"]) - in_layers) * number
     loaded = in_layers * STORED[spec.model.quantization] + outside + PROCESS[place.device]
-    return in_layers * number >= (place.memory_bytes - loaded) * UNPACKED_SHARE
+    return in_layers * number >= room * (place.memory_bytes - loaded) * UNPACKED_SHARE
 
 
 WEIGHTS_LEVER = {
@@ -191,7 +221,8 @@ WEIGHTS_LEVER = {
     "int8": "Use nf4, which takes half as much, or a smaller base model.",
     "none": "Use nf4, which takes a quarter, or a smaller base model.",
 }
-HELD_LEVER = "It follows the activations."
+WORK_LEVER = "It follows what one layer keeps of a pass: lower optim.micro_batch_tokens or data.max_seq_length."
+LOADING_LEVER = "For a moment the base model's file stands beside what is made of it: a smaller base takes less."
 
 
 def _optimizer_lever(spec: TrainSpec) -> str:
@@ -219,8 +250,25 @@ def _gradient_bytes(spec: TrainSpec, facts: Facts) -> float:
     return lora_parameters(spec, facts) * number_bytes(spec) + whole_parameters(spec, facts) * 4
 
 
-def _held(spec: TrainSpec, facts: Facts, *, kept: float, every: int, place: Place) -> float:
-    """What the allocator holds beyond what lives; and the largest packed layer, unpacked while it is used."""
-    fixed, share = (HELD_AGAIN if every else HELD)[place.device]
-    largest = max(shape.size for shape in layer_shapes(facts).values()) * number_bytes(spec)
-    return fixed + share * kept + (largest if _stays_packed(spec, facts, place) else 0)
+def _at_work(spec: TrainSpec, facts: Facts, largest: Pass, *, kept: float, every: int, place: Place) -> float:
+    """What is there for a moment: scores of the vocabulary, gradients inside a layer and what the allocator holds
+    beyond what lives; and the largest packed layer, unpacked while it is used."""
+    device, number = place.device, number_bytes(spec)
+    fixed, share = (AT_WORK_AGAIN if every else AT_WORK)[device]
+    of_layer = largest.tokens * number * kept_values(spec, facts, device=device, width=largest.width)
+    largest_layer = max(layer_shapes(facts).values(), key=lambda shape: shape.size)
+    unpacked = largest_layer.size * number * _stays_packed(spec, facts, place)
+    if spec.lora.use_dora:  # lengths of the weights: each update as a matrix, made from the identity
+        unpacked += (2 * largest_layer.size + largest_layer.into**2) * number
+    follows = share * of_layer + HOLES * kept * largest.is_one if device == "cpu" else share * kept
+    return fixed + follows + _score_bytes(facts, largest) + unpacked
+
+
+def _while_loading(spec: TrainSpec, facts: Facts, place: Place) -> float:
+    """What main memory holds when all of the base was read: its file, mapped, and what was made of it."""
+    if place.device != "cpu" or _is_mapped(spec, facts):  # a GPU holds no file
+        return 0.0
+    in_layers, number = values_in_layers(facts), number_bytes(spec)
+    outside = max(0, int(facts["parameters"]) - in_layers)
+    made = in_layers * STORED.get(spec.model.quantization, number) + outside * number
+    return BEFORE_LOADING + int(facts.get("bytes") or 0) + made

@@ -23,6 +23,7 @@ from tests.trainer.training import make_rows, make_spec
 from trainer.base_facts import inspect_folder
 from trainer.device import Device
 from trainer.estimate import (
+    Estimate,
     Place,
     Taken,
     activation_bytes_per_token,
@@ -36,6 +37,7 @@ from trainer.estimate import (
 )
 from trainer.lora_layers import linear_paths, put_lora
 from trainer.model import AdaptedModel, adapt, load_adapted
+from trainer.short_attention import NAME
 from trainer.spec import TrainSpec
 
 LLAMA_8B = {
@@ -152,6 +154,21 @@ def test_activations_are_what_autograd_keeps(tmp_path: Path, every: int) -> None
     assert (found[1] - found[0]) / 256 == pytest.approx(eight - two, rel=0.02)
 
 
+def test_attention_with_a_dropout_of_its_own_keeps_its_scores(tmp_path: Path) -> None:
+    """On a processor, in float32 and for whole rows, whatever our own attention would keep."""
+    found = []
+    for layers in (1, 3):
+        sizes = {"n_embd": 64, "n_head": 4, "vocab_size": 32, "n_positions": 64, "attn_implementation": NAME}
+        causal = GPT2LMHeadModel(GPT2Config(**sizes, n_layer=layers)).to(torch.bfloat16).requires_grad_(False)
+        model = adapt(causal.train(), make(), Device(torch.device("cpu"), torch.bfloat16))
+        found.append(kept_bytes(model, torch.arange(64).remainder(32).repeat(2, 1)))
+    facts = inspect_facts(64, 256, 4, 4) | {"architecture": "GPT2LMHeadModel", "parameters": 1, "vocab_size": 32}
+    one, three = (
+        activation_bytes_per_token(make(), {**facts, "layers": layers}, device="cpu", width=64) for layers in (1, 3)
+    )
+    assert (found[1] - found[0]) / 128 == pytest.approx(three - one, rel=0.02)
+
+
 def inspect_facts(hidden: int, middle: int, heads: int, kv_heads: int) -> dict[str, int]:
     return {"hidden_size": hidden, "intermediate_size": middle, "heads": heads, "kv_heads": kv_heads}
 
@@ -210,6 +227,33 @@ def test_layers_are_computed_again_only_as_memory_asks_for_it() -> None:
 
     assert [every(share) for share in (1.01, 0.9, 0.75, 0.6, 0.1)] == [0, 4, 3, 2, 1]
     assert every(1.01, gradient_checkpointing=True) == 1
+
+
+def test_a_base_that_stays_packed_takes_most_while_it_is_read() -> None:
+    """Its file stands beside what is made of it for a moment; but not in a GPU's memory, nor where it is taken as it
+    is."""
+    facts = LLAMA_8B | {"bytes": 16_060_522_496, "dtype": "bfloat16"}
+    short = {"data": {"max_seq_length": 128}, "optim": {"batch_size": 1, "gradient_checkpointing": True}}
+
+    def told(place: Place, **model: str) -> Estimate:
+        return estimate(make(model=model, **short), facts, rows=100, tokens=10_000, lengths=[100], on=place)
+
+    packed = told(Place("cpu", 24 << 30))
+    assert packed.expected == pytest.approx(16.06e9 + 5.7e9 + 0.5e9, rel=0.01)
+    assert packed.low < 10e9, "pages of the file are given up where memory is short"
+    assert told(Place("cuda", 24 << 30)).expected < 10e9
+    taken = told(Place("cpu", 24 << 30), quantization="none")
+    assert 16.06e9 < taken.expected < 18e9
+    other = told(Place("cpu", 64 << 30), quantization="none", dtype="float32")
+    assert other.expected > 48e9, "of a file in half of the bytes"
+
+
+def test_the_ends_are_near_where_the_rows_are_known() -> None:
+    """A machine with a tenth to spare is not refused: what fits is told by the upper end."""
+    known = estimate(make(), LLAMA_8B, rows=100, tokens=40_000, lengths=[400] * 50, on=Place("cuda", 80 << 30))
+    assert 0.9 * known.expected < known.low and known.high < 1.1 * known.expected
+    guessed = estimate(make(), LLAMA_8B, rows=100, tokens=40_000, on=Place("cuda", 80 << 30))
+    assert guessed.high / guessed.expected > known.high / known.expected
 
 
 def test_a_machine_with_less_memory_needs_less() -> None:
