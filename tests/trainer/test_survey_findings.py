@@ -5,7 +5,6 @@ import random
 import re
 import resource
 import sqlite3
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.formats import finding_outliers, finding_private, finding_texts
-from trainer.formats.canonical import Content
+from trainer.formats import finding_near, finding_outliers, finding_private, finding_texts
+from trainer.formats.canonical import Content, Row
 from trainer.formats.finding_groups import Splits
 from trainer.formats.finding_kinds import BY_NAME, KINDS
 from trainer.formats.finding_near import NearDuplicates
 from trainer.formats.finding_private import SHAPES, Shape, masked_text
 from trainer.formats.row_writer import RowWriter
+from trainer.formats.searching import Said
 from trainer.formats.survey import survey_rows
 from trainer.formats.survey_findings import FINDERS
 
@@ -311,12 +311,27 @@ def test_the_same_rows_give_the_same_findings(tmp_path: Path) -> None:
     assert found(first, rows) == found(second, rows) != {}
 
 
+ROW = Row(id="x", line=1)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text() | st.text(alphabet="aZ é\u00b5ß_-9\u00a0\u0301“世İß\n.'"))
 def test_words_are_those_of_the_pattern(text: str) -> None:
     near = NearDuplicates(Splits())
-    expected = [zlib.crc32(word.encode()) + 1 for word in re.findall(r"\w+", text.lower())]
-    assert np.frombuffer(near._numbers(text), np.uint64).tolist() == expected
+    near.add(Said(ROW, [], "before"))
+    near.add(Said(ROW, [], text))
+    near.add(Said(ROW, [], "世 after"))
+    expected = [number_of(word) for word in re.findall(r"\w+", text.lower())]
+    latin, others = near._latin.take(), near._others.take()
+    words = [*latin[0].tolist(), *others[0].tolist()]
+    assert words == [number_of("before"), *expected, number_of("世"), number_of("after")]
+    assert sorted([*latin[1].tolist(), *(len(latin[0]) + others[1]).tolist()]) == [0, 1, 1 + len(expected)]
+
+
+def number_of(word: str) -> int:
+    """The polynomial of a word's letters, in halves of those beyond 16 bits."""
+    units = np.frombuffer(word.encode("utf-16-le"), np.uint16)
+    return sum(int(finding_near._LETTERS[one]) * finding_near._TIMES**at for at, one in enumerate(units)) % 2**64
 
 
 @settings(max_examples=100, deadline=None)

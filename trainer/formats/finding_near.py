@@ -4,10 +4,8 @@ Broder 1997 for the signatures, Leskovec, Rajaraman and Ullman (Mining of Massiv
 """
 
 import re
-import zlib
-from array import array
 from collections.abc import Iterator
-from operator import itemgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,42 +17,84 @@ HASHES = 48  # values of a signature; two bytes each are what a row costs in mem
 BAND = 4  # values that must be equal to be compared: as many as fill 64 bits
 LEAST_ALIKE = 38 / 48  # equal values; of rows that share 60 % of their triples 1 in 200 comes so far
 LEAST_WORDS = 12  # of shorter rows one other word is another row
-WORDS_AT_ONCE = 150_000
-NUMBER = 8  # bytes
-MOST_WORDS_KNOWN = 300_000
+BYTES_AT_ONCE = 400_000  # of texts; what is made of them stays in the processor's cache, or nearly
 PAIRS_AT_ONCE = 200_000
 
 _SIGNS = re.compile(r"[^\w\x00-\x7f]+")  # beyond ASCII
-_ODD = np.random.default_rng(20240229).integers(1, 2**63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+_ODD = np.random.default_rng(1).integers(1, 2**31, HASHES, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+_SPACE = np.array([ord(" ")])
+_TIMES = 0x9E6C63D0676A9A99  # of the letters' numbers in a word's, and what undoes it
+_PER = pow(_TIMES, -1, 2**64)
+_known_powers: dict[int, NDArray[np.uint64]] = {}
 _NEXT, _AFTER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
-class _Words(dict[bytes, bytes]):
-    """The number of each word in 64 bits, the same in every process; those of the last rows are remembered."""
+class _Words:
+    """Numbers words many rows at a time, all of whose texts are in units of one size: latin-1, or UTF-16.
 
-    def __init__(self, encoding: str) -> None:
-        super().__init__()
-        self._encoding = encoding
-        self._parted = bytes(_part(one, encoding) for one in range(256))
+    A word's number is a polynomial in its letters, modulo 2^64, so that numpy can find all of them at once: the same
+    in every process and for both kinds of units, whose numbers for the same letter are equal.
+    """
 
-    def __missing__(self, word: bytes) -> bytes:
-        if len(self) > MOST_WORDS_KNOWN:
-            self.clear()
-        number = self[word] = (zlib.crc32(word.decode(self._encoding).encode()) + 1).to_bytes(8, "little")
-        return number
+    def __init__(self, letters: NDArray[np.uint64], unit: type[np.unsignedinteger[Any]]) -> None:
+        self._letters, self._unit = letters, unit
+        self._texts = bytearray()
+        self._begins: list[int] = []
+        self.rows: list[int] = []
 
-    def numbers(self, text: str) -> bytes:
-        r"""Of all that matches \w+ in the text in small letters, found in a quarter of that pattern's time."""
-        words = text.encode(self._encoding).translate(self._parted).split()
-        return b"".join(itemgetter(*words)(self)) if len(words) > 1 else b"".join([self[word] for word in words])
+    def add(self, row: int, text: bytes) -> int:
+        """How many units are waiting now."""
+        self.rows.append(row)
+        self._begins.append(len(self._texts))
+        self._texts += text
+        self._texts += _SPACE.astype(self._unit).tobytes()
+        return len(self._texts)
+
+    def take(self) -> tuple[NDArray[np.uint64], Numbers]:
+        """The words of all rows, and at which of them each row begins; nothing is waiting then."""
+        letters = self._letters[np.frombuffer(self._texts, self._unit)]
+        inside = letters != 0
+        inside[1:] &= letters[:-1] == 0
+        starts = np.flatnonzero(inside)
+        begins = np.array(self._begins) // np.dtype(self._unit).itemsize
+        self._texts, self._begins, self.rows = bytearray(), [], []
+        if not len(starts):
+            return np.zeros(0, np.uint64), np.zeros(len(begins), np.int64)
+        letters *= _powers(_TIMES, len(letters))
+        sums = np.cumsum(letters, out=letters)
+        before = sums[starts - 1]  # of the first word, should it begin at once: the sum of all
+        before[: int(starts[0] == 0)] = 0
+        words = np.diff(before, append=sums[-1]) * _powers(_PER, len(sums))[starts]
+        return words, np.searchsorted(starts, begins)
 
 
-def _part(byte: int, encoding: str) -> int:
-    """What becomes of a byte: a small letter, or a space where it is no part of a word."""
-    if byte >= 0x80 and encoding == "utf-8":
-        return byte
-    sign = bytes([byte]).decode(encoding)
-    return sign.lower().encode(encoding)[0] if re.match(r"\w", sign) else ord(" ")
+def _powers(of: int, count: int) -> NDArray[np.uint64]:
+    """The first powers of a number, modulo 2^64."""
+    known = _known_powers.get(of)
+    if known is None or len(known) < count:
+        factors = np.full(count + count // 4, of, np.uint64)
+        factors[0] = 1
+        known = _known_powers[of] = np.multiply.accumulate(factors)
+    return known[:count]
+
+
+def _letters() -> NDArray[np.uint64]:
+    """The number of each letter of 16 bits; of those in ASCII in small letters, and 0 for signs."""
+    found = np.random.default_rng(20251121).integers(1, 2**63, 2**16, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    for one in range(128):
+        sign = chr(one)
+        found[one] = found[ord(sign.lower())] if re.match(r"\w", sign) else 0
+    return found
+
+
+def _latin_letters() -> NDArray[np.uint64]:
+    """The same of latin-1, in small letters beyond ASCII too."""
+    signs = map(chr, range(256))
+    return np.array([_LETTERS[ord(one.lower())] if re.match(r"\w", one) else 0 for one in signs], np.uint64)
+
+
+_LETTERS = _letters()
+_LATIN = _latin_letters()
 
 
 class NearDuplicates:
@@ -62,57 +102,40 @@ class NearDuplicates:
 
     def __init__(self, splits: Splits) -> None:
         self._splits = splits
-        self._latin, self._others = _Words("latin-1"), _Words("utf-8")
-        self._words = bytearray()  # numbers of those in the rows whose signatures are to come
-        self._starts: list[int] = []
-        self._signatures = array("H")
-        self._short = array("B")
+        self._latin, self._others = _Words(_LATIN, np.uint8), _Words(_LETTERS, np.uint16)
+        self._signatures: list[NDArray[np.uint16]] = []
+        self._short: list[NDArray[np.bool_]] = []
+        self._waiting = 0
 
     def add(self, said: Said) -> None:
-        numbers = self._numbers(said.words)
-        words = len(numbers) // NUMBER
-        self._short.append(words < LEAST_WORDS)
-        self._starts.append(len(self._words) // NUMBER)
-        self._words += numbers if words > 2 else bytes(3 * NUMBER)
-        if len(self._words) > WORDS_AT_ONCE * NUMBER:
+        try:
+            size = self._latin.add(self._waiting, said.words.encode("latin-1"))
+        except UnicodeEncodeError:
+            text = _SIGNS.sub(" ", said.words.lower())
+            size = self._others.add(self._waiting, text.encode("utf-16-le"))
+        self._waiting += 1
+        if size > BYTES_AT_ONCE:
             self._sign()
 
-    def _numbers(self, text: str) -> bytes:
-        try:
-            return self._latin.numbers(text)
-        except UnicodeEncodeError:
-            return self._others.numbers(_SIGNS.sub(" ", text.lower()))
-
     def _sign(self) -> None:
-        """The signatures of the rows that were gathered: of each, the smallest of its triples' hashes, HASHES times."""
-        if not self._starts:
-            return
-        words = np.frombuffer(self._words, np.uint64)
-        triples = words.copy()
-        triples[:-1] += words[1:] * _NEXT
-        triples[:-2] += words[2:] * _AFTER
-        triples ^= triples >> np.uint64(31)
-        triples *= np.uint64(0xD6E8FEB86659FD93)
-        triples ^= triples >> np.uint64(32)
-        whole = np.ones(len(words), bool)  # the last two words of a row begin no triple of its own
-        ends = np.array([*self._starts[1:], len(words)])
-        whole[ends - 1] = whole[ends - 2] = False
-        before = np.cumsum(whole) - whole
-        starts, triples = before[self._starts], triples[whole]
-        signed = np.empty((len(starts), HASHES), np.uint16)
-        for place, odd in enumerate(_ODD):
-            least = np.minimum.reduceat((triples * odd) >> np.uint64(32), starts)
-            signed[:, place] = (least * np.uint64(0x9E3779B1) >> np.uint64(13)).astype(np.uint16)
-        del words
-        self._signatures.frombytes(signed.tobytes())
-        self._words, self._starts = bytearray(), []
+        """The signatures of the rows that were gathered."""
+        signed, short = np.zeros((self._waiting, HASHES), np.uint16), np.ones(self._waiting, bool)
+        for gathered in (self._latin, self._others):
+            if rows := gathered.rows:
+                words, begins = gathered.take()
+                short[rows] = np.diff(begins, append=len(words)) < LEAST_WORDS
+                signed[rows] = _signatures(words, begins)
+        self._signatures.append(signed)
+        self._short.append(short)
+        self._waiting = 0
 
     def finish(self, copies: NDArray[np.bool_]) -> Iterator[Finding]:
         """`copies`: rows that say exactly what another says, of which nothing more is to be told."""
         self._sign()
-        signed = np.frombuffer(self._signatures, np.uint16).reshape(-1, HASHES)
+        signed, short = np.concatenate(self._signatures), np.concatenate(self._short)
+        self._signatures = []
         codes = self._splits.codes
-        rows = np.flatnonzero((np.frombuffer(self._short, np.uint8) == 0) & ~copies)
+        rows = np.flatnonzero(~short & ~copies)
         likest, across = _likest(signed, codes, rows)
         for row in np.flatnonzero(across >= 0).tolist():
             other = int(across[row])
@@ -120,6 +143,29 @@ class NearDuplicates:
             yield row + 1, "nearly_in_two_splits", told
         for row, other in _kept_first(signed, likest):
             yield row + 1, "near_duplicate", f"{_likeness(signed, row, other)} row {other + 1:,}"
+
+
+def _signatures(words: NDArray[np.uint64], begins: Numbers) -> NDArray[np.uint16]:
+    """Of each row the smallest of its triples' hashes, HASHES times; of rows without triples it says nothing."""
+    signed = np.zeros((len(begins), HASHES), np.uint16)
+    triples = words.copy()
+    triples[:-1] += words[1:] * _NEXT
+    triples[:-2] += words[2:] * _AFTER
+    triples ^= triples >> np.uint64(31)
+    triples *= np.uint64(0xD6E8FEB86659FD93)
+    triples ^= triples >> np.uint64(32)
+    whole = np.ones(len(words), bool)  # the last two words of a row begin no triple of its own
+    ends = np.append(begins[1:], len(words))
+    whole[ends[ends > 0] - 1] = whole[ends[ends > 1] - 2] = False
+    short = (triples[whole] >> np.uint64(16)).astype(np.uint32)
+    if not len(short):
+        return signed
+    starts = np.minimum(np.append(0, np.cumsum(whole))[begins], len(short) - 1)
+    hashes = np.empty_like(short)
+    for place, odd in enumerate(_ODD):
+        least = np.minimum.reduceat(np.multiply(short, odd, out=hashes), starts)
+        signed[:, place] = (least * np.uint32(0x9E3779B1)) >> np.uint32(16)
+    return signed
 
 
 def _likest(

@@ -52,10 +52,17 @@ _SCRIPTS = _scripts()
 _NO_LETTERS = bytes(one for one in range(128) if not chr(one).isalpha())
 
 
+_NOT_LATIN = bytes(one for one in range(256) if _SCRIPTS[one] != _LATIN)
+
+
 def script_of(text: str) -> int:
     """The number of the script that most letters are of; 0 where there are too few."""
     if text.isascii():
         return _LATIN if len(text[:200].encode().translate(None, _NO_LETTERS)) >= FEW_LETTERS else 0
+    try:
+        return _LATIN if len(text.encode("latin-1").translate(None, _NOT_LATIN)) >= FEW_LETTERS else 0
+    except UnicodeEncodeError:
+        pass  # of other scripts too
     characters = np.frombuffer(text.encode("utf-16-le"), np.uint16)
     counts = np.bincount(_SCRIPTS[characters], minlength=len(_NAMES))
     counts[0] = 0

@@ -6,6 +6,7 @@ Conservative on purpose: shapes that are well known and numbers whose check digi
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from trainer.formats.canonical import Row
@@ -13,6 +14,7 @@ from trainer.formats.searching import Said
 
 Hints = Mapping[str, tuple[str, ...]]  # a sign, and the words with it of which one is needed; none: the sign is enough
 
+_OFTEN = "AISE/:-.ykaoe "  # what texts have, the most frequent last; all else in a sign is rarer
 DIGITS: Hints = {}  # of what needs many digits
 
 
@@ -30,12 +32,21 @@ class Shape:
     def may_be_in(self, text: str, *, has_digits: bool) -> bool:
         if self.hints is DIGITS:
             return has_digits
-        hints = self.hints.items()
-        return any([sign in text and (not words or any([word in text for word in words])) for sign, words in hints])
+        return any([_rarest(sign) in text and _is_in(sign, words, text) for sign, words in self.hints.items()])
 
     @property
     def placeholder(self) -> str:
         return f"[{self.name}]"
+
+
+@cache
+def _rarest(sign: str) -> str:
+    """The character of a sign that texts have least: looked for in a twentieth of the time of the sign itself."""
+    return min(sign, key=_OFTEN.find)
+
+
+def _is_in(sign: str, words: tuple[str, ...], text: str) -> bool:
+    return sign in text and (not words or any([word in text for word in words]))
 
 
 def _luhn(text: str) -> bool:
@@ -137,7 +148,7 @@ _AS_DIGIT = bytes(ord("0") if chr(one) in "0123456789 -" else ord("x") for one i
 
 
 def _has_digits(text: str) -> bool:
-    return b"00000000" in text.encode().translate(_AS_DIGIT) and _DIGITS.search(text) is not None
+    return b"00000000" in text.encode("latin-1", "replace").translate(_AS_DIGIT) and _DIGITS.search(text) is not None
 
 
 def _matches(shape: Shape, text: str, *, has_digits: bool) -> Iterator[re.Match[str]]:

@@ -48,6 +48,7 @@ _OTHERS_HINTS = (
     (("cut",), ("my ",)),
     ((" request",), ("assist with", "fulfil")),
 )
+_OTHERS_SIGNS = [[[one.encode("latin-1", "replace") for one in some] for some in both] for both in _OTHERS_HINTS]
 _NEEDS_MORE = re.compile(r"(?:[,(\[{]|\b(?:the|an|and|or|of|because|und|oder|weil|et|ou))\Z")
 
 
@@ -91,15 +92,25 @@ def echo(row: Row) -> str:
 
 def refusal(row: Row) -> str:
     for one in taught(row):
-        text = (one["content"] or "").lower()
-        if _may_be_others(text) and (found := _OTHERS.search(text)):
+        text = one["content"] or ""
+        if _may_be_others(text) and (found := _OTHERS.search(text.lower())):
             return f"“{found[0]}”"
     return ""
 
 
 def _may_be_others(text: str) -> bool:
-    """Told in a tenth of the time that the sentences themselves take to look for."""
-    return any(any(one in text for one in some) and any(one in text for one in more) for some, more in _OTHERS_HINTS)
+    """Told in a fraction of the time that small letters alone take to make of a text that is not all ASCII."""
+    signs = _signs(text)
+    return any([_one_of(some, signs) and _one_of(more, signs) for some, more in _OTHERS_SIGNS])
+
+
+def _signs(text: str) -> bytes:
+    """The text in latin-1 and small letters, with ? for what that has not."""
+    return text.encode("latin-1", "replace").lower()
+
+
+def _one_of(hints: list[bytes], signs: bytes) -> bool:
+    return any([hint in signs for hint in hints])
 
 
 def cut_off(row: Row) -> str:
