@@ -106,6 +106,7 @@ def gradient_of(run: Run, window: Sequence[Trainable]) -> float:
         (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
         run.optimizer.collect()
         loss += share.item()
+        del share  # the last of this pass's blocks, above all others: with it the heap would not shrink before the next
         if run.may_stop_here():  # half a window is no step: forget it, and keep the last whole one
             run.optimizer.discard()
             run.stop()
