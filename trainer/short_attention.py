@@ -33,12 +33,13 @@ class _CausalProducts(torch.autograd.Function):
         batch, heads, length, width = q.shape
         found = q.new_empty(batch, length, heads, width)
         out, kept = _grouped(found.transpose(1, 2), k), []
+        q = q * scale  # once, and not the scores, which are more
         queries = _grouped(q, k)
         for row, span in places:
             keys, values = _seen(k[row], span.seen), _seen(v[row], span.seen)
             for first, last, reach in _blocks(span):
                 rows, before = queries[row, :, :, first:last].flatten(1, 2), reach - (last - first)
-                scores = torch.bmm(rows, keys[:, :reach].transpose(1, 2)).mul_(scale)
+                scores = torch.bmm(rows, keys[:, :reach].transpose(1, 2))
                 scores.view(-1, last - first, reach)[..., before:].add_(_mask(last - first, q.dtype))
                 chances = torch.softmax(scores, dim=-1)
                 kept.append(chances)
@@ -64,13 +65,12 @@ class _CausalProducts(torch.autograd.Function):
                 of_values[:, :reach] += torch.bmm(chances.transpose(1, 2), slope)
                 of_scores = torch.bmm(slope, values[:, :reach].transpose(1, 2))
                 of_scores = torch.ops.aten._softmax_backward_data(of_scores, chances, -1, chances.dtype)
-                of_scores *= ctx.scale
                 here = of_queries[row, :, :, first:last]
                 here.copy_(torch.bmm(of_scores, keys[:, :reach]).view_as(here))
                 of_keys[:, :reach] += torch.bmm(of_scores.transpose(1, 2), rows)
             _add(of_keys, of_k[row], span.seen)
             _add(of_values, of_v[row], span.seen)
-        return of_q, of_k, of_v, None, None
+        return of_q.mul_(ctx.scale), of_k, of_v, None, None
 
 
 def _seen(line: Tensor, stretches: Stretches) -> Tensor:
