@@ -104,15 +104,20 @@ def _plain(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:g}"
 
 
+def _told(number: float) -> str:
+    """A value as it was given: a form reads 9 as 9.0."""
+    return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
+
+
 def limit_issues(path: str, value: Any, beside: Option) -> list[Issue]:
     """Whether a number, or each of several, keeps its limits."""
     if isinstance(value, dict):
         value = value.values()
     for one in value if isinstance(value, tuple) or not isinstance(value, (str, int, float)) else (value,):
         if beside.low is not None and one < beside.low:
-            return [Issue(path, f"{one} is too low.", f"Use at least {_plain(beside.low)}.")]
+            return [Issue(path, f"{_told(one)} is too low.", f"Use at least {_plain(beside.low)}.")]
         if beside.high is not None and one > beside.high:
-            return [Issue(path, f"{one} is too high.", f"Use at most {_plain(beside.high)}.")]
+            return [Issue(path, f"{_told(one)} is too high.", f"Use at most {_plain(beside.high)}.")]
     return []
 
 

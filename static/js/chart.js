@@ -48,8 +48,8 @@ export class Chart {
   #plots = [];
   #due = false;
 
-  constructor(curves, { main, second, smoothing, more, empty }) {
-    Object.assign(this, { curves, main, second, smoothing, more, empty });
+  constructor(curves, { main, second, smoothing, more, empty, controls }) {
+    Object.assign(this, { curves, main, second, smoothing, more, empty, controls });
     smoothing.addEventListener("input", () => this.update());
     more.addEventListener("change", () => this.#build());
     document.addEventListener("themechange", () => this.#build());
@@ -65,10 +65,16 @@ export class Chart {
     requestAnimationFrame(() => {
       this.#due = false;
       this.empty.hidden = this.curves.steps.length > 0;
-      if (!this.#plots.length && this.curves.steps.length) return this.#build();
+      this.controls.hidden = !this.empty.hidden;
+      this.main.hidden = !this.#hasPoints();
+      if (!this.#plots.length && this.#hasPoints()) return this.#build();
       this.#columns().forEach((columns, index) => this.#plots[index]?.setData(columns));
       this.#describe();
     });
+  }
+
+  #hasPoints() {
+    return this.curves.steps.length + this.curves.eval_steps.length > 0;
   }
 
   /** What the drawing says, for those who do not see it. */
@@ -92,7 +98,7 @@ export class Chart {
     for (const plot of this.#plots) plot.destroy();
     this.#plots = [];
     this.second.hidden = !this.more.checked || !this.curves.steps.length;
-    if (!this.curves.steps.length && !this.curves.eval_steps.length) return;
+    if (!this.#hasPoints()) return;
     this.#describe();
     const [first, second] = this.#columns();
     this.#plots.push(new window.uPlot(this.#options(HEIGHT, this.#lossSeries()), first, this.main));

@@ -16,7 +16,7 @@ const QUIET = 10000; // without news, after which only the server knows what is 
 const curves = new Curves(JSON.parse(byId("chart-data").textContent));
 const chart = new Chart(curves, {
   main: byId("chart"), second: byId("chart-second"), smoothing: byId("chart-smoothing"),
-  more: byId("chart-more"), empty: byId("chart-empty"),
+  more: byId("chart-more"), empty: byId("chart-empty"), controls: byId("chart-controls"),
 });
 const log = new Log({ box: byId("log"), jump: byId("log-jump"), count: byId("log-new"), empty: byId("log-empty") });
 
@@ -75,6 +75,7 @@ function tell(name, text) {
 }
 
 function showProgress(event) {
+  byId("job-tiles").hidden = false;
   tell("loss", event.loss.toFixed(4));
   tell("speed", figure(event.tokens_per_second));
   tell("tokens", figure(event.trained_tokens));

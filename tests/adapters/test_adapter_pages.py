@@ -103,3 +103,14 @@ def test_neighbours_differ_in_colour(cast: Cast) -> None:
         hues.append(make_adapter(cast.team, base, name=f"a{number}", hue=pick_hue(cast.team)).hue)
     assert sorted(hues[:8]) == list(range(8))
     assert all(len(set(hues[at : at + 8])) == 8 for at in range(12))
+
+
+def test_the_spec_is_copied_with_names_in_place_of_folders(cast: Cast) -> None:
+    dataset = make_dataset(cast.team)
+    adapter = make_adapter(cast.team, make_base(name="tiny"), dataset_version=dataset.newest)
+    make_share(adapter, cast.charlie.personal_team)
+    address = adapter.get_absolute_url()
+    ours, theirs = (cast.client(who).get(address, {"tab": "spec"}).context["spec_yaml"] for who in ("vera", "charlie"))
+    assert "base: tiny\n" in ours and "base: tiny\n" in theirs
+    assert f"path: {dataset.newest.download_name}\n" in ours
+    assert dataset.newest.download_name not in theirs

@@ -73,9 +73,12 @@ def client(connect: Connect) -> OpenAI:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    live = item.funcargs.get("live") if hasattr(item, "funcargs") else None
-    if live and report.failed:
-        report.sections.append(("server", live.log()[-3000:]))
+    given = getattr(item, "funcargs", {})
+    if report.failed and "live" in given:
+        report.sections.append(("server", given["live"].log()[-3000:]))
+    if report.failed and "answering" in given:
+        for name in ("server", "worker"):
+            report.sections.append((f"answering {name}", getattr(given["answering"], name).log()[-3000:]))
     return report
 
 

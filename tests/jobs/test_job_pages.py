@@ -1,5 +1,6 @@
 """The pages of jobs, painted from the database alone."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -197,3 +198,17 @@ def test_the_chart_is_thinned_and_without_repeats(cast: Cast, monkeypatch: pytes
     assert curves["steps"] == sorted(set(curves["steps"]))
     assert curves["steps"][-1] == 45
     assert {len(curves[name]) for name in ("steps", "loss", "learning_rate", "grad_norm")} == {len(curves["steps"])}
+
+
+def test_what_is_not_measured_yet_is_not_there_empty(cast: Cast) -> None:
+    job = make_job(cast.team, status=JobStatus.QUEUED)
+    text = page(cast, job)
+    assert 'id="job-tiles" hidden' in text
+    assert re.search(r'id="chart"[^>]* hidden>', text)
+    assert "The curve starts with the first step." in text
+    assert '<details class="fold">\n  <summary>From a script</summary>' in text
+    Job.objects.update(status=JobStatus.RUNNING, progress=vars(progress(1)), step=1, steps=10)
+    make_job_event(job, "progress", **vars(progress(1)))
+    text = page(cast, job)
+    assert 'id="job-tiles">' in text
+    assert not re.search(r'id="chart"[^>]* hidden>', text)

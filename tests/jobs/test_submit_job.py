@@ -12,13 +12,14 @@ from django.urls import reverse
 from tests.cast import Cast
 from tests.make import make_base, make_checked, make_dataset, make_job
 from trainer.presets import PRESET_NAMES
-from trainer.spec import PARTS, TrainSpec
+from trainer.spec import PARTS, TrainSpec, choices_of
 from webapp.accounts.models import AuditEntry
 from webapp.adapters.models import BaseStatus
 from webapp.common.errors import UserError
 from webapp.datasets.models import VersionStatus
 from webapp.jobs import services
 from webapp.jobs.forms import FILLED_IN, JobForm, preset_values
+from webapp.jobs.labels import WORDS
 from webapp.jobs.models import Job, JobStatus
 
 
@@ -318,3 +319,21 @@ def test_only_what_went_wrong_is_tried_again(cast: Cast, status: JobStatus) -> N
     job = make_job(cast.team, status=status)
     assert cast.client("bob").post(reverse("job_retry", args=[job.pk])).status_code == 409
     assert Job.objects.count() == 1
+
+
+def test_every_choice_has_a_name_that_people_know(cast: Cast) -> None:
+    form = JobForm(user=cast.bob, team=cast.team)
+    for part, cls in PARTS.items():
+        for item in dataclasses.fields(cls):
+            words = choices_of(cls, item.name)
+            if words and f"{part}.{item.name}" not in FILLED_IN:
+                shown = dict(form.fields[f"{part}_{item.name}"].choices)
+                assert tuple(shown) == words
+                assert all(shown[word] != word for word in words if "float" not in word), item.name
+    assert {name for name in WORDS if not any(hasattr(cls(), name) for cls in PARTS.values())} == set()
+
+
+def test_a_number_is_told_as_it_was_given(cast: Cast) -> None:
+    form = JobForm(answers(cast, lora_lora_dropout="9", optim_warmup_ratio="-0.5"), user=cast.bob, team=cast.team)
+    assert form.errors["lora_lora_dropout"][0].startswith("9 is too high.")
+    assert form.errors["optim_warmup_ratio"][0].startswith("-0.5 is too low.")

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.spec import PARTS, SpecError, TrainSpec, option_of
+from trainer.spec import PARTS, option_of
 from webapp.adapters.models import Adapter, BaseModel
 from webapp.common.words import NOTHING, bytes_text, number_text
 
@@ -99,16 +99,6 @@ def _shown(value: Any, unit: str) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {number:g}" for name, number in value.items())
     return f"{value:g} {unit}".strip() if isinstance(value, float) else f"{value} {unit}".strip()
-
-
-def spec_yaml(spec: dict[str, Any]) -> str:
-    """The spec in full; empty for an imported adapter's, which tells nothing of its training."""
-    if "optim" not in spec:
-        return ""
-    try:
-        return TrainSpec.from_dict(spec).to_yaml()
-    except SpecError as error:
-        return "\n".join(f"# {line}" for line in str(error).splitlines())
 
 
 def files_of(adapter: Adapter) -> list[tuple[str, int, str]]:

@@ -15,7 +15,8 @@ from webapp.adapters import services
 from webapp.adapters.archive import archive_name, require_intact, zip_pieces
 from webapp.adapters.forms import AdapterNameForm, ShareForm
 from webapp.adapters.models import Adapter, Share
-from webapp.adapters.plain_words import files_of, spec_groups, spec_yaml
+from webapp.adapters.plain_words import files_of, spec_groups
+from webapp.adapters.specs import spec_yaml
 from webapp.common.http import attachment_response, in_threads
 
 TABS = {"overview": "Overview", "use": "Use it", "spec": "Spec", "files": "Files", "share": "Share"}
@@ -61,7 +62,7 @@ def _detail_ctx(request: TeamRequest, found: Adapter, *, tab: str = "", **forms:
         "share_form": ShareForm(),
         "share_teams": Team.objects.visible_to(request.user).exclude(pk=found.team_id),
         "spec_groups": spec_groups(found.spec),
-        "spec_yaml": spec_yaml(found.spec),
+        "spec_yaml": spec_yaml(found, with_rows=role is not None),
         "files": files_of(found),
     }
     return ctx | forms

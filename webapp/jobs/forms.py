@@ -14,37 +14,12 @@ from webapp.accounts.models import Team, User
 from webapp.adapters.models import BaseModel
 from webapp.adapters.plain_words import PART_TITLES
 from webapp.datasets.models import DatasetVersion, VersionStatus
+from webapp.jobs.labels import LABELS, word_of
 from webapp.jobs.models import Job
 from webapp.jobs.naming import NAME_LENGTH, free_name
 
 # What the job itself knows: its base model and its dataset.
 FILLED_IN = ("model.base", "model.revision", "data.path", "data.holdout_path")
-# Where a plain name would puzzle; every other label is the field's own name.
-LABELS = {
-    "r": "Rank (r)",
-    "lora_alpha": "Strength (lora_alpha)",
-    "lora_dropout": "Dropout",
-    "target_modules": "Layers that learn",
-    "quantization": "Base model kept as",
-    "method": "Method",
-    "gpus": "GPUs",
-    "shard": "Base model shared out",
-    "max_seq_length": "Longest example",
-    "holdout": "Held out to measure",
-    "split": "Split to measure on",
-    "probes": "Probe prompts, one a line",
-    "layers_to_transform": "Numbers of the layers that learn",
-    "rank_pattern": "Ranks of single modules (rank_pattern)",
-    "alpha_pattern": "Strengths of single modules (alpha_pattern)",
-    "use_rslora": "Rank-stabilised scaling (rsLoRA)",
-    "use_dora": "Lengths apart from directions (DoRA)",
-    "init_lora_weights": "Start of the update",
-    "loraplus_lr_ratio": "Faster B matrices (LoRA+)",
-    "neftune_noise_alpha": "Noise on embeddings (NEFTune)",
-    "bias": "Biases that learn",
-    "modules_to_save": "Modules that learn whole",
-    "trainable_token_indices": "Tokens whose embeddings learn",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +258,7 @@ def _field(one: SpecField) -> forms.Field:
         key: f"{value:g}" for key, value in (("min", one.option.low), ("max", one.option.high)) if value is not None
     }
     if words := choices_of(PARTS[one.part], one.name):
-        return forms.ChoiceField(choices=[(word, word) for word in words], **common)
+        return forms.ChoiceField(choices=[(word, word_of(one.name, word)) for word in words], **common)
     if one.hint is bool:
         return forms.BooleanField(required=False, **common)
     if one.hint is int:

@@ -14,13 +14,13 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from trainer.spec import SpecError
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role, require_role
 from webapp.accounts.models import Role
+from webapp.adapters.specs import portable_yaml
 from webapp.common.http import attachment_response, in_threads, sse_response
 from webapp.jobs import history, services
 from webapp.jobs.estimates import outlook
 from webapp.jobs.following import alook, follow_job
 from webapp.jobs.forms import JobForm, RetryForm, all_presets, initial_values, values_of
 from webapp.jobs.models import Job, JobQuerySet, JobStatus
-from webapp.jobs.specs import portable_yaml
 from webapp.jobs.standing import reason_words, standing
 
 FRAGMENT = "HX-Request"
