@@ -1,12 +1,13 @@
 """What changed between two versions: counted, paged, edits word by word; told by ids, shown to those who may look."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.urls import reverse
 
 from tests.cast import Cast
-from tests.make import ROWS, make_dataset, make_version
+from tests.make import ROWS, make_checked, make_dataset, make_version
 from trainer.formats import comparing, iter_rows
 from trainer.formats.canonical import Row
 from webapp.datasets import comparisons, tasks, versions
@@ -59,6 +60,22 @@ def test_each_kind_has_its_tab_and_pages(cast: Cast) -> None:
     second = page(cast, made, "?from=1&kind=removed&page=2")
     assert f"question {ROWS_PER_PAGE + 1}<" in second
     assert "No such change" in page(cast, made, "?kind=edited")
+
+
+def test_rows_whose_other_columns_alone_changed_are_shown(cast: Cast, tmp_path: Path) -> None:
+    both = [{"messages": chat("Who?", "Me."), "lang": "en", "n": n} for n in range(3)]
+    dataset = make_dataset(cast.team)
+    version = make_checked(dataset, tmp_path, both)
+    made = make_checked(dataset, tmp_path, [both[0], both[1] | {"lang": "de", "source": "x"}, both[2]])
+    text = page(cast, made)
+    assert 'kind=beside" aria-current="page">Other columns <span class="num muted">1</span>' in text
+    assert "<del>en</del><ins>de</ins>" in text and "Source · added" in text
+    counts = {"added": 0, "removed": 0, "edited": 0, "moved": 0, "beside": 1}
+    assert comparing.told_of(version.rows_path, made.rows_path)["counts"] == counts
+    made.changes = counts
+    made.save()
+    story = cast.client("vera").get(reverse("dataset", args=[dataset.pk]), {"tab": "versions"}).content.decode()
+    assert "other columns changed in 1 row<" in story
 
 
 @pytest.mark.parametrize("query", ["?page=x", "?page=-1", "?page=99999999999", "?kind=magic&page=7"])

@@ -93,7 +93,7 @@ def test_an_upload_tells_what_changed_since_the_version_before(cast: Cast, tmp_p
     upload.original_path.write_text(text)
     made = inspected(upload)
     assert (made.parent, broken.number) == (version, 3)
-    assert made.changes == {"added": 1, "removed": 0, "edited": 0, "moved": 0}
+    assert made.changes == {"added": 1, "removed": 0, "edited": 0, "moved": 0, "beside": 0}
 
 
 def test_the_first_upload_has_nothing_before_it(cast: Cast) -> None:

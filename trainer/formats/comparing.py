@@ -21,17 +21,22 @@ CHANGES = "changes.json"
 
 @dataclass(frozen=True)
 class Difference:
-    """Positions of rows, from 0: in the older file, in the newer one, or both. `moved`: into another split alone."""
+    """Positions of rows, from 0: in the older file, in the newer one, or both.
+
+    moved: into another split alone. beside: with other values in the other columns of the upload, alone.
+    """
 
     removed: list[int]
     added: list[int]
     edited: list[tuple[int, int]]
     moved: list[tuple[int, int]]
+    beside: list[tuple[int, int]]
 
     @property
     def counts(self) -> dict[str, int]:
         counts = {"added": len(self.added), "removed": len(self.removed)}
-        return counts | {"edited": len(self.edited), "moved": len(self.moved)}
+        both = {"edited": len(self.edited), "moved": len(self.moved), "beside": len(self.beside)}
+        return counts | both
 
 
 def told_of(older: Path, newer: Path) -> dict[str, Any]:
@@ -63,21 +68,25 @@ class Keys:
     ids: pa.Array
     contents: pa.Array
     splits: pa.Array
+    beside: pa.Array  # the other columns, in JSON
 
     @classmethod
     def read(cls, path: Path) -> "Keys":
         """A file from before rows could be edited or split has fewer columns."""
         with pq.ParquetFile(path) as file:
-            names = [name for name in ("id", "edited", "split") if name in file.schema_arrow.names]
+            names = [name for name in ("id", "edited", "split", "extra") if name in file.schema_arrow.names]
             table = file.read(columns=names)
         ids = table["id"].combine_chunks()
         empty = pa.nulls(table.num_rows, pa.string())
         edited = table["edited"].combine_chunks() if "edited" in names else empty
         splits = table["split"].combine_chunks() if "split" in names else empty
-        return cls(ids, pc.coalesce(edited, pc.utf8_slice_codeunits(ids, 0, ID_LENGTH)), pc.fill_null(splits, ""))
+        beside = table["extra"].combine_chunks() if "extra" in names else pa.nulls(table.num_rows, pa.large_string())
+        contents = pc.coalesce(edited, pc.utf8_slice_codeunits(ids, 0, ID_LENGTH))
+        return cls(ids, contents, pc.fill_null(splits, ""), pc.fill_null(beside, ""))
 
     def take(self, places: pa.Array) -> "Keys":
-        return Keys(self.ids.take(places), self.contents.take(places), self.splits.take(places))
+        columns = (self.ids, self.contents, self.splits, self.beside)
+        return Keys(*(column.take(places) for column in columns))
 
 
 def compare(older: Path, newer: Path) -> Difference:
@@ -90,6 +99,7 @@ def compare(older: Path, newer: Path) -> Difference:
     before, after = old.take(there), new.take(here)
     same = pc.equal(before.contents, after.contents)
     moved = pc.and_(same, pc.not_equal(before.splits, after.splits))
+    beside = pc.and_(pc.and_(same, pc.invert(moved)), pc.not_equal(before.beside, after.beside))
     twins = _twins(old, new, removed, added)
     gone, come = {one for one, _ in twins}, {one for _, one in twins}
     return Difference(
@@ -97,6 +107,7 @@ def compare(older: Path, newer: Path) -> Difference:
         added=[one for one in added.to_pylist() if one not in come],
         edited=_pairs(there, here, pc.invert(same)),
         moved=_pairs(there, here, moved) + [(a, b) for a, b in twins if old.splits[a] != new.splits[b]],
+        beside=_pairs(there, here, beside),
     )
 
 

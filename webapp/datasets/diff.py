@@ -7,13 +7,15 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from trainer.formats.canonical import Row
+from trainer.formats.extra import as_text
 from trainer.formats.rows_file import rows_at
 from webapp.datasets.models import DatasetVersion
 
 ROWS_PER_PAGE = 20
 MOST_SHOWN = 8_000  # characters of one message
 MOST_WORDS = 3_000  # of a message that is compared word by word
-KINDS = {"edited": "Edited", "added": "Added", "removed": "Removed", "moved": "Other split"}
+KINDS = {"edited": "Edited", "added": "Added", "removed": "Removed", "moved": "Other split", "beside": "Other columns"}
+BESIDE = "Other columns"
 WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 Piece = tuple[str, str]  # "", "del" or "ins", and the text
@@ -57,6 +59,11 @@ class Page:
     first: int
 
     @property
+    def marks(self) -> bool:
+        """Whether its rows are in both versions, so that what came and went in them is marked."""
+        return self.kind in ("edited", "beside")
+
+    @property
     def previous(self) -> int | None:
         return self.number - 1 if self.number > 1 else None
 
@@ -69,7 +76,7 @@ def page_of(
     older: DatasetVersion, newer: DatasetVersion, told: dict[str, Any], *, kind: str, number: str
 ) -> tuple[dict[str, int], Page]:
     """How many changes of each kind were `told`, and a page of one: the first there is when none is asked for."""
-    counts = told["counts"]
+    counts = dict.fromkeys(KINDS, 0) | told["counts"]  # what was told before there were other columns has none
     kind = kind if kind in KINDS else next((one for one in KINDS if counts[one]), "edited")
     places = _places(told, kind)
     of = max(1, -(-len(places) // ROWS_PER_PAGE))
@@ -87,7 +94,7 @@ def _places(told: dict[str, Any], kind: str) -> list[tuple[int | None, int | Non
         return [(None, place) for place in told["added"]]
     if kind == "removed":
         return [(place, None) for place in told["removed"]]
-    return [(before, after) for before, after in told[kind]]
+    return [(before, after) for before, after in told.get(kind, [])]
 
 
 def _shown(before: dict[int, Row], after: dict[int, Row], old: int | None, new: int | None) -> ShownChange:
@@ -102,6 +109,8 @@ def _shown(before: dict[int, Row], after: dict[int, Row], old: int | None, new: 
 def row_changes(first: Row | None, second: Row | None) -> list[ShownSection]:
     """What became of a row, section by section."""
     left, right = _sections(first), _sections(second)
+    if first and second and first.extra != second.extra:
+        left[BESIDE], right[BESIDE] = _beside(first), _beside(second)
     names = list(dict.fromkeys([*left, *right]))
     found = [ShownSection(name, _aligned(left.get(name, []), right.get(name, []))) for name in names]
     return [section for section in found if section.messages]
@@ -120,6 +129,11 @@ def _sections(row: Row | None) -> dict[str, list[tuple[str, str]]]:
     if row.tools:
         found["Tools"] = [("tools", json.dumps(row.tools, ensure_ascii=False, indent=2))]
     return found
+
+
+def _beside(row: Row) -> list[tuple[str, str]]:
+    """The other columns, each with its value."""
+    return [(name, as_text(value)) for name, value in row.extra.items()]
 
 
 def _message(message: dict[str, Any]) -> tuple[str, str]:

@@ -37,7 +37,8 @@ def finding_fix(request: TeamRequest, pk: UUID, kind: str) -> HttpResponse:
         return redirect(version_link(made))
     shown = fixes.preview(version, fixes.fixable(version, kind))
     ctx = frame(request.user, version, "findings") | {"preview": shown, "older": version}
-    ctx |= {"page": {"kind": "edited" if shown.kind.fix == "mask" else "removed"}}
+    masks = shown.kind.fix == "mask"
+    ctx |= {"page": {"kind": "edited" if masks else "removed", "marks": masks}}
     return render(request, "datasets/finding_fix.html", ctx)
 
 
