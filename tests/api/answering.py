@@ -33,7 +33,7 @@ class ChatWorker:
             stdout=self._log,
             stderr=self._log,
         )
-        wait_for(lambda: self.log().count(" ready.") > before, seconds=60, why="the chat worker is ready")
+        wait_for(lambda: self.log().count(" ready.") > before, seconds=240, why="the chat worker is ready")
 
     def kill(self) -> None:
         self._process.kill()

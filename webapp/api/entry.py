@@ -11,7 +11,7 @@ from webapp.api.auth import ApiRequest, authenticate
 from webapp.api.idempotency import once
 from webapp.api.limits import count
 from webapp.api.wire import ApiError
-from webapp.common.request_threads import let_go_of_thread
+from webapp.common.request_threads import MOST_OPEN, let_go_of_thread
 
 View = Callable[..., Any]
 
@@ -51,7 +51,7 @@ def door(**handlers: Handler) -> View:
         if not isinstance(handler, InTwo):
             return await sync_to_async(enter)(request, **arguments)
         admitted, asked = await sync_to_async(_ask)(handler, request, arguments)
-        await let_go_of_thread()
+        await let_go_of_thread(most_open=MOST_OPEN)
         return await handler.answer(admitted, asked)
 
     view: View = enter_in_two if any(isinstance(one, InTwo) for one in handlers.values()) else enter

@@ -10,6 +10,7 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import close_old_connections, connections
 
 MOST_IDLE = 32  # of one process; beyond them a thread ends with its request
+MOST_OPEN = 8  # that wait with a connection to the database, of those whose request let go of them to be quick
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 T = TypeVar("T")
@@ -26,6 +27,7 @@ class RequestThread(Executor):
         self._idle = idle
         self._held: ThreadPoolExecutor | None = None
         self._holds = True
+        self._most_open = MOST_IDLE
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         thread, self._held = self._held or self._taken(), None
@@ -36,8 +38,11 @@ class RequestThread(Executor):
             thread.submit(self._give_back, thread)
         return done
 
-    def let_go(self) -> None:
-        self._holds = False
+    def let_go(self, *, most_open: int) -> None:
+        """Its connection stays open unless so many threads are waiting already. The first word counts."""
+        if not self._holds:
+            return
+        self._holds, self._most_open = False, most_open
         thread, self._held = self._held, None
         if thread is not None:
             thread.submit(self._give_back, thread)
@@ -49,11 +54,14 @@ class RequestThread(Executor):
 
     def _give_back(self, thread: ThreadPoolExecutor) -> None:
         """Runs on the thread itself, so after all that the request still had to do there."""
-        if len(self._idle) < MOST_IDLE:
+        idle = len(self._idle)
+        if idle < self._most_open:
             close_old_connections()
+        else:
+            connections.close_all()  # this thread's own
+        if idle < MOST_IDLE:
             self._idle.append(thread)
         else:
-            connections.close_all()  # this thread's own, which nobody would close after it
             thread.shutdown(wait=False)
 
 
@@ -75,16 +83,16 @@ def on_kept_threads(application: Application) -> Application:
                 await application(scope, receive, send)
         finally:
             _thread.reset(mine)
-            thread.let_go()
+            thread.let_go(most_open=MOST_IDLE)
 
     return serve
 
 
-async def let_go_of_thread() -> None:
-    """From here on the request mostly waits. Elsewhere than below `on_kept_threads` its connections are closed."""
+async def let_go_of_thread(*, most_open: int = 0) -> None:
+    """From here on the request mostly waits. Its connection is closed, unless it may stay open for the next one."""
     thread = _thread.get()
     if thread is not None:
-        thread.let_go()
+        thread.let_go(most_open=most_open)
     else:
         await sync_to_async(release_connections)()
 
