@@ -83,6 +83,13 @@ function nameFiles(input) {
   if (place) place.textContent = Array.from(input.files, (file) => file.name).join(", ");
 }
 
+/** Where a row of tabs does not fit, the one that is open is to be seen. */
+function showTab(tab) {
+  const row = tab.parentElement;
+  const beyond = tab.getBoundingClientRect().right - row.getBoundingClientRect().right;
+  if (beyond > 0) row.scrollLeft += beyond;
+}
+
 function showTheme() {
   const theme = currentTheme();
   for (const item of document.querySelectorAll("[data-theme-choice]")) {
@@ -93,6 +100,7 @@ function showTheme() {
 }
 
 document.querySelectorAll("[data-toast]").forEach(expire);
+document.querySelectorAll("nav.tabs [aria-current]").forEach(showTab);
 showTheme();
 refreshTimes();
 setInterval(refreshTimes, 30000);

@@ -140,3 +140,19 @@ def test_menus_and_empty_pages_keep_nobody_out(chromium: Browser, cast: Cast, si
                 menu.click()
                 assert violations(page) == []
                 page.keyboard.press("Escape")
+
+
+def test_the_open_tab_is_seen_on_a_phone_and_the_way_up_leads_there(
+    chromium: Browser, cast: Cast, site: str, tmp_path: Path
+) -> None:
+    version = make_dataset(cast.team).versions.get()
+    with page_of(chromium, cast, site, viewport={"width": 390, "height": 800}) as page:
+        page.goto(f"{reverse('dataset', args=[version.dataset_id])}?tab=use")
+        tab = page.locator("nav.tabs a[aria-current]").bounding_box()
+        assert tab and tab["x"] >= 0 and tab["x"] + tab["width"] <= 390
+        page.goto(reverse("split_new", args=[version.pk]))
+        above = page.locator("nav.crumbs")
+        above.get_by_text(version.dataset.name).click()
+        page.wait_for_url("**/datasets/**")
+        page.locator("nav.crumbs").get_by_text("Datasets").click()
+        page.wait_for_url(f"**{reverse('datasets')}")
