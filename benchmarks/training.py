@@ -26,6 +26,7 @@ ROWS_A_STEP, LENGTH, RANK, ALPHA, RATE = 8, 512, 16, 32, 2e-4
 WAITING = ("GOMP_SPINCOUNT",)
 CONTENDERS = {  # modules of benchmarks.contenders
     "lowrank": "Lowrank",
+    "lowrank_bf16": "Lowrank, base not quantised",
     "trl_defaults": "TRL SFTTrainer, defaults",
     "trl_best": "TRL, packing, no checkpointing, bf16",
     "plain": "transformers + PEFT loop, bf16",
@@ -67,7 +68,7 @@ def prepare(folder: Path) -> Path:
 def measure(name: str, work: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", f"benchmarks.contenders.{name}", str(work)]
     # How OpenMP's threads wait is set by `import trainer`, above: the peers have it as it comes.
-    surroundings = {key: value for key, value in os.environ.items() if name == "lowrank" or key not in WAITING}
+    surroundings = {key: value for key, value in os.environ.items() if "lowrank" in name or key not in WAITING}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=surroundings)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
