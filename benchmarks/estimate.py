@@ -167,12 +167,11 @@ def fit(found: list[Found]) -> None:
         if not one.case.held_out and not one.case.memory:
             parts = {item.name: item.expected for item in one.ours.items}
             known = sum(size for name, size in parts.items() if name not in MEASURED)
-            kept = parts["activations"] * (one.case.passes > 1)
-            rows.append([1 / one.peak, one.a_layer / one.peak, kept / one.peak])  # so errors count as shares
+            rows.append([1 / one.peak, one.a_layer / one.peak])  # so errors count as shares
             wanted.append(1 - (known + PROCESS["cpu"] + HEAD_CHUNK * SCORE_BYTES) / one.peak)
     if len(rows) > len(rows[0]):
-        (fixed, share, holes), *_ = np.linalg.lstsq(np.array(rows), np.array(wanted))
-        print(f"AT_WORK: {fixed / 1e9:.3f} GB and {share:.2f} of what a layer keeps; HOLES: {holes:.2f}")
+        (fixed, share), *_ = np.linalg.lstsq(np.array(rows), np.array(wanted))
+        print(f"AT_WORK: {fixed / 1e9:.3f} GB and {share:.2f} of what a layer keeps")
 
 
 def _by_teller(found: list[Found]) -> dict[str, list[float]]:

@@ -197,9 +197,12 @@ def kept_values(spec: TrainSpec, facts: Facts, *, device: str, width: float) -> 
 
 
 def _kept_scores(facts: Facts, sizes: Sizes, *, device: str, width: float) -> float:
-    """A token's scores against the others of its row, where the attention keeps them."""
+    """A token's scores against the others of its row, where the attention keeps them; else what it keeps in their
+    place."""
     if facts.get("softcapped"):  # eager attention keeps its scores, twice in float32
         return 4 * sizes.heads * width
-    if device == "cpu" and width <= LONGEST_KEPT:  # of what stands to the right only the rest of a block is computed
-        return sizes.heads * min(width, (width + BLOCK) / 2)
-    return 0.0
+    if device != "cpu":
+        return 0.0
+    if width > LONGEST_KEPT:  # torch's own kernel, whose result is copied to the others of its pass
+        return sizes.queries
+    return sizes.heads * min(width, (width + BLOCK) / 2)  # of what stands to the right only the rest of a block

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trainer.estimate_layers import (
+    LONGEST_KEPT,
     Facts,
     Sizes,
     kept_values,
@@ -36,6 +37,8 @@ RECOMPUTE = (0, 4, 3, 2)  # no layer is computed again, a quarter, a third, half
 UNBOUNDED = 1 << 62
 LONGER_THAN_MEAN = 1.5  # the rows of a pass, where only the mean length is known: like lengths go together
 WINDOWS = 200  # that are drawn to find the largest pass
+# The ends of what passes keep, as shares: of rows whose lengths are known and that our own attention takes, and others.
+NEAR, FAR = (0.93, 1.12), (0.7, 1.2)
 
 # A process with torch, transformers, peft and bitsandbytes before its first step, without a model: measured, with the
 # demo model's tokenizer. On a GPU this is the driver's context and the libraries' own buffers.
@@ -44,18 +47,15 @@ BEFORE_LOADING = 0.53e9  # of these on a processor
 # What computing takes beside what is kept, measured: bytes, and a share. On a processor the share is of what one layer
 # keeps of a pass: on the way back it stands beside its own gradients, in a heap that reuses blocks badly. On a GPU it
 # is of all that is kept: torch's own allocator rounds up.
-AT_WORK = {"cpu": (0.135e9, 1.5), "cuda": (0.1e9, 0.04)}
+AT_WORK = {"cpu": (0.13e9, 1.6), "cuda": (0.1e9, 0.04)}
 AT_WORK_AGAIN = {"cpu": AT_WORK["cpu"], "cuda": (0.1e9, 0.1)}  # where layers are computed again
-# Of what a pass keeps, on a processor where a step has several: each finds the heap's holes in other places.
-HOLES = 0.19
 
 
 class Pass(NamedTuple):
-    """What goes through at once: many tokens, each in a row of `width` on average. `is_one`: of several in a step."""
+    """What goes through at once: so many tokens, each in a row of `width` on average."""
 
     tokens: float
     width: float
-    is_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,14 @@ def memory_items(
     a_token = activation_bytes_per_token(spec, facts, device=device, every=every, width=largest.width)
     kept = largest.tokens * a_token
     work = _at_work(spec, facts, largest, kept=kept, every=every, place=place)
+    is_known = bool(lengths) and (device == "cuda" or largest.width <= LONGEST_KEPT)
     items = (
         weights,
         _item("LoRA weights", lora * number, (1.0, 1.0), "Lower lora.r or train fewer layers."),
         _item("the optimizer's state", lora * (MASTER + adam), (1.0, 1.05), _optimizer_lever(spec)),
         _item("gradients", _gradient_bytes(spec, facts), (0.5, 1.0), "Lower lora.r or train fewer layers."),
-        _item("activations", kept, (0.95, 1.05) if lengths else (0.7, 1.2), _activation_lever(spec, every)),
-        _item("what computing takes beside them", work, (0.6, 1.4), WORK_LEVER),
+        _item("activations", kept, NEAR if is_known else FAR, _activation_lever(spec, every)),
+        _item("what computing takes beside them", work, (0.6, 1.25), WORK_LEVER),
         _item("the process itself", PROCESS[device], (0.95, 1.05), "No value of the spec lowers it."),
     )
     more = _while_loading(spec, facts, place) - sum(item.expected for item in items)
@@ -153,8 +154,7 @@ def _largest_pass(spec: TrainSpec, *, budget: int, per_row: float, lengths: Sequ
     rows, longest = spec.optim.batch_size, spec.data.max_seq_length
     if not lengths:
         width = min(longest, max(1.0, per_row / a_row * LONGER_THAN_MEAN))
-        tokens = min(max(budget, a_row * width), rows * a_row * width)
-        return Pass(tokens, width, tokens < rows * a_row * width)
+        return Pass(min(max(budget, a_row * width), rows * a_row * width), width)
     draw = random.Random(0)  # noqa: S311 # windows, not a secret
     windows = (sorted(draw.choices(lengths, k=rows), reverse=True) for _ in range(WINDOWS))
     return max(_first_pass([a_row * min(longest, one) for one in window], budget, a_row) for window in windows)
@@ -167,7 +167,7 @@ def _first_pass(window: list[int], budget: int, a_row: int) -> Pass:
         if not taken or sum(taken) + tokens <= budget:
             taken.append(tokens)
     whole = sum(taken)
-    return Pass(whole, sum(tokens * tokens for tokens in taken) / whole / a_row, whole < sum(window))
+    return Pass(whole, sum(tokens * tokens for tokens in taken) / whole / a_row)
 
 
 def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
@@ -260,7 +260,7 @@ def _at_work(spec: TrainSpec, facts: Facts, largest: Pass, *, kept: float, every
     unpacked = largest_layer.size * number * _stays_packed(spec, facts, place)
     if spec.lora.use_dora:  # lengths of the weights: each update as a matrix, made from the identity
         unpacked += (2 * largest_layer.size + largest_layer.into**2) * number
-    follows = share * of_layer + HOLES * kept * largest.is_one if device == "cpu" else share * kept
+    follows = share * (of_layer if device == "cpu" else kept)
     return fixed + follows + _score_bytes(facts, largest) + unpacked
 
 
