@@ -4,7 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -53,7 +53,8 @@ class EarlySync:
         size = os.fstat(self._file.fileno()).st_size
         if size - self._begun >= BEGIN_AT_ONCE and hasattr(os, "posix_fadvise"):
             # Linux starts to write what is new and waits for none of it; what is not written yet stays in memory.
-            os.posix_fadvise(self._file.fileno(), self._begun, size - self._begun, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # of a file system that takes no advice
+                os.posix_fadvise(self._file.fileno(), self._begun, size - self._begun, os.POSIX_FADV_DONTNEED)
             self._begun = size
 
     def close(self) -> None:
