@@ -116,7 +116,7 @@ def is_quiet(call: Call) -> bool:
 
 
 def test_a_call_that_fails_on_the_way_tells_it_in_the_stream(talk: Talk, endless: BaseModel) -> None:
-    stream = talk().chat.completions.create(**LONG, n=8)
+    stream = talk().chat.completions.create(**LONG)
 
     def failed() -> bool:
         found = call_lifecycle.beats()
@@ -132,7 +132,7 @@ def test_a_call_that_fails_on_the_way_tells_it_in_the_stream(talk: Talk, endless
 def test_a_worker_that_is_killed_ends_its_streams_in_words(
     talk: Talk, answering: Answering, base: BaseModel, endless: BaseModel
 ) -> None:
-    stream = iter(talk().chat.completions.create(**LONG, n=16))
+    stream = iter(talk().chat.completions.create(**LONG))
     assert any(chunk.choices[0].delta.content for chunk in stream)
     answering.worker.kill()
     answering.worker.start()
