@@ -26,7 +26,7 @@ from benchmarks.memory.bases import ROOT, base_folder
 from benchmarks.memory.cases import Case, cases
 from trainer.base_facts import inspect_folder
 from trainer.estimate import PROCESS, Estimate, Place, estimate
-from trainer.estimate_layers import kept_values, number_bytes
+from trainer.estimate_layers import LONGEST_KEPT, kept_values, number_bytes
 from trainer.estimate_memory import HEAD_CHUNK, SCORE_BYTES
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -38,7 +38,7 @@ FITS_AT = (1.0, 1.1)  # limits, as shares of what was taken: under the first not
 
 @dataclass(frozen=True)
 class Found:
-    """A case with what was measured, and what was said beforehand. Bytes. `a_layer`: what one keeps of a pass."""
+    """A case with what was measured, and what was said beforehand. Bytes. `a_layer`: what one keeps but for scores."""
 
     case: Case
     peak: int
@@ -70,7 +70,7 @@ def tell(case: Case) -> Found:
     process = PROCESS["cpu"]
     by_fitcheck = peers.fitcheck(case, spec, facts, **done) + process
     by_unsloth = peers.unsloth(case, spec, facts, **done) + process
-    a_layer = case.tokens * number_bytes(spec) * kept_values(spec, facts, device="cpu", width=case.length)
+    a_layer = case.tokens * number_bytes(spec) * kept_values(spec, facts, device="cpu", width=0)
     return Found(case, measured["peak"], said, by_fitcheck, by_unsloth, a_layer)
 
 
@@ -160,11 +160,12 @@ def report(found: list[Found]) -> None:
 def fit(found: list[Found]) -> None:
     """What the measured constants of `trainer.estimate_memory` would best be, by the cases that are not held out.
 
-    Where memory was made short something else may have decided: loading, or a layer that is unpacked while it is used.
+    Where memory was made short something else may have decided: loading, or a layer that is unpacked while it is used;
+    and long rows have a constant of their own.
     """
     rows, wanted = [], []
     for one in found:
-        if not one.case.held_out and not one.case.memory:
+        if not one.case.held_out and not one.case.memory and one.case.length <= LONGEST_KEPT:
             parts = {item.name: item.expected for item in one.ours.items}
             known = sum(size for name, size in parts.items() if name not in MEASURED)
             rows.append([1 / one.peak, one.a_layer / one.peak])  # so errors count as shares

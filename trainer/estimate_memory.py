@@ -37,7 +37,7 @@ RECOMPUTE = (0, 4, 3, 2)  # no layer is computed again, a quarter, a third, half
 UNBOUNDED = 1 << 62
 LONGER_THAN_MEAN = 1.5  # the rows of a pass, where only the mean length is known: like lengths go together
 WINDOWS = 200  # that are drawn to find the largest pass
-# The ends of what passes keep, as shares: of rows whose lengths are known and that our own attention takes, and others.
+# The ends of what passes keep, as shares: of rows whose lengths are known, and others.
 NEAR, FAR = (0.93, 1.12), (0.7, 1.2)
 
 # A process with torch, transformers, peft and bitsandbytes before its first step, without a model: measured, with the
@@ -45,9 +45,10 @@ NEAR, FAR = (0.93, 1.12), (0.7, 1.2)
 PROCESS = {"cpu": 0.575e9, "cuda": 0.6e9}
 BEFORE_LOADING = 0.53e9  # of these on a processor
 # What computing takes beside what is kept, measured: bytes, and a share. On a processor the share is of what one layer
-# keeps of a pass: on the way back it stands beside its own gradients, in a heap that reuses blocks badly. On a GPU it
-# is of all that is kept: torch's own allocator rounds up.
-AT_WORK = {"cpu": (0.13e9, 1.6), "cuda": (0.1e9, 0.04)}
+# keeps of a pass but for scores: on the way back it stands beside its own gradients, in a heap that reuses blocks badly.
+# On a GPU it is of all that is kept: torch's own allocator rounds up.
+AT_WORK = {"cpu": (0.13e9, 1.9), "cuda": (0.1e9, 0.04)}
+LONG_ROWS = 0.25  # of all that is kept, besides, where torch's own attention takes rows: its blocks leave holes
 AT_WORK_AGAIN = {"cpu": AT_WORK["cpu"], "cuda": (0.1e9, 0.1)}  # where layers are computed again
 
 
@@ -134,13 +135,12 @@ def memory_items(
     a_token = activation_bytes_per_token(spec, facts, device=device, every=every, width=largest.width)
     kept = largest.tokens * a_token
     work = _at_work(spec, facts, largest, kept=kept, every=every, place=place)
-    is_known = bool(lengths) and (device == "cuda" or largest.width <= LONGEST_KEPT)
     items = (
         weights,
         _item("LoRA weights", lora * number, (1.0, 1.0), "Lower lora.r or train fewer layers."),
         _item("the optimizer's state", lora * (MASTER + adam), (1.0, 1.05), _optimizer_lever(spec)),
         _item("gradients", _gradient_bytes(spec, facts), (0.5, 1.0), "Lower lora.r or train fewer layers."),
-        _item("activations", kept, NEAR if is_known else FAR, _activation_lever(spec, every)),
+        _item("activations", kept, NEAR if lengths else FAR, _activation_lever(spec, every)),
         _item("what computing takes beside them", work, (0.6, 1.25), WORK_LEVER),
         _item("the process itself", PROCESS[device], (0.95, 1.05), "No value of the spec lowers it."),
     )
@@ -255,12 +255,15 @@ def _at_work(spec: TrainSpec, facts: Facts, largest: Pass, *, kept: float, every
     beyond what lives; and the largest packed layer, unpacked while it is used."""
     device, number = place.device, number_bytes(spec)
     fixed, share = (AT_WORK_AGAIN if every else AT_WORK)[device]
-    of_layer = largest.tokens * number * kept_values(spec, facts, device=device, width=largest.width)
+    but_scores = kept_values(spec, facts, device=device, width=0)  # those go block by block
+    of_layer = largest.tokens * number * but_scores
     largest_layer = max(layer_shapes(facts).values(), key=lambda shape: shape.size)
     unpacked = largest_layer.size * number * _stays_packed(spec, facts, place)
     if spec.lora.use_dora:  # lengths of the weights: each update as a matrix, made from the identity
         unpacked += (2 * largest_layer.size + largest_layer.into**2) * number
     follows = share * (of_layer if device == "cpu" else kept)
+    if device == "cpu" and largest.width > LONGEST_KEPT:
+        follows += LONG_ROWS * kept
     return fixed + follows + _score_bytes(facts, largest) + unpacked
 
 
