@@ -45,8 +45,8 @@ NEAR, FAR = (0.93, 1.12), (0.7, 1.2)
 PROCESS = {"cpu": 0.575e9, "cuda": 0.6e9}
 BEFORE_LOADING = 0.53e9  # of these on a processor
 # What computing takes beside what is kept, measured: bytes, and a share. On a processor the share is of what one layer
-# keeps of a pass but for scores: on the way back it stands beside its own gradients, in a heap that reuses blocks badly.
-# On a GPU it is of all that is kept: torch's own allocator rounds up.
+# keeps of a pass but for scores: on the way back it stands beside its own gradients, in a heap that reuses blocks
+# badly. On a GPU it is of all that is kept: torch's own allocator rounds up.
 AT_WORK = {"cpu": (0.13e9, 1.9), "cuda": (0.1e9, 0.04)}
 LONG_ROWS = 0.25  # of all that is kept, besides, where torch's own attention takes rows: its blocks leave holes
 AT_WORK_AGAIN = {"cpu": AT_WORK["cpu"], "cuda": (0.1e9, 0.1)}  # where layers are computed again
