@@ -170,7 +170,7 @@ def fit(found: list[Found]) -> None:
             known = sum(size for name, size in parts.items() if name not in MEASURED)
             rows.append([1 / one.peak, one.a_layer / one.peak])  # so errors count as shares
             wanted.append(1 - (known + PROCESS["cpu"] + HEAD_CHUNK * SCORE_BYTES) / one.peak)
-    if len(rows) > len(rows[0]):
+    if len(rows) > 1:
         (fixed, share), *_ = np.linalg.lstsq(np.array(rows), np.array(wanted))
         print(f"AT_WORK: {fixed / 1e9:.3f} GB and {share:.2f} of what a layer keeps")
 
