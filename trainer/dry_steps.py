@@ -3,7 +3,9 @@
 They leave nothing behind: no gradient, no changed weight, no random number that a step would have drawn.
 """
 
+import heapq
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -17,6 +19,7 @@ from trainer.run import Run
 # most comes near what there is: of a training that needs a third of it nothing new would be learnt.
 NEAR = 0.7
 WINDOWS = 2_000  # that are looked through for the largest pass
+LIKELY = 20  # of them that are cut into passes, for what rows share shows only there
 ROWS = 2_000  # that stand for all where lengths are asked
 
 
@@ -47,29 +50,33 @@ def take_dry_steps(run: Run) -> float:
     before, free = device.held_bytes(), device.free_bytes()
     with torch.random.fork_rng(devices=[device.place] if device.is_cuda else []):
         _dry_pass(run, half)
-        taken = device.peak_bytes() - before
-        if len(half) < len(rows) and 2 * taken > free:
-            raise MemoryError(f"half a pass took {taken:,} bytes of {free:,}")
+        taken = (device.peak_bytes() - before) * _tokens(run, rows) // _tokens(run, half)
+        if len(half) < len(rows) and taken > free:
+            raise MemoryError(f"a part of a pass foretells {taken:,} bytes of {free:,}")
         _dry_pass(run, rows)
     del kept
-    tokens = sum(item.length for row in rows for item in row.sequences)
     peak = device.peak_bytes()
-    run.emit(Log(text=f"Two dry passes of up to {tokens:,} tokens: {peak / 1e9:.1f} GB at the peak"))
+    run.emit(Log(text=f"Two dry passes of up to {_tokens(run, rows):,} tokens: {peak / 1e9:.1f} GB at the peak"))
     return peak
+
+
+def _tokens(run: Run, rows: Sequence[Trainable]) -> int:
+    return sum(batch.ids.numel() for batch in run.model.passes(rows, run.position.budget))
 
 
 def largest_rows(run: Run) -> Sequence[Trainable]:
     """The rows of the largest pass that any step makes."""
     budget = run.position.budget
-    windows = (run.plan.window(step) for step in range(min(run.plan.steps, WINDOWS)))
-    # A window that fills the budget has a pass as large as any, but for rows that are longer than it.
-    window = max(windows, key=lambda rows: _largest(rows, budget))
-    return max(run.model.passes(window, budget), key=lambda batch: batch.ids.numel()).rows
+    windows = [run.plan.window(step) for step in range(min(run.plan.steps, WINDOWS))]
+    likely = heapq.nlargest(LIKELY, windows, key=partial(_size, budget=budget))
+    passes = (batch for window in likely for batch in run.model.passes(window, budget))
+    return max(passes, key=lambda batch: batch.ids.numel()).rows
 
 
-def _largest(rows: Sequence[Trainable], budget: int) -> int:
+def _size(rows: Sequence[Trainable], *, budget: int) -> tuple[int, int]:
+    """Of the largest pass, and of all, as if nothing were shared."""
     lengths = [row.length for row in rows]
-    return max(min(budget, sum(lengths)), *lengths)
+    return max(min(budget, sum(lengths)), *lengths), sum(lengths)
 
 
 def _dry_pass(run: Run, rows: Sequence[Trainable]) -> None:

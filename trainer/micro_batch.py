@@ -76,7 +76,8 @@ def _lines(samples: Sequence[Trainable], budget: int, lay: Lay) -> list[list[Tra
     common = _common(samples) if lay is merged else 0
     sizes = [(lay(_read(sample)).tokens, sample) for sample in samples]
     for tokens, sample in sorted(sizes, key=itemgetter(0), reverse=True):
-        more = tokens - common  # beside others
+        # Beside others. What is predicted has a state of its own each, however much of a row is shared.
+        more = max(tokens - common, sample.labels)
         at = next((at for at, left in enumerate(room) if more <= left), len(lines))
         if at == len(lines):
             lines.append([])

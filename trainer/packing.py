@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from trainer.model import AdaptedModel
 
 WINDOWS = ("sliding_window", "attention_chunk_size")  # what families call a limit to how far back attention looks
-PROBE = (Segment(5), Segment(3), Segment(4, after=1))  # three rows that are tried; the last begins as the second is
+PROBE = (
+    Segment(5),
+    Segment(3),
+    Segment(4, after=0),
+    Segment(1, after=0),
+)  # rows that are tried; two begin as the first
+STRETCHED = (
+    "dynamic",
+    "longrope",
+)  # positions that depend on the longest row of a pass, past the length they began with
 
 
 def told_apart(ids: Tensor, segments: tuple[Segment, ...]) -> dict[str, Any]:
@@ -33,6 +42,8 @@ def keeps_apart(model: "AdaptedModel", *, longest: int, agree: float) -> bool:
     windows = [getattr(config, name, None) for name in WINDOWS]
     if model.is_seq2seq or config._attn_implementation != NAME or any(one and one < longest for one in windows):
         return False
+    if _is_stretched(config, longest):
+        return False
     place, size = model.device.place, config.get_text_config().vocab_size
     ids = (torch.arange(sum(one.length for one in PROBE), device=place) * 7 + 33) % size
     rows = [torch.cat([ids[start:end] for start, end in span.seen]) for span in spans(PROBE)]
@@ -45,8 +56,20 @@ def keeps_apart(model: "AdaptedModel", *, longest: int, agree: float) -> bool:
     return bool((expected - found).abs().max() <= agree * expected.abs().max())
 
 
+def _is_stretched(config: Any, longest: int) -> bool:
+    """Whether what a position means may depend on the other rows of a pass."""
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    lengths = (rope.get("original_max_position_embeddings"), getattr(config, "original_max_position_embeddings", None))
+    began: int = next((length for length in lengths if length), getattr(config, "max_position_embeddings", 0))
+    stretches = rope.get("rope_type") in STRETCHED and longest > began
+    return stretches or bool(getattr(config, "attn_temperature_tuning", None))
+
+
 def is_random(model: "AdaptedModel") -> bool:
-    """Whether something is drawn at random while it learns: each row then has a draw of its own, and shares nothing."""
-    drops = any(isinstance(one, nn.Dropout) and one.p for one in model.peft.modules())
-    config: Any = model.peft.get_base_model().config
-    return drops or bool(getattr(config, "attention_dropout", 0)) or model.neftune is not None
+    """Whether something is drawn while it learns: each row then has a draw of its own, and shares nothing."""
+    if any(isinstance(one, nn.Dropout) and one.p for one in model.peft.modules()):  # of an update that is zero as yet
+        return True
+    place = model.device.place
+    ids = torch.arange(5, 13, device=place)[None] % model.head.weight.shape[0]
+    with torch.no_grad(), torch.random.fork_rng(devices=[place] if model.device.is_cuda else []):
+        return not torch.equal(model.hidden(ids), model.hidden(ids))

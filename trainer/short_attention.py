@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -152,12 +153,20 @@ def _one_by_one(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, span: Span, options: dict[str, Any]
 ) -> Tensor:
     """What torch's kernel gives for one span. -> (1, length of the span, heads, width)."""
-    k, v = (_seen(one[0], span.seen)[None] for one in (key, value))
-    length = span.last - span.first
-    # Without one it takes the first query for the first key's.
-    mask = causal_lower_right(length, span.whole) if span.before else None
-    found: Tensor = sdpa_attention_forward(module, query[:, :, span.first : span.last], k, v, mask, **options)[0]
-    return found
+
+    def attended(rows: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        k, v = (_seen(one[0], span.seen)[None] for one in (key, value))
+        # Without a mask the kernel takes the first query for the first key's; a single one then sees all keys.
+        mask = causal_lower_right(length, span.whole) if span.before and length > 1 else None
+        found: Tensor = sdpa_attention_forward(module, rows, k, v, mask, **options)[0]
+        return found
+
+    rows, length = query[:, :, span.first : span.last], span.last - span.first
+    if not (span.before and torch.is_grad_enabled()):
+        return attended(rows, key, value)
+    # What is put together for this span alone is not kept: many rows would each keep a copy of what they begin with.
+    again: Tensor = checkpoint(attended, rows, key, value, use_reentrant=False)
+    return again
 
 
 AttentionInterface.register(NAME, _attend)

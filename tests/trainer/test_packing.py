@@ -1,5 +1,6 @@
 """Rows end to end in one pass: each scores and teaches as it does alone, and a family that mixes them is padded."""
 
+import json
 from array import array
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.trainer.families import FAMILIES, make_family
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.data import Item, Pair
 from trainer.loss import token_losses
 from trainer.micro_batch import MicroBatch, micro_batches
-from trainer.model import AdaptedModel, load_adapted
+from trainer.model import AdaptedModel, load_adapted, undisturbed
+from trainer.packing import keeps_apart
+from trainer.prefixes import Segment, spans
+from trainer.short_attention import NAME
 
 PADDED = {
     "bloom": "positions are told from a mask",
@@ -105,6 +111,39 @@ def test_beginnings_are_shared_on_every_path(path: str, tmp_path: Path, monkeypa
     require_equal(model, make_alike_items(), sharing=True)
 
 
+def test_a_single_token_that_goes_on_is_handed_on_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers packs the heads of a single query into rows, which a causal mask would take for positions."""
+    masks: list[Any] = []
+    monkeypatch.setattr("trainer.short_attention.LONGEST", 2)
+
+    def remembered(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+        masks.append(mask)
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
+
+    monkeypatch.setattr("trainer.short_attention.sdpa_attention_forward", remembered)
+    layer = torch.nn.Module()
+    layer.is_causal, layer.num_key_value_groups = True, 2  # type: ignore[assignment]
+    query, key, value = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
+    segments = (Segment(3), Segment(1, 0), Segment(2, 0))
+    found, _ = ALL_ATTENTION_FUNCTIONS[NAME](layer, query, key, value, None, segments_in_line=segments)
+    assert [mask is None for mask in masks] == [True, True, False]
+    for span in spans(segments):
+        of_row = torch.tensor([place for start, end in span.seen for place in range(start, end)])
+        alone = [one[:, :, of_row] for one in (query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1))]
+        wanted = torch.nn.functional.scaled_dot_product_attention(*alone, is_causal=True).transpose(1, 2)
+        torch.testing.assert_close(found[:, span.first : span.last], wanted[:, span.before :])
+
+
+@pytest.mark.parametrize("rope", ["dynamic", "longrope"])
+def test_positions_that_depend_on_other_rows_are_not_packed(rope: str, tmp_path: Path) -> None:
+    model = load(make_family(tmp_path, "llama"))
+    config = model.peft.get_base_model().config
+    monkeypatched = {"rope_type": rope, "original_max_position_embeddings": 64}
+    config.rope_parameters = {**config.rope_parameters, **monkeypatched}
+    with undisturbed(model.peft):
+        assert keeps_apart(model, longest=64, agree=1e-3) and not keeps_apart(model, longest=65, agree=1e-3)
+
+
 @pytest.mark.parametrize(
     "parts", [{"lora": {"lora_dropout": 0.1}}, {"optim": {"neftune_noise_alpha": 5.0}}], ids=["dropout", "noise"]
 )
@@ -115,23 +154,12 @@ def test_rows_with_draws_of_their_own_share_nothing(parts: dict[str, Any], tmp_p
     assert all(segment.after < 0 for segment in batch.segments)
 
 
-def test_a_window_longer_than_all_rows_is_none(tmp_path: Path) -> None:
-    model = load(make_family(tmp_path, "mistral"), data={"max_seq_length": 12})
-    assert model.packs
-    require_equal(model, make_items(12, 7, 11))
-
-
-def test_long_rows_go_through_torchs_kernel_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.short_attention.LONGEST", 20)
-    model = load(make_family(tmp_path, "llama"))
-    assert model.packs
-    require_equal(model, make_items(37, 5, 150, 12))
-
-
-def test_layers_computed_again_know_their_rows(tmp_path: Path) -> None:
-    model = load(make_family(tmp_path, "llama"))
-    model.recompute(1)
-    require_equal(model, make_items(37, 5, 150, 12))
+def test_dropout_that_is_no_module_is_found(tmp_path: Path) -> None:
+    folder = make_family(tmp_path, "opt")
+    assert not load(folder).shares
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dropout": 0.0}))
+    assert load(folder).shares
 
 
 @pytest.mark.parametrize("budget", [64, 200, 100_000])
@@ -144,6 +172,7 @@ def test_shared_passes_keep_to_the_budget(budget: int) -> None:
     passes = micro_batches([*rows, *pairs], budget, packed=True, sharing=True)
     assert sorted(row.length for batch in passes for row in batch.rows) == sorted(row.length for row in [*rows, *pairs])
     assert all(batch.ids.numel() <= budget or len(batch.rows) == 1 for batch in passes)
+    assert all(sum(row.labels for row in batch.rows) <= budget or len(batch.rows) == 1 for batch in passes)
     if budget == 100_000:
         assert passes[0].ids.numel() < sum(row.length for row in [*rows, *pairs]) / 2
 
