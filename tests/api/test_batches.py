@@ -22,9 +22,9 @@ from webapp.accounts.services import delete_team
 from webapp.adapters.models import Adapter, BaseModel
 from webapp.api import batch_lifecycle
 from webapp.api.batch_file import ERRORS, OUTPUT, Results
-from webapp.api.batch_lifecycle import MOST_ATTEMPTS
+from webapp.api.batch_lifecycle import MOST_ATTEMPTS, MOST_STARTS
 from webapp.api.batch_run import run_batches
-from webapp.api.models import Batch, BatchStatus
+from webapp.api.models import ApiFile, Batch, BatchStatus
 from webapp.api.names import BATCH, adapter_name, uuid_of
 from webapp.common.errors import UserError
 
@@ -215,6 +215,38 @@ def test_what_always_breaks_its_worker_fails_and_harms_no_other(
     assert "3 attempts" in told.message and "RuntimeError" in told.message
     assert list(rows_of(client, done.error_file_id)) == ["wrong"]
     assert not batch_lifecycle.waiting()
+
+
+def test_an_input_file_that_cannot_be_read_ends_the_batch(client: OpenAI, base: BaseModel) -> None:
+    poor = start(client, [line("a")])
+    path = ApiFile.objects.get().path
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # a regular file whose first byte nobody can read
+    for _ in range(MOST_ATTEMPTS):
+        with pytest.raises(OSError, match="Input/output"):
+            run_batches(worker="chat@here")
+    run_batches(worker="chat@here")
+    done = client.batches.retrieve(poor.id)
+    assert done.status == "failed"
+    assert done.errors is not None and done.errors.data
+    assert "OSError" in str(done.errors.data[0].message)
+    assert not Batch.objects.get().folder.exists()
+
+
+def test_what_breaks_its_worker_after_each_answer_ends_too(client: OpenAI, base: BaseModel) -> None:
+    begun = start(client, [line("a")])
+    pk = uuid_of(begun.id, BATCH)
+    assert pk
+    for answered in range(1, MOST_STARTS + 1):
+        token = batch_lifecycle.claim(pk, worker="w")
+        assert not batch_lifecycle.is_hopeless(pk, token)
+        batch_lifecycle.count(pk, token, completed=answered, failed=0)
+        assert batch_lifecycle.release_of_worker("w") == 1
+    run_batches(worker="chat@here")
+    done = client.batches.retrieve(begun.id)
+    assert done.status == "failed"
+    assert done.errors is not None and done.errors.data
+    assert f"{MOST_STARTS} attempts broke off before they had answered everything" in str(done.errors.data[0].message)
 
 
 def test_only_attempts_in_vain_count(client: OpenAI, base: BaseModel) -> None:

@@ -3,12 +3,13 @@
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db.models import Case, F, When
+from django.db.models import Case, F, Q, When
 from django.utils import timezone
 
 from webapp.api.models import Batch, BatchQuerySet, BatchStatus
 
 MOST_ATTEMPTS = 3  # that answer nothing; as with jobs, what always breaks its worker must not take its place for ever
+MOST_STARTS = 10  # in all, whatever they answered: one request that kills its worker does so after each group before it
 WORKER_GONE = "The chat worker ended while it ran this batch."
 LIVING = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCELLING)
 
@@ -17,7 +18,8 @@ def claim(batch_id: UUID, *, worker: str) -> str:
     """The right to write, as a token; empty when another worker has it, or the batch has ended."""
     token = uuid4().hex
     free = Batch.objects.filter(pk=batch_id, claim="", status__in=LIVING)
-    taken = {"claim": token, "worker": worker, "beat": F("beat") + 1, "attempts": F("attempts") + 1}
+    counts = {name: F(name) + 1 for name in ("beat", "attempts", "starts")}
+    taken = {"claim": token, "worker": worker} | counts
     return token if free.update(**taken) == 1 else ""
 
 
@@ -47,17 +49,19 @@ def is_wanted(batch_id: UUID, token: str) -> bool:
 
 
 def is_hopeless(batch_id: UUID, token: str) -> bool:
-    return held(batch_id, token).filter(attempts__gt=MOST_ATTEMPTS).exists()
+    too_many = Q(attempts__gt=MOST_ATTEMPTS) | Q(starts__gt=MOST_STARTS)
+    return held(batch_id, token).filter(too_many).exists()
 
 
-def refuse(batch_id: UUID, token: str, *, errors: list[dict[str, Any]]) -> None:
+def refuse(batch_id: UUID, token: str, *, errors: list[dict[str, Any]]) -> bool:
     """validating → failed: the file cannot be run."""
-    held(batch_id, token).update(status=BatchStatus.FAILED, errors=errors, ended_at=timezone.now(), claim="")
+    refused = {"status": BatchStatus.FAILED, "errors": errors, "ended_at": timezone.now(), "claim": ""}
+    return held(batch_id, token).update(**refused) == 1
 
 
 def finalize(batch_id: UUID, token: str) -> bool:
-    """in_progress → finalizing; False when it is to be cancelled, or its time is over."""
-    row = held(batch_id, token).filter(status__in=(BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING))
+    """in_progress → finalizing; one that is given up may not have come so far. False when it is to be cancelled."""
+    row = held(batch_id, token).exclude(status=BatchStatus.CANCELLING)
     return row.update(status=BatchStatus.FINALIZING, finalizing_at=timezone.now()) == 1
 
 
@@ -68,7 +72,7 @@ def end(batch_id: UUID, token: str, *, status: BatchStatus, found: dict[str, Any
 
 def hand_back(batch_id: UUID, token: str) -> None:
     """Another worker may go on with it: this one was told to go, which is no failure."""
-    held(batch_id, token).update(claim="", attempts=F("attempts") - 1)
+    held(batch_id, token).update(claim="", attempts=F("attempts") - 1, starts=F("starts") - 1)
 
 
 def release_broken(batch_id: UUID, token: str, *, trouble: str) -> None:

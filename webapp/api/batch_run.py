@@ -73,11 +73,11 @@ def _run(batch_id: UUID, token: str) -> None:
     batch = Batch.objects.select_related("team", "created_by").get(pk=batch_id)
     run = Run(batch, token)
     with run.beating():
-        if not run.begin():
-            return
         results = Results(batch.folder)
         try:
-            if not run.has_failed(results):
+            if not run.has_failed(results):  # looked at first: reading the file may be what fails
+                if not run.begin():
+                    return
                 run.answer(results)
         finally:
             results.close()
@@ -106,7 +106,8 @@ class Run:
         is_there = file is not None and file.path.is_file()
         total, errors = check(file.path, self.batch.endpoint) if file and is_there else (0, [GONE])
         if errors:
-            batch_lifecycle.refuse(self.batch.pk, self.token, errors=errors)
+            if batch_lifecycle.refuse(self.batch.pk, self.token, errors=errors):
+                shutil.rmtree(self.batch.folder, ignore_errors=True)
             return False
         batch_lifecycle.begin(self.batch.pk, self.token, total=total)
         if not batch_lifecycle.is_wanted(self.batch.pk, self.token):  # cancelled, or expired, before anybody came
@@ -139,7 +140,7 @@ class Run:
             status = BatchStatus.FAILED
         found = {field: self._stored(results, name) for field, name in FILES.items()}
         if status == BatchStatus.FAILED:
-            found["errors"] = [_given_up(self.batch.trouble)]
+            found["errors"] = [_given_up(self.batch)]
         if batch_lifecycle.end(self.batch.pk, self.token, status=status, found=found):
             shutil.rmtree(self.batch.folder, ignore_errors=True)
 
@@ -244,8 +245,11 @@ GONE: dict[str, Any] = {
 }
 
 
-def _given_up(trouble: str) -> dict[str, Any]:
-    text = f"{batch_lifecycle.MOST_ATTEMPTS} attempts in a row broke off before they had answered anything. {trouble}"
+def _given_up(batch: Batch) -> dict[str, Any]:
+    text = f"{batch_lifecycle.MOST_ATTEMPTS} attempts in a row broke off before they had answered anything."
+    if batch.starts > batch_lifecycle.MOST_STARTS:
+        text = f"{batch_lifecycle.MOST_STARTS} attempts broke off before they had answered everything."
+    text = f"{text} {batch.trouble}"
     return {"code": "interrupted_too_often", "line": None, "message": text, "param": None}
 
 

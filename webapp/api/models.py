@@ -185,6 +185,7 @@ class Batch(models.Model):
     worker = models.CharField(max_length=200, blank=True)
     beat = models.PositiveIntegerField(default=0)
     attempts = models.PositiveSmallIntegerField(default=0)  # that were begun since the last answer
+    starts = models.PositiveSmallIntegerField(default=0)  # attempts in all
     trouble = models.CharField(max_length=500, blank=True)  # what ended the newest one that broke
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     in_progress_at = models.DateTimeField(null=True)
