@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from webapp.api.chat_request import Asked
 from webapp.api.wire import ApiError
-from webapp.chat.calls import CallFailed, Piece, put_call, read_call
+from webapp.chat.calls import CallFailed, Piece, hang_up, put_call, read_call
 from webapp.chat.models import Call
 
 Begun = tuple[Asked, Call]
@@ -36,6 +36,11 @@ def begin(asked: Asked) -> Begun:
         return asked, put_call(base=found.base, adapter=found.adapter, prompts=asked.prompts, options=asked.options)
     except CallFailed as error:
         raise as_api_error(error) from error
+
+
+def leave(begun: Begun) -> None:
+    """Its client left before there was anybody to read the answer."""
+    hang_up(begun[1].pk)
 
 
 async def pieces_of(call: Call) -> AsyncGenerator[list[Piece] | None, None]:

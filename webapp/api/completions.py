@@ -6,7 +6,7 @@ from uuid import uuid4
 from django.http import HttpResponseBase, JsonResponse
 
 from webapp.api.auth import ApiRequest
-from webapp.api.chat_answer import Begun, begin, whole
+from webapp.api.chat_answer import Begun, begin, leave, whole
 from webapp.api.chat_stream import stream_response
 from webapp.api.chat_wire import Head
 from webapp.api.completions_request import read_completion
@@ -27,4 +27,4 @@ async def answer(request: ApiRequest, begun: Begun) -> HttpResponseBase:
     return JsonResponse(text_completion(head, await whole(asked, call)))
 
 
-create = InTwo(ask, answer)
+create = InTwo(ask, answer, leave)

@@ -1,5 +1,6 @@
 """How a request comes in: by its method to one handler, with a good key, within the key's rate."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,14 @@ View = Callable[..., Any]
 @dataclass(frozen=True)
 class InTwo:
     """A handler whose answer takes long: `ask` on the request's thread, then `answer` with what that gave, on the event
-    loop. What the key is and what it asks for are found in one trip to the thread: each takes time."""
+    loop. What the key is and what it asks for are found in one trip to the thread: each takes time.
+
+    `leave` with what `ask` gave, on a thread too, when the client left before it came to the answer.
+    """
 
     ask: Callable[..., Any]
     answer: Callable[..., Awaitable[HttpResponseBase]]
+    leave: Callable[[Any], None]
 
 
 Handler = Callable[..., HttpResponseBase] | InTwo
@@ -50,13 +55,25 @@ def door(**handlers: Handler) -> View:
         handler = _handler(handlers, request)
         if not isinstance(handler, InTwo):
             return await sync_to_async(enter)(request, **arguments)
-        admitted, asked = await sync_to_async(_ask)(handler, request, arguments)
+        admitted, asked = await _asked(handler, request, arguments)
         await let_go_of_thread(most_open=MOST_OPEN)
         return await handler.answer(admitted, asked)
 
     view: View = enter_in_two if any(isinstance(one, InTwo) for one in handlers.values()) else enter
     view.methods = tuple(handlers)  # type: ignore[attr-defined]  # who asks what this address takes
     return view
+
+
+async def _asked(handler: InTwo, request: HttpRequest, arguments: Mapping[str, Any]) -> tuple[ApiRequest, Any]:
+    """A client that leaves does not stop the thread: what it began meanwhile is let go of."""
+    asking = asyncio.create_task(sync_to_async(_ask)(handler, request, arguments))
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        await asyncio.wait([asking])
+        if asking.exception() is None:
+            await sync_to_async(handler.leave)(asking.result()[1])
+        raise
 
 
 def _ask(handler: InTwo, request: HttpRequest, arguments: Mapping[str, Any]) -> tuple[ApiRequest, Any]:
