@@ -5,11 +5,12 @@ from typing import Any
 
 import openai
 import pytest
+from django.db import connection
 from openai import OpenAI
 
 from tests.api.answering import Answering
 from tests.processes import wait_for
-from webapp.adapters.models import BaseModel
+from webapp.adapters.models import BaseModel, BaseStatus
 from webapp.chat import call_intake
 from webapp.chat.models import Call, CompletionStatus
 from webapp.common import streams
@@ -63,4 +64,15 @@ def test_a_worker_that_is_told_to_go_says_so(talk: Talk, answering: Answering, e
     answering.worker.stop()
     with pytest.raises(openai.APIError, match="chat worker was restarted"):
         list(stream)
+    assert not Call.objects.exists()
+
+
+def test_a_connection_that_went_stale_is_not_asked_again(base: BaseModel) -> None:
+    call = put(base)
+    Call.objects.update(status=CompletionStatus.STREAMING)
+    call.base_model.status = BaseStatus.FAILED  # it ends at once, and that is noted
+    connection.ensure_connection()
+    connection.connection.close()
+    connection.close_at = 0.0
+    call_intake.Intake("chat@here")._answer(call)
     assert not Call.objects.exists()

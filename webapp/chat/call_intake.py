@@ -79,6 +79,7 @@ class Intake:
 
     def _answer(self, call: Call) -> None:
         try:
+            close_old_connections()  # of this thread's last call, should that be long ago
             call_answering.answer(call)
         except DatabaseError as error:  # its end could not be noted: without signs of life it is failed in time
             logger.warning("call %s: %s", call.pk, error)
