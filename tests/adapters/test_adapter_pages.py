@@ -114,3 +114,17 @@ def test_the_spec_is_copied_with_names_in_place_of_folders(cast: Cast) -> None:
     assert "base: tiny\n" in ours and "base: tiny\n" in theirs
     assert f"path: {dataset.newest.download_name}\n" in ours
     assert dataset.newest.download_name not in theirs
+
+
+def test_the_copied_spec_names_the_rows_that_were_measured_on(cast: Cast) -> None:
+    dataset, aside = make_dataset(cast.team), make_dataset(cast.team, name="questions")
+    adapter = make_adapter(cast.team, make_base(), dataset_version=dataset.newest)
+    checkpoint = make_adapter(cast.team, adapter.base_model, dataset_version=dataset.newest, of=adapter, step=5)
+    make_job(cast.team, version=dataset.newest, adapter=adapter, validation_version=aside.newest)
+    make_share(adapter, cast.charlie.personal_team)
+    told = f"holdout_path: {aside.newest.download_name}\n"
+    for one in (adapter, checkpoint):
+        page = cast.client("vera").get(one.get_absolute_url(), {"tab": "spec"})
+        assert told in page.context["spec_yaml"]
+    theirs = cast.client("charlie").get(adapter.get_absolute_url(), {"tab": "spec"})
+    assert aside.newest.download_name not in theirs.context["spec_yaml"]

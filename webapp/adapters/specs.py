@@ -11,13 +11,17 @@ from webapp.datasets.models import DatasetVersion
 def spec_yaml(adapter: Adapter, *, with_rows: bool) -> str:
     """The spec that an adapter was made by, in full; empty for an imported one, which tells nothing of its training.
 
-    What its rows are called is for its own team.
+    What its rows are called is for its own team. A checkpoint was made by the job of what it is of.
     """
     if "optim" not in adapter.spec:
         return ""
     try:
         spec = TrainSpec.from_dict(adapter.spec)
-        return portable_yaml(spec, adapter.base_model, adapter.dataset_version if with_rows else None)
+        if not with_rows:
+            return portable_yaml(spec, adapter.base_model, None)
+        job = getattr(adapter.of or adapter, "job", None)
+        aside = job.validation_version if job else None
+        return portable_yaml(spec, adapter.base_model, adapter.dataset_version, aside)
     except SpecError as error:
         return "\n".join(f"# {line}" for line in str(error).splitlines())
 
