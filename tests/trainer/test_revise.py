@@ -1,16 +1,19 @@
 """`python -m trainer revise`: rows removed, edited, added and divided; ids that stay; all of it checked like a file."""
 
 import json
+import random
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from trainer.errors import EXIT_CODES, TrainerError
-from trainer.formats import Row, iter_rows
+from trainer.formats import Row, comparing, iter_rows
 from trainer.formats.canonical import Content
 from trainer.formats.check import check_file
 from trainer.formats.comparing import compare
@@ -255,6 +258,25 @@ def test_two_files_are_compared_by_ids_and_contents(tmp_path: Path) -> None:
     assert (found.removed, found.added) == ([2, 3], [2])
     assert (found.edited, found.moved) == ([(1, 1)], [(0, 0)])
     assert found.counts == {"added": 1, "removed": 2, "edited": 1, "moved": 1, "beside": 0}
+
+
+def test_other_columns_are_compared_without_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids and hashes are all that grows with the rows: not these 8 MB a file."""
+    ids = [f"{number:016x}" for number in range(2000)]
+    told = [random.Random(one).randbytes(2000).hex() for one in ids]
+    files = [tmp_path / "1", tmp_path / "2"]
+    for file, extra in zip(files, (told, [*told[:-3], "{}", None, told[-1]]), strict=True):
+        table = pa.table({"id": ids, "extra": pa.array(extra, pa.large_string())})
+        pq.write_table(table, file, row_group_size=100, use_dictionary=False)
+    monkeypatch.setattr(comparing, "CELLS_AT_ONCE", 50)
+    usual, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        found = compare(*files)
+    finally:
+        pa.set_memory_pool(usual)
+    assert found.beside == [(1997, 1997), (1998, 1998)]
+    assert pool.max_memory() < 4_000_000
 
 
 def test_an_edited_row_that_comes_back_by_an_upload_is_no_change(tmp_path: Path) -> None:

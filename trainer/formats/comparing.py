@@ -1,14 +1,17 @@
 """What became of the rows of one file in another: told by their ids and content hashes alone, without reading texts."""
 
+import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished
@@ -17,6 +20,7 @@ from trainer.formats.publishing import aside, publish
 ID_LENGTH = 16  # of an id without its running number
 MOST_TOLD = 20_000  # changes of a kind; all are counted
 CHANGES = "changes.json"
+CELLS_AT_ONCE = 1000  # of the other columns, which may be far longer than all that is kept of them
 
 
 @dataclass(frozen=True)
@@ -68,25 +72,41 @@ class Keys:
     ids: pa.Array
     contents: pa.Array
     splits: pa.Array
-    beside: pa.Array  # the other columns, in JSON
 
     @classmethod
     def read(cls, path: Path) -> "Keys":
         """A file from before rows could be edited or split has fewer columns."""
         with pq.ParquetFile(path) as file:
-            names = [name for name in ("id", "edited", "split", "extra") if name in file.schema_arrow.names]
+            names = [name for name in ("id", "edited", "split") if name in file.schema_arrow.names]
             table = file.read(columns=names)
         ids = table["id"].combine_chunks()
         empty = pa.nulls(table.num_rows, pa.string())
         edited = table["edited"].combine_chunks() if "edited" in names else empty
         splits = table["split"].combine_chunks() if "split" in names else empty
-        beside = table["extra"].combine_chunks() if "extra" in names else pa.nulls(table.num_rows, pa.large_string())
         contents = pc.coalesce(edited, pc.utf8_slice_codeunits(ids, 0, ID_LENGTH))
-        return cls(ids, contents, pc.fill_null(splits, ""), pc.fill_null(beside, ""))
+        return cls(ids, contents, pc.fill_null(splits, ""))
 
     def take(self, places: pa.Array) -> "Keys":
-        columns = (self.ids, self.contents, self.splits, self.beside)
-        return Keys(*(column.take(places) for column in columns))
+        return Keys(*(column.take(places) for column in (self.ids, self.contents, self.splits)))
+
+
+def _beside(path: Path) -> pa.Array:
+    """Of the other columns of each row a hash; 0 where there are none."""
+    with pq.ParquetFile(path) as file:
+        if "extra" not in file.schema_arrow.names:
+            return pa.array(np.zeros(file.metadata.num_rows, np.uint64))
+        batches = file.iter_batches(CELLS_AT_ONCE, columns=["extra"], use_threads=False)
+        found = [_hashes(batch.column(0)) for batch in batches]
+    return pa.array(np.concatenate([np.zeros(0, np.uint64), *found]))
+
+
+def _hashes(cells: pa.Array) -> NDArray[np.uint64]:
+    told = cells.cast(pa.large_binary()).to_pylist()
+    return np.fromiter((_hash(cell) if cell else 0 for cell in told), np.uint64, len(told))
+
+
+def _hash(cell: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(cell, digest_size=8).digest(), "big")
 
 
 def compare(older: Path, newer: Path) -> Difference:
@@ -99,7 +119,8 @@ def compare(older: Path, newer: Path) -> Difference:
     before, after = old.take(there), new.take(here)
     same = pc.equal(before.contents, after.contents)
     moved = pc.and_(same, pc.not_equal(before.splits, after.splits))
-    beside = pc.and_(pc.and_(same, pc.invert(moved)), pc.not_equal(before.beside, after.beside))
+    other = pc.not_equal(_beside(older).take(there), _beside(newer).take(here))
+    beside = pc.and_(pc.and_(same, pc.invert(moved)), other)
     twins = _twins(old, new, removed, added)
     gone, come = {one for one, _ in twins}, {one for _, one in twins}
     return Difference(
