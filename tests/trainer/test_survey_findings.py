@@ -147,6 +147,14 @@ def test_texts_without_spaces_are_compared_as_well(tmp_path: Path) -> None:
     assert found(tmp_path, [chat("说", text), chat("说", text.replace("很多", "许多"))])["near_duplicate"].keys() == {2}
 
 
+def test_short_rows_behind_a_row_leave_its_signature() -> None:
+    words = np.random.default_rng(3).integers(1, 2**63, 64, dtype=np.uint64)
+    for length in range(3, 60):
+        alone = finding_near._signatures(words[:length], np.array([0]))
+        followed = finding_near._signatures(words[: length + 3], np.array([0, length, length + 1, length + 3]))
+        assert (alone[0] == followed[0]).all()
+
+
 def test_rows_in_two_splits(tmp_path: Path) -> None:
     near = variant(STORY, (5, "nine"))
     rows = [chat("Tell.", STORY), chat("a?", "One."), chat("Tell.", STORY), chat("Tell.", near), chat("b?", "Two.")]

@@ -160,10 +160,11 @@ def _signatures(words: NDArray[np.uint64], begins: Numbers) -> NDArray[np.uint16
     short = (triples[whole] >> np.uint64(16)).astype(np.uint32)
     if not len(short):
         return signed
-    starts = np.minimum(np.append(0, np.cumsum(whole))[begins], len(short) - 1)
-    hashes = np.empty_like(short)
+    starts = np.append(0, np.cumsum(whole))[begins]
+    hashes = np.full(len(short) + 1, 2**32 - 1, np.uint32)  # the last is of no triple: rows without any may begin there
     for place, odd in enumerate(_ODD):
-        least = np.minimum.reduceat(np.multiply(short, odd, out=hashes), starts)
+        np.multiply(short, odd, out=hashes[:-1])
+        least = np.minimum.reduceat(hashes, starts)
         signed[:, place] = (least * np.uint32(0x9E3779B1)) >> np.uint32(16)
     return signed
 
