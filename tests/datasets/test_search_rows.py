@@ -127,6 +127,15 @@ def test_what_takes_too_long_is_broken_off(
     assert "took too long" in rows_page(cast.client("vera"), version, q="count")[1]
 
 
+def test_a_damaged_survey_is_not_a_slow_one(version: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(sqlite3.connect(version.survey_path)) as database:
+        database.execute("DROP TABLE findings")
+    for limit in ("PAGE_SECONDS", "COUNT_SECONDS"):
+        monkeypatch.setattr(search, limit, -1.0)
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        find(version.survey_path, Wanted(finding="email"), size=10)
+
+
 def test_pages_go_through_all_parts_of_the_texts(cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (survey, survey_texts):
         monkeypatch.setattr(module, "ROWS_AT_ONCE" if module is survey else "ROWS_OF_PART", 10)
