@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from benchmarks.api import processor_seconds, serve
 from tests.processes import ROOT, Processes
 from tests.tiny import make_tiny_base
@@ -100,6 +102,8 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="lr-bench-") as folder, Processes(Path(folder)) as running:
         base = make_tiny_base(Path(folder) / "base")
+        torch.set_num_threads(1)  # as the worker is told below
+        alone = of_engine(base)  # before there is a worker that loads its libraries beside it
         running.environment |= {"CHAT_DTYPE": "float32"}
         running.prepare()
         running.broker()
@@ -108,7 +112,7 @@ def main() -> None:
         running.worker("chat", concurrency=8)
         address, key = serve(running), filled.stdout.split()[-1]
         rows = {
-            "the engine alone": of_engine(base),
+            "the engine alone": alone,
             "over the API": over_api(address, key),
             "GET /v1/models": models_list(address, key),
         }
