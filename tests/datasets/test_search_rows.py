@@ -136,6 +136,13 @@ def test_a_damaged_survey_is_not_a_slow_one(version: DatasetVersion, monkeypatch
         find(version.survey_path, Wanted(finding="email"), size=10)
 
 
+def test_a_damaged_survey_leaves_the_rows(cast: Cast, version: DatasetVersion) -> None:
+    version.survey_path.write_bytes(b"no database" * 100)
+    numbers, text = rows_page(cast.client("vera"), version, q="count")
+    assert numbers == [] and "cannot be read" in text
+    assert rows_page(cast.client("vera"), version)[0]
+
+
 def test_pages_go_through_all_parts_of_the_texts(cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (survey, survey_texts):
         monkeypatch.setattr(module, "ROWS_AT_ONCE" if module is survey else "ROWS_OF_PART", 10)

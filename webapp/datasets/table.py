@@ -1,5 +1,7 @@
 """The row table: what its address asks for, the rows that are shown, and where to go from there."""
 
+import logging
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,8 @@ from webapp.datasets.highlighting import Piece, excerpt, has_match, pattern_of
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.row_marks import Marks, ids_with, marks_of
 from webapp.datasets.search import MOST_COUNTED, Found, TooSlow, Wanted, find
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SIZE = 50
 MOST_SHOWN = 600  # characters of a cell that is opened; the row itself shows the rest
@@ -127,6 +131,12 @@ def table_of(version: DatasetVersion, given: dict[str, Any]) -> Table:
         found = _found(version, table)
     except TooSlow:
         table.problem = "The search took too long and was broken off. Look for something that fewer rows have."
+        return table
+    except sqlite3.DatabaseError:  # a damaged file, or a full disk: the rows themselves lie elsewhere
+        logger.exception("The survey of %s cannot be read", version.pk)
+        table.problem = (
+            "The index of these rows cannot be read; the server's log says why. Without filters all are here."
+        )
         return table
     table.count = found.count
     _link_on(table, found)
