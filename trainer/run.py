@@ -18,7 +18,7 @@ from torch import Tensor
 from trainer.base_facts import inspect_folder, weight_files
 from trainer.bases import fetch_hub, is_hub_id
 from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
-from trainer.data import Dataset, Plan, load_dataset
+from trainer.data import Dataset, Plan
 from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import evaluations_after, micro_batch_tokens, recompute_every
@@ -34,6 +34,7 @@ from trainer.process import giving_back_memory
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
+from trainer.token_cache import load_tokens
 
 SILENCE_SECONDS = 60.0
 STEPS_IN_WINDOW = 20  # steps that speed and time left are told from
@@ -256,8 +257,9 @@ def prepare(
     emit(Phase(name="preparing"))
     base = ranks.first_one_first(lambda: _find_base(spec, out, emit))
     require_fitting(spec, base)
-    renderer = Renderer.load(base, moment=datetime.fromisoformat(position.started))
-    dataset = ranks.first_one_first(lambda: load_dataset(spec, renderer, emit, out=out))
+    moment = datetime.fromisoformat(position.started)
+    renderer = Renderer.load(base, moment=moment)
+    dataset = ranks.first_one_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
     _stop_early(should_stop)
     plan = Plan(dataset.train, spec)
     emit(Phase(name="loading"))

@@ -22,7 +22,7 @@ from webapp.jobs import lifecycle
 from webapp.jobs.child import LOG_LINES
 from webapp.jobs.claiming import claim_next
 from webapp.jobs.models import Attempt, Job, JobEvent, JobStatus
-from webapp.jobs.supervisor import Patience, supervise
+from webapp.jobs.supervisor import Patience, prepare, supervise
 from webapp.system.processes import Stage
 from webapp.system.supervise import STOP_SECONDS
 
@@ -272,3 +272,9 @@ def test_a_database_that_is_away_loses_nothing(
     assert job.status == JobStatus.SUCCEEDED
     assert [event.data["step"] for event in job.events.filter(kind="progress")] == [1, 2]
     assert job.attempts.get().heartbeat > 2
+
+
+def test_tokens_may_be_kept_beside_the_rows(cast: Cast) -> None:
+    attempt = claim(cast)
+    prepare(attempt)
+    assert (attempt.job.dataset_version.folder / "tokens").is_dir()

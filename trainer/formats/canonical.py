@@ -34,6 +34,7 @@ SHAPES: dict[Kind, tuple[str, ...]] = {
 }
 OF_MESSAGES = ("messages", "prompt", "chosen", "rejected", "completion")
 IN_JSON = (*OF_MESSAGES, "tools", "extra")
+TOKENS_FOLDER = "tokens"  # beside the rows: where trainings keep them tokenised, see trainer.token_cache
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),

@@ -1,5 +1,6 @@
 """Watches over one attempt: starts the trainer, keeps the lease, passes on its reports, decides how it ended."""
 
+import contextlib
 import json
 import logging
 import signal
@@ -14,6 +15,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from trainer import events
 from trainer.errors import EXIT_CODES
+from trainer.formats.canonical import TOKENS_FOLDER
 from webapp.adapters.publishing import Snapshot, is_there
 from webapp.jobs import lifecycle
 from webapp.jobs.child import Child
@@ -64,6 +66,8 @@ def prepare(attempt: Attempt) -> list[str]:
         "model": job.spec["model"] | {"base": str(job.base_model.folder), "revision": ""},
         "data": job.spec["data"] | {"path": str(job.dataset_version.rows_path), "holdout_path": _holdout_path(job)},
     }
+    with contextlib.suppress(OSError):  # a volume that is read here alone; the trainer then tokenises each time
+        (job.dataset_version.rows_path.parent / TOKENS_FOLDER).mkdir(exist_ok=True)
     file = attempt.folder / "spec.json"
     file.write_text(json.dumps(spec, indent=2), encoding="utf-8")
     resume = earlier_attempts(attempt)
