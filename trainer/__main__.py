@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from trainer.events import Emit, Finished
 from trainer.launch import launch
 from trainer.process import EventStream, StopWish, die_with_parent
 from trainer.spec import SpecError, TrainSpec
+from trainer.spec_table import spec_table
+from trainer.spec_values import refusal
 
 # Loaded only when their command runs, by name: `check` runs often and must not wait a second for torch.
 HEAVY = {
@@ -169,8 +172,7 @@ def read_spec(path: Path) -> TrainSpec:
     except UnicodeDecodeError as error:
         raise TrainerError("user_config", f"The spec {path} is no text.", "Write it as UTF-8.") from error
     except SpecError as error:
-        text = " ".join(f"{one.path}: {one.problem}".removeprefix(": ") for one in error.issues)
-        raise TrainerError("user_config", text, error.issues[0].fix) from error
+        raise refusal(error.issues) from error
     return spec
 
 
@@ -185,7 +187,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Train as SPEC says, write checkpoints to DIR/checkpoints and the adapter to DIR/adapter. "
         "SIGTERM or Ctrl-C writes a checkpoint of the last whole step and ends with exit code 75.",
     )
-    _add_path(train, "spec", "SPEC", "YAML or JSON file with the parts model, lora, data, …")
+    _add_path(train, "spec", "SPEC", "YAML or JSON file with the parts model, lora, data, …: see below")
+    train.formatter_class = argparse.RawDescriptionHelpFormatter  # the table keeps its lines
+    train.description = textwrap.fill(train.description or "", 110)
+    train.epilog = f"What a spec may say, with what holds where it says nothing:\n{spec_table()}\n\n{EXIT_TEXT}"
     _add_path(train, *OUT)
     train.add_argument(
         "--resume",

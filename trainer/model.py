@@ -33,6 +33,7 @@ from trainer.packing import is_random, keeps_apart, told_apart
 from trainer.prefixes import Segment
 from trainer.ranks import Ranks
 from trainer.spec import ModelSpec, TrainSpec
+from trainer.spec_values import refusal
 
 CPU = torch.device("cpu")
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")  # what families call it
@@ -166,8 +167,7 @@ def _sharded(whole: AdaptedModel, device: Device, mesh: DeviceMesh) -> AdaptedMo
 def require_fitting(spec: TrainSpec, base: Path) -> None:
     """Raise TrainerError(user_config) for what a spec asks of this kind of base model in vain."""
     if problems := spec.issues_on(read_task(base)):
-        text = " ".join(f"{one.path}: {one.problem}" for one in problems)
-        raise TrainerError("user_config", text, problems[0].fix)
+        raise refusal(problems)
 
 
 def _whole_weights(base: Path, spec: ModelSpec) -> dict[str, Tensor]:

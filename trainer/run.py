@@ -34,6 +34,7 @@ from trainer.process import giving_back_memory
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
+from trainer.spec_values import refusal
 from trainer.token_cache import load_tokens
 
 SILENCE_SECONDS = 60.0
@@ -249,7 +250,7 @@ def prepare(
 ) -> Run:
     """Read the data, load the model, and go back to the checkpoint, if one is given. Raises TrainerError."""
     if problems := spec.issues():
-        raise TrainerError("user_config", " ".join(f"{one.path}: {one.problem}" for one in problems), problems[0].fix)
+        raise refusal(problems)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = find_checkpoint(resume, spec, emit) if resume else None
     earlier = read_position(checkpoint) if checkpoint else None

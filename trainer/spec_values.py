@@ -1,8 +1,11 @@
 """One value of a spec: what stands beside it, how it is read from plain data, and a problem with it in words."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
+
+from trainer.errors import TrainerError
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class Issue:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.problem} {self.fix}"
+
+
+def refusal(issues: Sequence[Issue]) -> TrainerError:
+    """One error for all problems of a spec; where there are several, each brings its own way out."""
+    text = " ".join(
+        (str(one) if len(issues) > 1 else f"{one.path}: {one.problem}").removeprefix(": ") for one in issues
+    )
+    return TrainerError("user_config", text, "Change each of them." if len(issues) > 1 else issues[0].fix)
 
 
 class Pattern(dict[str, float]):

@@ -20,6 +20,7 @@ def job(people: Cast) -> Job:
     make_job_event(job, "progress", step=1, of=8, loss=2.5, learning_rate=1e-4, trained_tokens=90)
     make_job_event(job, "log", text="A library warns", level="warning")
     make_job_event(job, "checkpoint", step=1, folder="checkpoints/step-000001")
+    make_job_event(job, "memory", step=1, peak_bytes=1_240_000_000, foretold_bytes=1_300_000_000, device="cpu")
     make_job_event(job, "sample", step=1, prompt="Who?", completion="Me.")
     make_job_event(job, "wish", wish="pause", actor="bob@example.com")
     make_job_event(job, "status", **{"from": "running", "to": "queued", "reason": "paused"})
@@ -39,7 +40,8 @@ def test_they_read_as_sentences(client: OpenAI, job: Job) -> None:
         ("info", "message", "The job is queued again. It is paused."),
         ("info", "message", "The job is to pause."),
         ("info", "message", "Step 1: Who? → Me."),
-        ("info", "message", "A checkpoint was kept at step 1."),
+        ("info", "message", "At most 1.2 GB of memory were held."),
+        ("info", "message", "A checkpoint to go on from was kept at step 1."),
         ("warn", "message", "A library warns"),
         ("info", "metrics", "Step 1/8: training loss=2.5000"),
         ("info", "metrics", "Step 0: validation loss=3.2500"),
@@ -62,10 +64,10 @@ def test_metrics_have_figures(client: OpenAI, job: Job) -> None:
     assert (measured["valid_loss"], measured["full_valid_mean_token_accuracy"]) == (3.25, 0.1)
 
 
-@pytest.mark.parametrize("limit", [1, 3, 10, 11, 12])
+@pytest.mark.parametrize("limit", [1, 3, 11, 12, 13])
 def test_pages_hold_each_once(client: OpenAI, job: Job, limit: int) -> None:
     ids = [one.id for one in client.fine_tuning.jobs.list_events(wire(job), limit=limit)]
-    assert len(ids) == len(set(ids)) == 11
+    assert len(ids) == len(set(ids)) == 12
     assert all(one.startswith("ftevent-") for one in ids)
     oldest_first = client.get(f"/fine_tuning/jobs/{wire(job)}/events?order=asc&limit={limit}", cast_to=object)
     assert [one["id"] for one in oldest_first["data"]] == ids[::-1][:limit]  # type: ignore[index]

@@ -96,6 +96,7 @@ def test_preference_methods(client: OpenAI, base: BaseModel, people: Cast, kind:
     spec = spec_of(made)
     assert (spec.data.method, spec.preference.beta) == (method, 0.3)
     assert made.to_dict()["method"][kind]["hyperparameters"]["beta"] == 0.3
+    assert spec_of(create(client, version)).data.method == method, "no other learns from such rows"
 
 
 @pytest.mark.parametrize(

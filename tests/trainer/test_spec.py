@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from trainer.presets import PRESET_NAMES, preset
 from trainer.spec import PARTS, ModelSpec, OptimSpec, SpecError, TrainSpec, choices_of, option_of
+from trainer.spec_table import spec_table
+from trainer.spec_values import refusal
 
 
 def make_spec(**parts: dict[str, object]) -> TrainSpec:
@@ -113,3 +115,25 @@ def test_every_value_says_what_it_means_and_allows_its_default() -> None:
 def test_presets_are_valid_specs() -> None:
     for name in PRESET_NAMES:
         assert make_spec(**{**preset(name), "data": {**preset(name).get("data", {}), "path": "d"}}).issues() == []
+
+
+def test_several_problems_bring_their_own_ways_out() -> None:
+    with pytest.raises(SpecError) as caught:
+        TrainSpec.from_dict({"data": {"method": "ppo"}, "optim": {"schedule": "cosin"}, "lora": {"rank": 3}})
+    error = refusal(caught.value.issues)
+    assert "data.method: 'ppo' is not usable here. Choose one of sft, dpo, kto." in error.text
+    assert (
+        "Choose one of constant, linear, cosine." in error.text and "lora.rank: There is no such value." in error.text
+    )
+    assert error.fix == "Change each of them."
+    issue = TrainSpec.from_dict({"lora": {"r": 0}}).issues()[0]
+    assert refusal([issue]).fix == issue.fix and issue.fix not in refusal([issue]).text
+
+
+def test_the_table_names_every_value() -> None:
+    table = spec_table()
+    for name, part in PARTS.items():
+        assert f"\n{name}:\n" in table
+        for item in dataclasses.fields(part):
+            assert f"\n  {item.name}:" in table
+    assert "  quantization: 'nf4'\n" in table and "One of none, int8, nf4." in table and "1 to 512." in table

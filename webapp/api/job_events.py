@@ -110,6 +110,7 @@ TELLERS: dict[str, Callable[[dict[str, Any]], Told]] = {
     "progress": _progress,
     "evaluated": _evaluated,
     "sample": _sample,
-    "checkpoint": lambda data: (f"A checkpoint was kept at step {data['step']}.", None),
+    "memory": lambda data: (f"At most {data['peak_bytes'] / 1e9:.1f} GB of memory were held.", None),
+    "checkpoint": lambda data: (f"A checkpoint to go on from was kept at step {data['step']}.", None),
     "finished": lambda data: ("The adapter is written.", None),
 }

@@ -102,7 +102,7 @@ def _spec(body: Fields, base: BaseModel, version: DatasetVersion, aside: Dataset
     own = _own_values(body, chosen)
     name = body.choice("preset", PRESET_NAMES) if body.has("preset") else USUAL_PRESET
     elsewhere = {"model": {"base": "-"}, "data": {"path": "-", "holdout_path": "-" if aside else ""}}
-    values = _usual(base)
+    values = _merged(_usual(base), _method_for(version))
     for layer in (preset(name), chosen.values, own, elsewhere):
         values = _merged(values, layer)
     try:
@@ -135,6 +135,12 @@ def _usual(base: BaseModel) -> dict[str, Any]:
     """What differs from the spec's defaults for this base: it may read less than they ask for."""
     usual, reads = TrainSpec().data.max_seq_length, base.facts.get("context_length")
     return {"data": {"max_seq_length": min(usual, reads)}} if reads else {}
+
+
+def _method_for(version: DatasetVersion) -> dict[str, Any]:
+    """Rows that one method alone learns from name it; the wire's scripts say nothing where they mean the usual."""
+    method = {"preference": "dpo", "labelled": "kto"}.get(version.kind) if version.is_ready else None
+    return {"data": {"method": method}} if method else {}
 
 
 def _merged(values: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
