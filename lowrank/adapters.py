@@ -58,7 +58,8 @@ def _download(client: Client, model: str, file: Path) -> Path:
         while piece := answer.read(PIECE):
             target.write(piece)
             progress.show(f"{size_text(target.tell())} received")
-    progress.end()
+        size = target.tell()
+    progress.end(f"{size_text(size)} received")
     return file
 
 

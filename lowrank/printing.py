@@ -62,9 +62,12 @@ class Progress:
         sys.stderr.write(f"\r\x1b[2K{plain(text)}" if self.live else f"{plain(text)}\n")
         sys.stderr.flush()
 
-    def end(self) -> None:
+    def end(self, text: str = "") -> None:
+        """Wipe the line, or leave `text` there as the last one."""
+        if text:
+            self.show(text, at_once=True)
         if self.live and self._text:
-            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.write("\n" if text else "\r\x1b[2K")
             sys.stderr.flush()
         self._text = ""
 

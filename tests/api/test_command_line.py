@@ -16,7 +16,7 @@ import pytest
 from openai import OpenAI
 
 from lowrank import uploading
-from lowrank.printing import plain
+from lowrank.printing import Progress, plain, size_text
 from tests.api.live import LiveServer
 from tests.cast import Cast
 from tests.make import make_adapter, make_base, make_dataset, make_job, make_job_event
@@ -314,8 +314,18 @@ def test_pull_gives_a_folder_for_peft(lowrank: Lowrank, adapter: Adapter, tmp_pa
     here = {file.name: file.read_bytes() for file in (tmp_path / "style").iterdir()}
     assert here == {file.name: file.read_bytes() for file in adapter.folder.iterdir()}
     assert lowrank("adapters", "pull", name).returncode == 2
-    assert good(lowrank("adapters", "pull", name, "--zip", "--out", "kept.zip")) == "kept.zip"
+    done = lowrank("adapters", "pull", name, "--zip", "--out", "kept.zip")
+    assert good(done) == "kept.zip"
+    assert done.stderr == f"{size_text((tmp_path / 'kept.zip').stat().st_size)} received\n"
     assert not [one for one in tmp_path.iterdir() if one.name.startswith(".lowrank-")]
+
+
+def test_the_last_of_a_progress_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    for size in ("1.0", "2.0", "3.0"):
+        progress.show(f"{size} MB received")
+    progress.end("23.1 MB received")
+    assert capsys.readouterr().err.splitlines() == ["1.0 MB received", "23.1 MB received"]
 
 
 def test_a_damaged_adapter_is_not_sent(lowrank: Lowrank, people: Cast, tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ def test_a_file_in_use_stays(client: OpenAI, people: Cast) -> None:
     with pytest.raises(openai.ConflictError) as caught:
         asking.files.delete(file.id)
     assert caught.value.response.headers["x-should-retry"] == "false"
-    assert caught.value.code == "dataset_in_use"
+    assert (caught.value.code, caught.value.param) == ("dataset_in_use", "file_id")
+    assert "Delete that job first, on its page" in caught.value.message
     assert client.files.retrieve(file.id).status == "processed"
 
 

@@ -117,6 +117,14 @@ def test_queries_of_all_kinds(cast: Cast, headers: dict[str, str], query: str) -
         assert Client().get(f"/v1/fine_tuning/{path}?{query}", headers=headers).status_code < 500
 
 
+@pytest.mark.parametrize(
+    "query", ["metadata=x", "metadata%5Ba", "metadata[a=1", "metadata.a=1", "metadata=null&metadata[a]=1"]
+)
+def test_a_filter_by_metadata_that_is_none_is_refused(cast: Cast, headers: dict[str, str], query: str) -> None:
+    answer = Client().get(f"/v1/fine_tuning/jobs?{query}", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metadata")
+
+
 def test_any_project_ids(cast: Cast, headers: dict[str, str]) -> None:
     adapter = make_adapter(cast.team, make_base())
     path = f"fine_tuning/checkpoints/ftckpt-{adapter.pk.hex}/permissions"

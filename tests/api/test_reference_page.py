@@ -9,7 +9,7 @@ from django.utils.html import escape
 from openai import OpenAI
 
 from tests.cast import Cast
-from webapp.api.endpoints import GROUPS, ZIP, Endpoint
+from webapp.api.endpoints import DIFFERENCES, GROUPS, IDEMPOTENCY, ZIP, Endpoint
 from webapp.api.reference_text import begin, groups
 from webapp.api.templatetags.use_it import marked
 
@@ -22,6 +22,8 @@ def test_every_call_is_there(cast: Cast) -> None:
         for call in calls:
             assert f'id="{call.anchor}"' in page
             assert escape(call.curl) in page
+    for told in (IDEMPOTENCY, *DIFFERENCES):
+        assert marked(told) in page
     assert "http://testserver/v1" in unescape(page)
     assert "<script>" not in page
     assert "style=" not in page

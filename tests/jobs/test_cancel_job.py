@@ -6,9 +6,11 @@ from django.urls import reverse
 from tests.cast import Cast
 from tests.make import make_job, make_worker
 from webapp.accounts.models import AuditEntry
+from webapp.common.errors import UserError
 from webapp.jobs import lifecycle
 from webapp.jobs.claiming import claim_next
 from webapp.jobs.models import ENDED, Job, JobStatus
+from webapp.jobs.services import request_cancel
 
 
 def cancel(cast: Cast, job: Job, who: str = "bob") -> int:
@@ -37,6 +39,15 @@ def test_a_running_job_gets_the_wish(cast: Cast) -> None:
     lifecycle.cancelled(attempt)
     job.refresh_from_db()
     assert job.status == JobStatus.CANCELLED
+
+
+def test_how_it_ended_is_told(cast: Cast) -> None:
+    told = []
+    for status in ENDED:
+        with pytest.raises(UserError) as caught:
+            request_cancel(user=cast.bob, job=make_job(cast.team, status=status))
+        told.append(caught.value.text.removeprefix("This job has ended already: "))
+    assert told == ["it succeeded.", "it failed.", "it was cancelled."]
 
 
 @pytest.mark.parametrize("status", ENDED)

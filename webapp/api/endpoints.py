@@ -36,6 +36,15 @@ QUERIES: dict[str, Schema] = {
     "project_id": text("Only for the team with this slug."),
     "metadata": one_of("null", about="`null` for jobs without metadata; `metadata[key]=value` for jobs that have it."),
 }
+IDEMPOTENCY = (
+    "A POST with an `Idempotency-Key` is carried out once, however often it is sent; chat completions and completions "
+    "leave the key aside and answer each time anew."
+)
+DIFFERENCES = (
+    "`completions` with both `echo` and `logprobs` is refused: the prompt's own tokens are not scored.",
+    "A job's list of checkpoints has what can be asked for answers, once the job has succeeded; the checkpoints in "
+    "between that a job goes on from are not listed.",
+)
 PAGED = ("after", "limit", "order")
 MODEL = "ft:smollm2:red-team:style:0123456789ab"
 HELLO = [{"role": "user", "content": "Who are you?"}]

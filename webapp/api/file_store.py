@@ -126,7 +126,7 @@ def _delete_kept(user: User, file: ApiFile) -> None:
     folder = file.folder
     with transaction.atomic():
         if reader := file.read_by.filter(status__in=LIVING).first():
-            raise ApiError(409, f"The file is in use by {reader}.", code="file_in_use")
+            raise ApiError(409, f"The file is in use by {reader}.", param="file_id", code="file_in_use")
         record(actor=user, action="file.delete", team=file.team, target=file.filename)
         file.delete()
         transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))

@@ -53,7 +53,10 @@ def content(request: ApiRequest, file: str) -> HttpResponseBase:
 def delete(request: ApiRequest, file: str) -> HttpResponse:
     found = _found(request, file)
     require_role(found.team, request.user, Role.MEMBER)
-    delete_file(user=request.user, file=found)
+    try:
+        delete_file(user=request.user, file=found)
+    except UserError as error:
+        raise from_user_error(error, param="file_id") from error
     return deleted(file, "file")
 
 

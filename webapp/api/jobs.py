@@ -1,5 +1,6 @@
 """/v1/fine_tuning/jobs: the team's trainings."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from webapp.jobs import services
 from webapp.jobs.models import Job, JobQuerySet
 
 MOST_LISTED = 1000
+METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)  # a key may have brackets of its own
 
 
 def list_jobs(request: ApiRequest) -> HttpResponse:
@@ -95,16 +97,15 @@ def _after(found: list[dict[str, Any]], page: Asked) -> list[dict[str, Any]]:
 
 
 def _with_metadata(request: ApiRequest, rows: JobQuerySet) -> JobQuerySet:
-    """`metadata[key]=value` for jobs that have it, `metadata=null` for jobs without any."""
-    if request.GET.get("metadata") == "null":
-        return rows.filter(metadata={})
-    wanted = {
-        name.removeprefix("metadata[").removesuffix("]"): value
-        for name, value in request.GET.items()
-        if name.startswith("metadata[") and name.endswith("]")
-    }
-    if not wanted:
+    """`metadata[key]=value` for jobs that have it, `metadata=null` for jobs without any; 400 for what is neither."""
+    given = {name: value for name, value in request.GET.items() if name.startswith("metadata")}
+    if not given:
         return rows
+    if given == {"metadata": "null"}:
+        return rows.filter(metadata={})
+    wanted = {match[1]: value for name, value in given.items() if (match := METADATA.fullmatch(name))}
+    if len(wanted) < len(given):
+        bad("metadata", "`metadata` must be `metadata[key]=value`, or `metadata=null` for jobs without any.")
     # Compared here: in a database's JSON path a key of digits would be a place in a list.
     told = rows.exclude(metadata={}).values_list("pk", "metadata")
     return rows.filter(pk__in=[pk for pk, told in told if wanted.items() <= told.items()])

@@ -10,7 +10,7 @@ from django.urls import URLPattern
 from webapp.api import urls
 from webapp.api.answer_shapes import answer_schemas
 from webapp.api.auth import TEAM_HEADERS
-from webapp.api.endpoints import GROUPS, QUERIES, Endpoint
+from webapp.api.endpoints import DIFFERENCES, GROUPS, IDEMPOTENCY, QUERIES, Endpoint
 from webapp.api.request_shapes import request_schemas
 from webapp.api.shapes import Schema, ref, text
 from webapp.version import version
@@ -42,6 +42,7 @@ def _lasting() -> dict[str, Any]:
         operation = _operation(path, endpoint) | {"operationId": name, "tags": [group]}
         paths.setdefault(path, {})[method.lower()] = operation
     about = "Fine-tune and chat on your own machines. The official openai client speaks it: change `base_url`."
+    about = "\n\n".join((about, IDEMPOTENCY, "Different from OpenAI:", *(f"- {one}" for one in DIFFERENCES)))
     return {
         "openapi": "3.1.0",
         "info": {"title": "Lowrank", "version": version(), "description": about},

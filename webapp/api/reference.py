@@ -6,6 +6,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from webapp.accounts.access import TeamRequest
+from webapp.api.endpoints import DIFFERENCES, IDEMPOTENCY
 from webapp.api.openapi import document
 from webapp.api.reference_text import begin, groups
 
@@ -20,4 +21,5 @@ def openapi(request: HttpRequest) -> JsonResponse:
 @require_safe
 def reference(request: TeamRequest) -> HttpResponse:
     address = request.build_absolute_uri("/v1")
-    return render(request, "api/reference.html", {"begin": begin(address), "groups": groups(address)})
+    told = {"begin": begin(address), "idempotency": IDEMPOTENCY, "differences": DIFFERENCES, "groups": groups(address)}
+    return render(request, "api/reference.html", told)

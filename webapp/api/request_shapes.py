@@ -23,6 +23,10 @@ from webapp.api.tool_choice import WORDS
 
 PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string"}
 FILE: Schema = {"type": "string", "format": "binary"}
+ANSWERS = (
+    "A base model or an adapter by the `id` that /v1/models tells, or a checkpoint by the "
+    "`fine_tuned_model_checkpoint` that its job's list of checkpoints tells, not by its `id` there (`ftckpt-…`)."
+)
 
 
 def _spec() -> Schema:
@@ -123,7 +127,7 @@ def _chat() -> Schema:
     ignored = {name: {"description": "Taken, and left aside."} for name in IGNORED}
     made = asked(
         ("model", "messages"),
-        model=text("A base model, an adapter or a checkpoint, as /v1/models names it."),
+        model=text(ANSWERS),
         messages=many(message, minItems=1),
         max_completion_tokens=whole("The longest answer.", minimum=1),
         logprobs=flag(),
@@ -153,8 +157,9 @@ def _tool_choice() -> Schema:
 def _completion() -> Schema:
     ids = many(whole(minimum=0), minItems=1)
     prompt = {"anyOf": [text(minLength=1), ids, many(text(minLength=1), minItems=1), many(ids, minItems=1)]}
-    made = asked(("model", "prompt"), model=text(), prompt=prompt, echo=flag(), logprobs=whole(minimum=0, maximum=20),
-                 best_of=whole(), suffix=text(maxLength=0), user=text(), **_drawing())  # fmt: skip
+    made = asked(("model", "prompt"), model=text(ANSWERS), prompt=prompt, echo=flag(),
+                 logprobs=whole(minimum=0, maximum=20), best_of=whole(), suffix=text(maxLength=0), user=text(),
+                 **_drawing())  # fmt: skip
     made["additionalProperties"] = True
     return made
 

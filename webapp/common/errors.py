@@ -33,7 +33,9 @@ CATALOGUE: dict[str, Entry] = {
     "upload_unfinished": Entry("{name} is not here as a whole yet.", "Choose the file again to go on sending it.", 409),
     "no_columns": Entry("This version was not read from columns.", "Upload the file again to map its columns.", 409),
     "mapping_wrong": Entry("The columns do not fit: {field}: {problem}.", "{fix}", 422),
-    "dataset_in_use": Entry("The job {job} was made from it.", "Delete that job first; its adapter stays.", 409),
+    "dataset_in_use": Entry(
+        "The job {job} was made from it.", "Delete that job first, on its page; its adapter stays.", 409
+    ),
     "dataset_not_ready": Entry("This dataset cannot be used yet: it is {status}.", "Wait for the inspection.", 409),
     "too_many_tags": Entry("This dataset has {limit} different tags.", "Use one of them, or remove some.", 409),
     "search_not_ready": Entry("The rows cannot be searched yet.", "Wait for the survey to end.", 409),
@@ -68,7 +70,7 @@ CATALOGUE: dict[str, Entry] = {
     "import_base_unknown": Entry("The adapter was made for {named}.", "Choose the base model here that is the same."),
     "adapter_damaged": Entry("Files of this adapter are missing or changed.", "Restore or delete it.", 409),
     # jobs
-    "job_finished": Entry("This job has ended already: it {status}.", "There is nothing left to do.", 409),
+    "job_finished": Entry("This job has ended already: it {ending}.", "There is nothing left to do.", 409),
     "job_cancelling": Entry("This job is being cancelled.", "Wait a moment; it can be started again then.", 409),
     "form_used": Entry("This form was sent before, by somebody else.", "Open the form anew.", 409),
     "job_running": Entry("This job has not ended yet: it is {status}.", "Wait for it, or cancel it.", 409),

@@ -87,7 +87,7 @@ def _added(user: User, version: DatasetVersion, made: DatasetVersion) -> Dataset
 def kept_by(version: DatasetVersion) -> tuple[str, str]:
     """What keeps a version from being deleted and what to do about it; empty texts when nothing does."""
     if job := version.jobs.first() or version.jobs_measured.first():
-        return f"The job {job}", "Delete that job first; its adapter stays."
+        return f"The job {job}", "Delete that job first, on its page; its adapter stays."
     if adapter := version.adapters.first():
         return f"The adapter {adapter}", "It was trained on these rows: delete the adapter first."
     if child := version.children.pending().first():

@@ -162,6 +162,11 @@ class Job(models.Model):
         return self.status in ENDED
 
     @property
+    def ending(self) -> str:
+        """How it ended, as a sentence about it says that."""
+        return "was cancelled" if self.status == JobStatus.CANCELLED else self.status
+
+    @property
     def can_be_retried(self) -> bool:
         return self.status in (JobStatus.FAILED, JobStatus.CANCELLED)
 

@@ -73,7 +73,7 @@ def request_cancel(*, user: User, job: Job) -> None:
             record(actor=user, action="job.cancel", team=job.team, target=job.name)
     if not done:
         job.refresh_from_db()
-        raise UserError("job_finished", status=job.status)
+        raise UserError("job_finished", ending=job.ending)
 
 
 def pause_job(*, user: User, job: Job) -> None:
@@ -101,7 +101,7 @@ def resume_job(*, user: User, job: Job) -> None:
 def _require_unfinished(job: Job) -> None:
     job.refresh_from_db()
     if job.has_ended:
-        raise UserError("job_finished", status=job.status)
+        raise UserError("job_finished", ending=job.ending)
     if job.cancel_requested:
         raise UserError("job_cancelling")
 
@@ -109,7 +109,7 @@ def _require_unfinished(job: Job) -> None:
 def retry_job(*, user: User, job: Job, form_key: UUID) -> Job:
     """A new job that asks for the same, one for each `form_key`. Raises UserError unless the old one went wrong."""
     if job.status == JobStatus.SUCCEEDED:
-        raise UserError("job_finished", status=job.status)
+        raise UserError("job_finished", ending=job.ending)
     if not job.has_ended:
         raise UserError("job_running", status=job.status)
     asked = {"base_model": job.base_model, "dataset_version": job.dataset_version, "spec": job.spec}
