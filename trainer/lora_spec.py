@@ -10,6 +10,8 @@ from trainer.spec_values import Issue, Pattern, option
 Bias = Literal["none", "all", "lora_only"]
 Init = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq", "eva"]
 
+# What families call their table of all tokens.
+TOKEN_TABLES = ("embed_tokens", "wte", "word_embeddings", "embed_in", "shared")
 TARGET_GROUPS = ("all-linear", "attention", "mlp")
 MODULE_NAME = re.compile(r"[A-Za-z0-9_]+")
 MODULE_PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -107,6 +109,10 @@ def _name_issues(lora: LoraSpec) -> list[Issue]:
     if both := sorted(set(lora.modules_to_save) & set(lora.target_modules)):
         text = f"{both[0]} cannot get an update and learn whole as well."
         found.append(Issue("lora.modules_to_save", text, "Name it here or in lora.target_modules."))
+    whole = [name for name in lora.modules_to_save if name.rpartition(".")[2] in TOKEN_TABLES]
+    if whole and lora.trainable_token_indices:
+        text = f"{whole[0]} learns whole, and these tokens with it."
+        found.append(Issue("lora.trainable_token_indices", text, "Leave it empty, or that out of lora.modules_to_save."))
     for field in ("layers_to_transform", "trainable_token_indices"):
         numbers = getattr(lora, field)
         if len(set(numbers)) < len(numbers):

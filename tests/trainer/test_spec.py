@@ -137,3 +137,11 @@ def test_the_table_names_every_value() -> None:
         for item in dataclasses.fields(part):
             assert f"\n  {item.name}:" in table
     assert "  quantization: 'nf4'\n" in table and "One of none, int8, nf4." in table and "1 to 512." in table
+
+
+def test_a_table_that_learns_whole_has_no_single_tokens() -> None:
+    lora = {"modules_to_save": ["embed_tokens"], "trainable_token_indices": [5]}
+    told = [issue.path for issue in TrainSpec.from_dict({"lora": lora}).issues()]
+    assert "lora.trainable_token_indices" in told
+    other = TrainSpec.from_dict({"lora": {**lora, "modules_to_save": ["lm_head"]}}).issues()
+    assert "lora.trainable_token_indices" not in [issue.path for issue in other]
