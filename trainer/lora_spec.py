@@ -112,7 +112,7 @@ def _name_issues(lora: LoraSpec) -> list[Issue]:
     whole = [name for name in lora.modules_to_save if name.rpartition(".")[2] in TOKEN_TABLES]
     if whole and lora.trainable_token_indices:
         text = f"{whole[0]} learns whole, and these tokens with it."
-        found.append(Issue("lora.trainable_token_indices", text, "Leave it empty, or that out of lora.modules_to_save."))
+        found.append(Issue("lora.trainable_token_indices", text, "Leave one of the two out."))
     for field in ("layers_to_transform", "trainable_token_indices"):
         numbers = getattr(lora, field)
         if len(set(numbers)) < len(numbers):
