@@ -21,7 +21,7 @@ from trainer.model import AdaptedModel
 from trainer.spec import TrainSpec
 
 BUDGET = 256
-ROOM = 40 << 20  # bytes; a pass of 32,768 tokens keeps some 250 MB, of which most are free in the heap already
+ROOM = 12 << 20  # bytes; a pass of 32,768 tokens keeps some 250 MB, of which most are free in the heap already
 MEASURING_ROOM = 52 << 20
 
 
