@@ -34,8 +34,7 @@ DOORS = {
 CATCH_ALL = {
     "trainer/__main__.py": "the trainer's main: any failure becomes a Failed event",
     "webapp/jobs/tasks.py": "the task border",
-    "webapp/datasets/tasks.py": "the task border",
-    "webapp/adapters/tasks.py": "the task border",
+    "webapp/common/task_border.py": "the task border of the default worker",
     "webapp/system/scheduler.py": "the task border of what the scheduler does by itself",
     "webapp/api/border.py": "the border of the API: any failure becomes an answer in the wire's shape",
     "webapp/chat/answering.py": "the stream: readers of an answer must hear that it broke off",

@@ -114,7 +114,7 @@ def test_large_versions_are_compared_by_the_worker(cast: Cast, monkeypatch: pyte
         text = page(cast, newer, f"?from={older.number}")
         assert 'Added <span class="num muted">1</span>' in text and "question 3" in text
         assert "every 2s" not in text
-    assert not list(newer.folder.glob("compare-*"))
+    assert not list(newer.folder.glob(".tmp-*"))
 
 
 def test_the_waiting_page_asks_for_the_changes_alone(cast: Cast) -> None:

@@ -203,7 +203,7 @@ def test_tokens_are_counted_by_a_worker_and_kept(cast: Cast, tmp_path: Path, bas
     assert counts["trained_share"] == sum(trained) / sum(lengths)
     assert counts["tokens"]["max"] == max(lengths)
     assert sum(bar["rows"] for bar in counts["tokens"]["bars"]) == 2
-    assert not list(version.folder.glob("tokens-*/")), "what the child wrote aside is gone"
+    assert not list(version.folder.glob(".tmp-*")), "what the child wrote aside is gone"
     text = page(cast, version)
     assert "<rect " in text
     link = f"{reverse('job_new')}?dataset={version.pk}&amp;base={base.pk}&amp;max_seq_length={counts['suggested']}"

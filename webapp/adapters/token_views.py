@@ -12,7 +12,7 @@ from webapp.accounts.access import TeamRequest, get_visible
 from webapp.adapters import tasks
 from webapp.adapters.histograms import histogram
 from webapp.adapters.models import BaseModel
-from webapp.adapters.token_counts import counts_of, is_due
+from webapp.adapters.token_counts import counts_of, kept_counts
 from webapp.adapters.token_forms import VIEWS, SeenForm, link
 from webapp.adapters.tokens import ROWS, seen_rows
 from webapp.datasets.frame import frame
@@ -58,7 +58,7 @@ def _counted(version: DatasetVersion, given: dict[str, Any]) -> dict[str, Any]:
     """The counts as the page shows them; a bell for a worker where there are none."""
     base, length = given["base"], given["length"]
     counts = counts_of(version, base)
-    if counts is None and is_due(version, base):
+    if counts is None and kept_counts(version.pk, base.pk).is_due():
         tasks.ring_for_tokens(version.pk, base.pk)
     ctx: dict[str, Any] = {"counts": counts, "poll": link(given)}
     if not counts or "failure" in counts:

@@ -1,15 +1,12 @@
 """Doors of the default worker: inspect an upload, survey what is ready, and the bells that ask for it."""
 
-import logging
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from celery import shared_task
-from django.db import DatabaseError
 
 from webapp.common import doorbell
+from webapp.common.task_border import marked
 from webapp.datasets import comparisons, inspection, lifecycle, survey_lifecycle, surveying
-
-logger = logging.getLogger(__name__)
 
 
 @shared_task(name="datasets.inspect")
@@ -21,15 +18,11 @@ def inspect(version_id: str) -> None:
 
 
 def carry_through(version_id: UUID, number: int) -> None:
-    """Inspect; whatever goes wrong in our own code ends the inspection with a mark to look for in the log."""
-    try:
-        inspection.inspect_version(version_id, number)
-    except DatabaseError:  # nothing can be written down now; once it stands still for a lease it is begun again
-        raise
-    except Exception:
-        mark = uuid4().hex[:8]
-        logger.exception("dataset version %s: the inspection failed (error %s)", version_id, mark)
+    def reject(mark: str) -> None:
         lifecycle.reject(version_id, number, inspection.broken(mark))
+
+    with marked(f"inspection of dataset version {version_id}", reject):
+        inspection.inspect_version(version_id, number)
 
 
 def ring(version_id: UUID) -> bool:
@@ -42,14 +35,12 @@ def survey(version_id: str) -> None:
     number = survey_lifecycle.begin(pk)
     if number is None:
         return
-    try:
-        surveying.survey_version(pk, number)
-    except DatabaseError:  # as above
-        raise
-    except Exception:
-        mark = uuid4().hex[:8]
-        logger.exception("dataset version %s: the survey failed (error %s)", pk, mark)
+
+    def fail(mark: str) -> None:
         survey_lifecycle.fail(pk, number, surveying.broken(mark))
+
+    with marked(f"survey of dataset version {pk}", fail):
+        surveying.survey_version(pk, number)
 
 
 def ring_for_survey(version_id: UUID) -> bool:
@@ -58,14 +49,9 @@ def ring_for_survey(version_id: UUID) -> bool:
 
 @shared_task(name="datasets.compare")
 def compare(older_id: str, newer_id: str) -> None:
-    try:
-        comparisons.compare_versions(UUID(older_id), UUID(newer_id))
-    except DatabaseError:  # as above; the page that waits rings again
-        raise
-    except Exception:
-        mark = uuid4().hex[:8]
-        logger.exception("versions %s and %s: the comparison failed (error %s)", older_id, newer_id, mark)
-        comparisons.keep_failure(UUID(older_id), UUID(newer_id), comparisons.broken(mark))
+    older, newer = UUID(older_id), UUID(newer_id)
+    with marked(f"comparison of versions {older} and {newer}", comparisons.kept_changes(older, newer).keep_fault):
+        comparisons.compare_versions(older, newer)
 
 
 def ring_for_comparison(older_id: UUID, newer_id: UUID) -> bool:

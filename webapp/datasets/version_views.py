@@ -40,7 +40,7 @@ def _changes(older: DatasetVersion, newer: DatasetVersion, *, kind: str, number:
     """A page of what changed; a bell for a worker where that is not known yet."""
     told = comparisons.changes_of(older, newer)
     if told is None:
-        if comparisons.is_due(older, newer):
+        if comparisons.kept_changes(older.pk, newer.pk).is_due():
             tasks.ring_for_comparison(older.pk, newer.pk)
         return {"comparing": True}
     if "failure" in told:
