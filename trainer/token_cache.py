@@ -84,7 +84,7 @@ def _write(file: Path, dataset: Dataset, logs: Sequence[dict[str, str]]) -> None
     told = {"content_hash": dataset.content_hash, "rows": dataset.rows, "untrained": dataset.untrained}
     told |= {"cuts": asdict(dataset.cuts), "logs": logs}
     schema = SCHEMA.with_metadata({"told": json.dumps(told)})
-    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part = file.with_name(f".tmp-{file.name}.{os.getpid()}")
     try:
         with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for batch in _batches(dataset, schema):

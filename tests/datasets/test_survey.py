@@ -27,7 +27,7 @@ def test_a_version_that_is_ready_becomes_searchable(cast: Cast) -> None:
     assert version.survey_report["rows"] == 3
     assert version.survey_report["roles"] == {"user": 3, "assistant": 3, "system": 1}
     assert version.survey_path.is_file()
-    assert not list(version.folder.glob("survey-*")), "what the child wrote aside is gone"
+    assert not list(version.folder.glob(".tmp-*")), "what the child wrote aside is gone"
 
 
 def test_rows_that_cannot_be_read_end_the_survey_and_nothing_else(cast: Cast) -> None:

@@ -68,10 +68,10 @@ def test_uploads_and_half_made_folders_of_killed_processes(old: bool) -> None:
     upload = Path(settings.FILE_UPLOAD_TEMP_DIR) / f"{uuid4().hex}.upload"
     upload.write_text("x")
     age(upload, old=old)
-    kinds = ("datasets", "adapters", "api", f"bases/{uuid4()}")
+    kinds = ("datasets", "adapters", "api", f"bases/{uuid4()}", f"datasets/{uuid4()}", f"datasets/{uuid4()}/tokens")
     left = [make_folder(settings.FILES_DIR / kind / f".tmp-{uuid4().hex}", old=old) for kind in kinds]
-    assert clean_up() == (5 if old else 0)
-    assert [one.exists() for one in (upload, *left)] == [not old] * 5
+    assert clean_up() == (7 if old else 0)
+    assert [one.exists() for one in (upload, *left)] == [not old] * 7
 
 
 def test_a_folder_that_something_still_grows_in_stays() -> None:

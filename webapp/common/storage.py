@@ -56,6 +56,18 @@ def staged_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def work_folder(path: Path) -> Iterator[Path]:
+    """A folder that is empty at first and gone at the end; below a name with .tmp- the clean-up finds what is left of
+    it when this process is killed."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def sync_tree(folder: Path) -> None:
     """Flush every file of a folder, and the folder, to disk."""
     for path in sorted(folder.rglob("*")):

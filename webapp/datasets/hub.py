@@ -63,7 +63,7 @@ def _facts(ending: Ending, out: Path) -> dict[str, Any]:
 
 def progress(version: DatasetVersion) -> str:
     """How far the fetching is, as a sentence."""
-    said = _last_event(version.folder / f"inspection-{version.inspection}")
+    said = _last_event(version.aside(f"inspection-{version.inspection}"))
     if isinstance(said, Fetched) and said.of:
         return f"{said.what}: {bytes_text(said.done)} of {bytes_text(said.of)} are here."
     return f"The data files of {version.source['hub']} are being fetched from the hub."

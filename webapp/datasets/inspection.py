@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from trainer.errors import EXIT_CODES
 from trainer.formats import count_rows
 from trainer.formats.sample import SAMPLE
 from webapp.common.pulse import Pulse
-from webapp.common.storage import sync_path
+from webapp.common.storage import sync_path, work_folder
 from webapp.datasets import hub, lifecycle
 from webapp.datasets.child import MEMORY_BYTES, Ending, run_check, run_revise
 from webapp.datasets.lineage import made_from
@@ -29,20 +28,16 @@ def inspect_version(version_id: UUID, inspection: int) -> None:
     if inspection > MOST_INSPECTIONS:
         lifecycle.reject(version_id, inspection, _failure("The inspection was interrupted too often.", FIX_AGAIN))
         return
-    out = version.folder / f"inspection-{inspection}"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
+    pulse = Pulse(lambda: lifecycle.beat(version_id, inspection))
     try:
-        pulse = Pulse(lambda: lifecycle.beat(version_id, inspection))
-        if hub.is_to_fetch(version) and not hub.fetch(version, inspection, out, pulse):
-            return
-        ending = _revised(version, out, pulse) if version.origin in REVISED else _checked(version, out, pulse)
-        if ending is not None:
-            _conclude(version, inspection, ending=ending, out=out)
+        with work_folder(version.aside(f"inspection-{inspection}")) as out:
+            if hub.is_to_fetch(version) and not hub.fetch(version, inspection, out, pulse):
+                return
+            ending = _revised(version, out, pulse) if version.origin in REVISED else _checked(version, out, pulse)
+            if ending is not None:
+                _conclude(version, inspection, ending=ending, out=out)
     except hub.NotFetched as error:
         lifecycle.reject(version_id, inspection, _failure(error.text, error.fix))
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
 
 
 def _checked(version: DatasetVersion, out: Path, pulse: Callable[[], bool]) -> Ending | None:

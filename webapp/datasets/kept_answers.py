@@ -5,19 +5,17 @@ It is made when a page first asks for it, and can be made again at any time.
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.core.cache import cache
 
 from trainer.errors import EXIT_CODES
-from webapp.common.storage import dataset_folder, sync_path
+from webapp.common.storage import dataset_folder, sync_path, work_folder
 from webapp.datasets.child import Ending
 
 logger = logging.getLogger(__name__)
@@ -54,8 +52,7 @@ class KeptAnswer:
 
     def make(self, run: Callable[[Path], Ending | None], *, written: str) -> None:
         """`run` has the child work in the folder it is given; `written` is what that calls the answer."""
-        out = Path(mkdtemp(prefix=".tmp-", dir=self.path.parent))
-        try:
+        with work_folder(self.path.parent / f".tmp-{uuid4().hex}") as out:
             ending = run(out)
             if ending is None:
                 return
@@ -65,8 +62,6 @@ class KeptAnswer:
                 return
             logger.error("%s ended with %s: %s", self.path, ending.status, ending.stderr)
             self.keep_failure(self._unexpected(ending))
-        finally:
-            shutil.rmtree(out, ignore_errors=True)
 
     def keep_failure(self, text: str) -> None:
         if self.path.parent.is_dir():

@@ -134,6 +134,10 @@ class DatasetVersion(models.Model):
     def folder(self) -> Path:
         return dataset_folder(self.pk)
 
+    def aside(self, work: str) -> Path:
+        """Where a child writes, until its results are put in place."""
+        return self.folder / f".tmp-{work}"
+
     @property
     def rows_path(self) -> Path:
         return self.folder / "rows.parquet"

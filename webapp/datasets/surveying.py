@@ -2,14 +2,13 @@
 
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from trainer.errors import EXIT_CODES
 from webapp.common.pulse import Pulse
-from webapp.common.storage import sync_path
+from webapp.common.storage import sync_path, work_folder
 from webapp.datasets import survey_lifecycle
 from webapp.datasets.child import Ending, run_survey
 from webapp.datasets.models import DatasetVersion
@@ -25,16 +24,11 @@ def survey_version(version_id: UUID, survey: int) -> None:
     if survey > MOST_SURVEYS:
         survey_lifecycle.fail(version_id, survey, "The survey was interrupted too often.")
         return
-    out = version.folder / f"survey-{survey}"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    try:
-        pulse = Pulse(lambda: survey_lifecycle.beat(version_id, survey))
+    pulse = Pulse(lambda: survey_lifecycle.beat(version_id, survey))
+    with work_folder(version.aside(f"survey-{survey}")) as out:
         ending = run_survey(version.rows_path, out, still_ours=pulse)
         if ending is not None:
             _conclude(version, survey, ending=ending, out=out)
-    finally:
-        shutil.rmtree(out, ignore_errors=True)
 
 
 def broken(mark: str) -> str:

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
+from trainer.formats.canonical import TOKENS_FOLDER
 from webapp.api.expiry import remove_expired
 from webapp.datasets.models import DatasetVersion, Upload
 from webapp.datasets.uploads import KEPT as UPLOAD_KEPT
@@ -66,9 +67,9 @@ def _unfinished_uploads() -> Iterator[Path]:
 
 
 def _half_made_folders() -> Iterator[Path]:
-    """Folders that were written aside, and whose maker was killed before it could put them in place."""
-    kinds = ("datasets/.tmp-*", "adapters/.tmp-*", "api/.tmp-*", "bases/*/.tmp-*")
-    yield from (path for kind in kinds for path in settings.FILES_DIR.glob(kind) if _is_old(path))
+    """What was written aside, and whose maker was killed before it could put it in place."""
+    folders = ("datasets", "datasets/*", f"datasets/*/{TOKENS_FOLDER}", "adapters", "api", "bases/*")
+    yield from (path for one in folders for path in settings.FILES_DIR.glob(f"{one}/.tmp-*") if _is_old(path))
 
 
 def _datasets_without_a_row() -> Iterator[Path]:
