@@ -1,13 +1,11 @@
 """Checks a raw file: canonical rows and a report of everything found, written whole or not at all."""
 
-import errno
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
@@ -16,7 +14,7 @@ from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Recognition, chosen, re
 from trainer.formats.family import Family
 from trainer.formats.findings import BadLines, most_common
 from trainer.formats.problems import BadFile
-from trainer.formats.publishing import publish, publish_report
+from trainer.formats.publishing import aside, publish, publish_report
 from trainer.formats.reading import Reading, Record, open_records
 from trainer.formats.row_writer import RowWriter
 from trainer.formats.sample import SAMPLE, write_sample
@@ -52,38 +50,23 @@ def check_file(
     if not file.is_file():
         raise TrainerError("user_config", f"There is no file {file}.", "Give the path of a dataset file.")
     out.mkdir(parents=True, exist_ok=True)
-    aside, bad_aside = (out / f".{what}-{uuid4().hex}" for what in ("rows", "bad"))
-    try:
-        with _disk_full_named(), RowWriter(aside) as writer, bad_aside.open("w", encoding="utf-8") as bad:
+    with aside(out) as rows, aside(out) as bad_lines:
+        with RowWriter(rows) as writer, bad_lines.open("w", encoding="utf-8") as bad:
             sieve = Sieve(mapping, BadLines(bad), folder=out)
             with closing(sieve):
                 outcome = _read_all(open_records(file, name or file.name, scratch=out), writer, sieve)
-        with _disk_full_named():
-            report = _report(outcome, writer)
-            usable = writer.rows > 0 and not outcome.stopped_at and (skip_bad_rows or not report["bad_rows"])
-            if usable:
-                publish(aside, out / "rows.parquet")
-            publish(bad_aside, out / BAD_LINES)
-            write_sample(outcome.looked_at, out / SAMPLE)
-            publish_report(report, out)
-    finally:
-        aside.unlink(missing_ok=True)
-        bad_aside.unlink(missing_ok=True)
+        report = _report(outcome, writer)
+        usable = writer.rows > 0 and not outcome.stopped_at and (skip_bad_rows or not report["bad_rows"])
+        if usable:
+            publish(rows, out / "rows.parquet")
+        publish(bad_lines, out / BAD_LINES)
+        write_sample(outcome.looked_at, out / SAMPLE)
+        publish_report(report, out)
     if not usable:
         raise _rejection(report)
     emit(Log(text=f"{report['format']}: {report['rows']:,} good rows, {report['bad_rows']:,} bad rows"))
     facts = {name: report[name] for name in ("format", "kind", "rows", "bad_rows", "content_hash")}
     emit(Finished(folder=str(out), facts=facts))
-
-
-@contextmanager
-def _disk_full_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TrainerError("disk_full", "The disk is full.", "Free some space and try again.") from error
-        raise
 
 
 def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve) -> Outcome:

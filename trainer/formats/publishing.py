@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,12 +21,18 @@ def aside(out: Path) -> Iterator[Path]:
     path = out / f".aside-{uuid4().hex}"
     try:
         yield path
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, sqlite3.OperationalError) as error:
+        if _is_disk(error):
             raise TrainerError("disk_full", "The disk is full.", "Free some space and try again.") from error
         raise
     finally:
         path.unlink(missing_ok=True)
+
+
+def _is_disk(error: OSError | sqlite3.OperationalError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # Python's own of this kind have no number
 
 
 def publish(path: Path, final: Path) -> None:

@@ -1,6 +1,5 @@
 """Surveys canonical rows: a SQLite file by which they can be searched and filtered, written whole or not at all."""
 
-import errno
 import json
 import sqlite3
 from collections import Counter
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +16,7 @@ import pyarrow.parquet as pq
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Row, iter_rows
-from trainer.formats.publishing import publish
+from trainer.formats.publishing import aside, publish
 from trainer.formats.searching import Said
 from trainer.formats.survey_columns import TABLES as OF_COLUMNS
 from trainer.formats.survey_columns import ColumnValues
@@ -145,20 +143,13 @@ def survey_rows(rows: Path, out: Path, emit: Emit) -> None:
 
     Raises TrainerError(dataset_invalid) for a file that holds no canonical rows.
     """
-    aside = out / f".survey-{uuid4().hex}"
-    try:
-        searchable = _bytes_of(rows) <= MOST_SEARCHED_BYTES
-        with closing(sqlite3.connect(aside, isolation_level=None)) as database:
+    searchable = _bytes_of(rows) <= MOST_SEARCHED_BYTES
+    with aside(out) as path:
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
             report = _read_all(rows, database, searchable=searchable)
-        publish(aside, out / "survey.sqlite")
-        aside.write_text(json.dumps(report, ensure_ascii=False))
-        publish(aside, out / "survey.json")
-    except (OSError, sqlite3.OperationalError) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
-            raise TrainerError("disk_full", "The disk is full.", "Free some space and try again.") from error
-        raise
-    finally:
-        aside.unlink(missing_ok=True)
+        publish(path, out / "survey.sqlite")
+        path.write_text(json.dumps(report, ensure_ascii=False))
+        publish(path, out / "survey.json")
     emit(Log(text=f"{report['rows']:,} rows" + ("" if searchable else ", too many bytes to be searched")))
     emit(Finished(folder=str(out), facts=report))
 
