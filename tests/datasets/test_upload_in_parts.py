@@ -193,7 +193,9 @@ def test_foreign_uploads_make_no_dataset(cast: Cast, bob: Client) -> None:
     mine = sent(cast.client("alice"))
     answer = bob.post(reverse("dataset_new"), {"upload": mine})
     assert answer.status_code == 422
-    assert "no longer here" in answer.content.decode()
+    text = answer.content.decode()
+    assert "no longer here" in text
+    assert "data-upload-errors hidden" not in text, "it is to be seen without scripts too"
     assert not Dataset.objects.exists()
 
 
