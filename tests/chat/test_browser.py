@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from django.conf import settings
-from django.db import connection
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route
 
+from tests.browsing import log_in, own_chromium, own_processes
 from tests.cast import Cast
+from tests.e2e.site import free_port
 from tests.make import make_adapter, make_base, make_conversation, make_turn
-from tests.processes import Processes, wait_for
+from tests.processes import wait_for
 from webapp.adapters.models import BaseModel
 from webapp.chat import lifecycle
 from webapp.chat.models import Completion, Conversation
@@ -48,28 +48,22 @@ document.addEventListener("securitypolicyviolation", (event) => window.violation
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop in this thread
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    with own_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def site(broker: str, tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[str]:
-    """The address of gunicorn on the tests' own database."""
-    database = f"sqlite:///{connection.settings_dict['NAME']}"
-    with Processes(tmp_path_factory.mktemp("site"), DATABASE_URL=database, REDIS_URL=broker) as running:
-        running.manage("collectstatic", "--noinput", "--verbosity", "0")
-        yield running.web(8171)
+    """Its address."""
+    with own_processes(tmp_path_factory.mktemp("site"), REDIS_URL=broker) as running:
+        yield running.web(free_port())
 
 
 @pytest.fixture
 def page(chromium: Browser, cast: Cast, site: str) -> Iterator[Page]:
     """Alice's browser, logged in; it notes dialogs, requests to strangers and violations of the policy."""
     context = chromium.new_context(base_url=site)
-    name = settings.SESSION_COOKIE_NAME
-    context.add_cookies([{"name": name, "value": cast.client("alice").cookies[name].value, "url": site}])
+    log_in(context, cast, site, who="alice")
     page = context.new_page()
     page.add_init_script(WATCH)
     dialogs, strangers = [], []

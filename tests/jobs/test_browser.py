@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.conf import LazySettings, settings
-from django.db import connection
+from django.conf import LazySettings
 from django.urls import reverse
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.browsing import log_in, own_chromium, own_processes
 from tests.cast import Cast
+from tests.e2e.site import free_port, watch_console
 from tests.jobs.scripted import progress
 from tests.make import make_base, make_dataset, make_job, make_worker
 from tests.processes import Processes, wait_for
@@ -21,7 +22,6 @@ from webapp.jobs.models import Attempt, Job, JobStatus
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
-PORT = 8142
 EVIL = "<img src=x onerror=alert(1)></script>"
 HIDE = """(hidden) => {
   Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
@@ -31,21 +31,16 @@ HIDE = """(hidden) => {
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop in this thread
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    with own_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[Processes]:
-    """Valkey and gunicorn on the tests' own database."""
-    database = f"sqlite:///{connection.settings_dict['NAME']}"
-    with Processes(tmp_path_factory.mktemp("site"), DATABASE_URL=database) as found:
-        found.manage("collectstatic", "--noinput", "--verbosity", "0")
+    """Valkey and gunicorn."""
+    with own_processes(tmp_path_factory.mktemp("site")) as found:
         found.broker()
-        found.web(PORT)
+        found.web(free_port())
         yield found
 
 
@@ -57,12 +52,9 @@ def page(chromium: Browser, cast: Cast, running: Processes, settings: LazySettin
     site = running.environment["BASE_URL"]
     context = chromium.new_context(base_url=site)
     context.set_default_timeout(10_000)
-    name = settings.SESSION_COOKIE_NAME
-    context.add_cookies([{"name": name, "value": cast.client("bob").cookies[name].value, "url": site}])
+    log_in(context, cast, site, who="bob")
     page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
+    complaints = watch_console(page)
     yield page
     context.close()
     streams._client.cache_clear()
@@ -206,8 +198,7 @@ def test_without_scripts_the_form_still_works(chromium: Browser, cast: Cast, run
     make_base()
     site = running.environment["BASE_URL"]
     context = chromium.new_context(base_url=site, java_script_enabled=False)
-    name = settings.SESSION_COOKIE_NAME
-    context.add_cookies([{"name": name, "value": cast.client("bob").cookies[name].value, "url": site}])
+    log_in(context, cast, site, who="bob")
     page = context.new_page()
     page.goto(reverse("job_new"))
     page.click("text=Thorough")

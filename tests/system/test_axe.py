@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from django.conf import settings
-from django.db import connection
 from django.urls import reverse
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from tests.axe import violations
+from tests.browsing import log_in, looked_at, own_chromium, own_processes
 from tests.cast import Cast
+from tests.e2e.site import free_port
 from tests.make import (
     make_adapter,
     make_api_key,
@@ -23,13 +23,11 @@ from tests.make import (
     make_turn,
     make_worker,
 )
-from tests.processes import Processes
 from webapp.adapters.models import BaseModel
 from webapp.jobs.models import JobStatus
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-LOOKS = (("light", "light", 1440), ("dark", "dark", 1440), ("phone", "light", 390))
 PLAIN = (
     *("home", "jobs", "job_new", "adapters", "chat", "base_models", "base_add", "machines", "teams", "settings"),
     *("adapter_import", "account_change_password", "account_logout", "api_reference"),
@@ -40,20 +38,16 @@ TABS = ("overview", "use", "spec", "files", "share")
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # Playwright keeps a loop in this thread
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    with own_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[str]:
-    """The address of gunicorn on the tests' own database and files."""
-    environment = {"DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}", "DATA_DIR": str(settings.DATA_DIR)}
-    with Processes(tmp_path_factory.mktemp("site"), REDIS_URL="redis://localhost:1", **environment) as running:
-        running.manage("collectstatic", "--noinput", "--verbosity", "0")
-        yield running.web(8705)
+    """Its address."""
+    environment = {"DATA_DIR": str(settings.DATA_DIR), "REDIS_URL": "redis://localhost:1"}
+    with own_processes(tmp_path_factory.mktemp("site"), **environment) as running:
+        yield running.web(free_port())
 
 
 def make_jobs(cast: Cast, base: BaseModel) -> dict[str, str]:
@@ -89,31 +83,16 @@ def make_pages(cast: Cast) -> dict[str, str]:
     }
 
 
-def log_in(page: Page, cast: Cast, site: str) -> None:
-    name = settings.SESSION_COOKIE_NAME
-    page.context.add_cookies([{"name": name, "value": cast.client("alice").cookies[name].value, "url": site}])
-
-
-def looked_at(page: Page, address: str) -> list[str]:
-    """What is wrong with the page with everything that folds opened, in every theme and width."""
-    page.goto(address)
-    page.evaluate("document.querySelectorAll('main details').forEach((one) => { one.open = true; })")
-    found = []
-    for label, theme, width in LOOKS:
-        page.emulate_media(color_scheme=theme)
-        page.set_viewport_size({"width": width, "height": 900})
-        found += [f"{label}: {line}" for line in violations(page)]
-        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-            found.append(f"{label}: wider than the window")
-    return found
+def look(page: Page, address: str) -> list[str]:
+    return looked_at(page, address, folds="main details")
 
 
 @pytest.mark.timeout(240)
 def test_no_page_keeps_anybody_out(chromium: Browser, cast: Cast, site: str) -> None:
     page = chromium.new_context(base_url=site, has_touch=True).new_page()
-    found = {address: looked_at(page, address) for address in ("/accounts/login/", "/accounts/password/reset/")}
+    found = {address: look(page, address) for address in ("/accounts/login/", "/accounts/password/reset/")}
     addresses = make_pages(cast)
-    log_in(page, cast, site)
-    found |= {name: looked_at(page, address) for name, address in addresses.items()}
+    log_in(page.context, cast, site, who="alice")
+    found |= {name: look(page, address) for name, address in addresses.items()}
     page.context.close()
     assert {name: lines for name, lines in found.items() if lines} == {}

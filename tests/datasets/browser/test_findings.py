@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.browsing import page_of
 from tests.cast import Cast
-from tests.datasets.browsing import page_of
 from tests.datasets.inspected import inspect
 from tests.datasets.surveyed import asked
 from tests.make import make_base

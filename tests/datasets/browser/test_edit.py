@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.browsing import page_of
 from tests.cast import Cast
-from tests.datasets.browsing import page_of
 from tests.make import make_dataset
 from webapp.datasets.models import DatasetVersion, DraftChange
 

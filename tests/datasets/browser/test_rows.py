@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.browsing import page_of
 from tests.cast import Cast
-from tests.datasets.browsing import page_of
 from tests.datasets.surveyed import asked, make_surveyed
 from tests.make import make_dataset
 from tests.processes import wait_for

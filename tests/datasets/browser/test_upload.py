@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.datasets.breaking_proxy import BreakingProxy
-from tests.e2e.site import Site, chromium, watch_console
+from tests.datasets.browser.breaking_proxy import BreakingProxy
+from tests.e2e.site import Site, watch_console
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PASSWORD = "correct horse battery"
@@ -39,15 +39,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def context(site: Site, browser: Browser) -> Iterator[BrowserContext]:
+def context(site: Site, chromium: Browser) -> Iterator[BrowserContext]:
     """A browser in which the owner is logged in; cookies know no ports, so the proxy's address has them too."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.goto(site.setup_link)
     page.get_by_label("Email").fill("alice@example.com")

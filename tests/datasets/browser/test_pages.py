@@ -8,8 +8,8 @@ from django.urls import reverse
 from playwright.sync_api import Browser, Page
 
 from tests.axe import violations
+from tests.browsing import LOOKS, looked_at, page_of
 from tests.cast import Cast
-from tests.datasets.browsing import page_of
 from tests.datasets.inspected import inspect, uploaded
 from tests.make import make_base, make_dataset, make_job, make_version
 from tests.tiny import make_tiny_base
@@ -22,7 +22,7 @@ from webapp.datasets.tasks import survey
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-LOOKS = (("light", 1440), ("dark", 1440), ("light", 390), ("dark", 390))
+EVERY_LOOK = (*LOOKS, ("dark", 390))
 ANSWER = "Six hundred and sixty-six, and here is how one counts them. "
 ROWS = [
     {
@@ -107,32 +107,22 @@ def make_pages(cast: Cast, folder: Path) -> dict[str, str]:
     }
 
 
-def looked_at(page: Page, address: str) -> list[str]:
-    """What is wrong with the page, with everything that folds opened, in every theme and width."""
-    page.goto(address)
-    page.evaluate("document.querySelectorAll('main details:not(.menu)').forEach((one) => { one.open = true; })")
-    found = []
-    for theme, width in LOOKS:
-        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-        page.set_viewport_size({"width": width, "height": 900})
-        found += [f"{theme} {width}: {line}" for line in violations(page)]
-        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-            found.append(f"{theme} {width}: wider than the window")
-    return found
+def look(page: Page, address: str) -> list[str]:
+    return looked_at(page, address, folds="main details:not(.menu)", looks=EVERY_LOOK)
 
 
 @pytest.mark.timeout(300)
 def test_no_page_keeps_anybody_out(chromium: Browser, cast: Cast, site: str, tmp_path: Path) -> None:
     addresses = make_pages(cast, tmp_path)
     with page_of(chromium, cast, site, has_touch=True) as page:
-        found = {name: looked_at(page, address) for name, address in addresses.items()}
+        found = {name: look(page, address) for name, address in addresses.items()}
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 @pytest.mark.timeout(120)
 def test_menus_and_empty_pages_keep_nobody_out(chromium: Browser, cast: Cast, site: str, tmp_path: Path) -> None:
     with page_of(chromium, cast, site) as page:
-        assert looked_at(page, reverse("datasets")) == [], "with nothing in it"
+        assert look(page, reverse("datasets")) == [], "with nothing in it"
         _, version = make_worked(cast)
         for address in (reverse("dataset_rows", args=[version.pk]), reverse("dataset", args=[version.dataset_id])):
             page.goto(address)
