@@ -35,7 +35,7 @@ CAT: Any = [{"role": "user", "content": "cat"}]
 
 
 def line(custom_id: str, *, url: str = CHAT, **body: Any) -> dict[str, Any]:
-    usual = {"model": "tiny", "messages": CAT, "max_tokens": 6, "temperature": 0}
+    usual = {"model": "tiny", "max_tokens": 6, "temperature": 0} | ({"messages": CAT} if url == CHAT else {})
     return {"custom_id": custom_id, "method": "POST", "url": url, "body": usual | body}
 
 
@@ -264,6 +264,74 @@ def test_only_attempts_in_vain_count(client: OpenAI, base: BaseModel) -> None:
         assert batch_lifecycle.is_hopeless(pk, token) == hopeless
         batch_lifecycle.release_of_worker("w")
     assert Batch.objects.get().trouble == batch_lifecycle.WORKER_GONE
+
+
+def test_what_cannot_be_read_of_the_results_is_asked_again(tmp_path: Path) -> None:
+    whole = b'{"custom_id": "a"}\n'
+    (tmp_path / OUTPUT).write_bytes(whole + b'{"custom_id": "b", \x00\xff\n[1]\n{"custom_id": "c"}\n')
+    results = Results(tmp_path)
+    assert results.done[OUTPUT] == {"a", "c"}
+    results.add(OUTPUT, {"custom_id": "b"})
+    results.close()
+    assert Results(tmp_path).done[OUTPUT] == {"a", "b", "c"}
+    assert sorted(one.name for one in tmp_path.iterdir()) == [ERRORS, OUTPUT]
+
+
+def test_results_that_cannot_be_read_at_all_end_the_batch(client: OpenAI, base: BaseModel) -> None:
+    begun = start(client, [line("a")])
+    (Batch.objects.get().folder / OUTPUT).mkdir(parents=True)
+    for _ in range(MOST_ATTEMPTS):  # a disk may be away for a moment
+        with pytest.raises(IsADirectoryError):
+            run_batches(worker="chat@here")
+    run_batches(worker="chat@here")
+    done = client.batches.retrieve(begun.id)
+    assert done.status == "failed"
+    assert done.errors is not None and done.errors.data
+    (told,) = done.errors.data
+    assert told.code == "results_unreadable"
+    assert told.message == "What this batch has answered can be neither read nor written (IsADirectoryError)."
+    assert not Batch.objects.get().folder.exists()
+    assert not batch_lifecycle.waiting()
+
+
+def test_results_may_be_larger_than_what_may_be_sent(
+    client: OpenAI, base: BaseModel, settings: Settings, people: Cast
+) -> None:
+    start(client, [line("wrong", temperature=9)])
+    settings.MAX_UPLOAD_BYTES = 10
+    run_batches(worker="chat@here")
+    assert Batch.objects.get().status == "completed"
+
+
+def test_result_files_go_when_they_are_to(client: OpenAI, base: BaseModel) -> None:
+    start(client, [line("wrong", temperature=9)], output_expires_after={"anchor": "created_at", "seconds": 7200})
+    run_batches(worker="chat@here")
+    (done,) = client.batches.list()
+    file = client.files.retrieve(str(done.error_file_id))
+    assert file.expires_at is not None
+    assert 7190 <= file.expires_at - file.created_at <= 7200
+    with pytest.raises(openai.BadRequestError) as caught:
+        start(client, [line("a")], output_expires_after={"anchor": "created_at", "seconds": 60})
+    assert caught.value.param == "output_expires_after.seconds"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (BatchStatus.COMPLETED, "this batch has been completed."),
+        (BatchStatus.FAILED, "this batch has failed."),
+        (BatchStatus.EXPIRED, "this batch has expired."),
+        (BatchStatus.FINALIZING, "its files are being written."),
+    ],
+)
+def test_what_cannot_be_cancelled_says_why(client: OpenAI, base: BaseModel, status: BatchStatus, said: str) -> None:
+    begun = start(client, [line("a")])
+    Batch.objects.update(status=status)
+    with pytest.raises(openai.ConflictError) as caught:
+        client.batches.cancel(begun.id)
+    assert caught.value.code == "batch_ended"
+    assert "There is nothing left to cancel: " in caught.value.message
+    assert caught.value.message.endswith(said)
 
 
 def test_a_half_written_line_is_asked_again(tmp_path: Path) -> None:

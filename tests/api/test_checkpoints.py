@@ -21,7 +21,7 @@ def final(people: Cast) -> Adapter:
 def job(people: Cast, final: Adapter) -> Job:
     job = make_job(people.team, base=final.base_model, status=JobStatus.SUCCEEDED, adapter=final)
     for step in range(1, 10):
-        make_job_event(job, "progress", step=step, of=9, loss=3.0 - step / 10)
+        make_job_event(job, "progress", step=step, of=9, loss=3.0 - step / 10, accuracy=step / 20)
         if step % 3 == 0:
             make_job_event(job, "evaluated", step=step, loss=2.0 - step / 10, accuracy=step / 10, rows=2)
     for step in (3, 6):
@@ -44,6 +44,7 @@ def test_the_furthest_is_first_with_its_figures(client: OpenAI, job: Job, final:
     assert found[1].metrics.to_dict() == {
         "step": 6,
         "train_loss": 2.4,
+        "train_mean_token_accuracy": 0.3,
         "valid_loss": 1.4,
         "valid_mean_token_accuracy": 0.6,
         "full_valid_loss": 1.4,

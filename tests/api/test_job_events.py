@@ -17,7 +17,7 @@ def job(people: Cast) -> Job:
     make_job_event(job, "status", **{"from": "queued", "to": "running", "actor": "worker-1"})
     make_job_event(job, "phase", name="loading")
     make_job_event(job, "evaluated", step=0, loss=3.25, accuracy=0.1, rows=4, perplexity=25.8)
-    make_job_event(job, "progress", step=1, of=8, loss=2.5, learning_rate=1e-4, trained_tokens=90)
+    make_job_event(job, "progress", step=1, of=8, loss=2.5, learning_rate=1e-4, trained_tokens=90, accuracy=0.25)
     make_job_event(job, "log", text="A library warns", level="warning")
     make_job_event(job, "checkpoint", step=1, folder="checkpoints/step-000001")
     make_job_event(job, "memory", step=1, peak_bytes=1_240_000_000, foretold_bytes=1_300_000_000, device="cpu")
@@ -57,6 +57,7 @@ def test_metrics_have_figures(client: OpenAI, job: Job) -> None:
         "step": 1,
         "total_steps": 8,
         "train_loss": 2.5,
+        "train_mean_token_accuracy": 0.25,
         "learning_rate": 1e-4,
         "trained_tokens": 90,
     }

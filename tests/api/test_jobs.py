@@ -4,6 +4,7 @@ import csv
 import json
 import time
 from typing import Any
+from uuid import uuid4
 
 import openai
 import pytest
@@ -21,6 +22,7 @@ from webapp.api.models import ApiFile
 from webapp.datasets.models import DatasetVersion, VersionStatus
 from webapp.jobs.claiming import claim_next
 from webapp.jobs.models import Job, JobStatus
+from webapp.jobs.services import retry_job
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def test_a_job_is_made_and_told_in_full(client: OpenAI, people: Cast, base: Base
     made = create(client, version, suffix="support-bot", seed=7, metadata={"ticket": "42"})
     job = Job.objects.get()
     assert made.id == f"ftjob-{job.pk.hex}"
+    assert made.to_dict()["user_provided_suffix"] == "support-bot"
     assert (made.object, made.status, made.model) == ("fine_tuning.job", "queued", "tiny-base")
     assert (made.training_file, made.validation_file, made.result_files) == (file_id(version), None, [])
     assert (made.organization_id, made.seed, made.metadata) == ("red-team", 7, {"ticket": "42"})
@@ -77,6 +80,17 @@ def test_a_job_is_made_and_told_in_full(client: OpenAI, people: Cast, base: Base
     assert "support-bot" in page
 
 
+def test_without_a_suffix_none_is_told(client: OpenAI, people: Cast, base: BaseModel, version: DatasetVersion) -> None:
+    made = create(client, version)
+    job = Job.objects.get()
+    assert job.name == version.dataset.name
+    assert made.to_dict()["user_provided_suffix"] is None
+    Job.objects.update(status=JobStatus.FAILED)
+    again = retry_job(user=people.bob, job=Job.objects.get(), form_key=uuid4())
+    told = client.fine_tuning.jobs.retrieve(f"ftjob-{again.pk.hex}")
+    assert told.to_dict()["user_provided_suffix"] is None
+
+
 def test_hyperparameters_become_values_of_the_spec(client: OpenAI, base: BaseModel, version: DatasetVersion) -> None:
     given = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5}
     made = create(client, version, method={"type": "supervised", "supervised": {"hyperparameters": given}})
@@ -85,6 +99,20 @@ def test_hyperparameters_become_values_of_the_spec(client: OpenAI, base: BaseMod
     assert made.hyperparameters.to_dict() == given
     older = create(client, version, hyperparameters=given | {"batch_size": "auto"})
     assert older.hyperparameters.to_dict() == given | {"batch_size": 8}
+    method: Any = {"type": "supervised", "supervised": {"hyperparameters": given}}
+    both = create(client, version, method=method, hyperparameters={"n_epochs": 2, "batch_size": "auto"})
+    assert both.hyperparameters.to_dict() == given, "what both say, or one of them"
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_epochs", 3), ("batch_size", 2), ("learning_rate_multiplier", 2)])
+def test_two_places_that_say_something_else_are_both_named(
+    client: OpenAI, base: BaseModel, version: DatasetVersion, name: str, value: int
+) -> None:
+    method = {"type": "supervised", "supervised": {"hyperparameters": {name: 1}}}
+    error = refused(client, version, method=method, hyperparameters={name: value})
+    assert error["param"] == f"method.supervised.hyperparameters.{name}"
+    assert f"`hyperparameters.{name}`" in error["text"]
+    assert f"`{error['param']}`" in error["text"]
 
 
 @pytest.mark.parametrize(("kind", "method"), [("dpo", "dpo"), ("kto", "kto")])
@@ -303,8 +331,9 @@ def test_a_finished_job_has_a_model_and_a_table(client: OpenAI, people: Cast, ba
     )
     make_attempt(job)
     make_job_event(job, "evaluated", step=0, loss=3.0, accuracy=0.1, rows=2)
-    for step in (1, 2, 2):  # the last step was made again after an interruption
-        make_job_event(job, "progress", step=step, of=2, loss=2.0 / step)
+    make_job_event(job, "progress", step=1, of=2, loss=2.0)  # of a trainer that told no accuracy
+    for _ in range(2):  # the last step was made again after an interruption
+        make_job_event(job, "progress", step=2, of=2, loss=1.0, accuracy=0.4)
     make_job_event(job, "evaluated", step=2, loss=1.5, accuracy=0.5, rows=2)
     told = client.fine_tuning.jobs.retrieve(f"ftjob-{job.pk.hex}")
     assert (told.fine_tuned_model, told.trained_tokens) == (
@@ -318,7 +347,7 @@ def test_a_finished_job_has_a_model_and_a_table(client: OpenAI, people: Cast, ba
     assert [tuple(line.values()) for line in table] == [
         ("0", "", "", "3.0", "0.1"),
         ("1", "2.0", "", "", ""),
-        ("2", "1.0", "", "1.5", "0.5"),
+        ("2", "1.0", "0.4", "1.5", "0.5"),
     ]
     client.files.delete(result)
     assert client.fine_tuning.jobs.retrieve(told.id).result_files == []

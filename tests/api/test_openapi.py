@@ -50,6 +50,16 @@ def test_every_address_is_described_and_nothing_else() -> None:
     assert len(described) == len(CALLS)
 
 
+def test_requests_that_can_be_named_say_so() -> None:
+    named = set()
+    for path, methods in document("http://x/v1")["paths"].items():
+        for method, one in methods.items():
+            if {"$ref": "#/components/parameters/Idempotency-Key"} in one["parameters"]:
+                named.add((path, method))
+    posts = {(path, "post") for _, path, method, _, _ in calls() if method == "POST"}
+    assert named == posts - {("/chat/completions", "post"), ("/completions", "post")}
+
+
 def test_every_schema_that_is_named_is_there() -> None:
     text = json.dumps(document("http://x/v1"))
     named = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}

@@ -29,7 +29,7 @@ def read_import(request: ApiRequest) -> tuple[Wish, list[Original]]:
 
 
 def _sent_now(request: ApiRequest, fields: Fields) -> list[Original]:
-    read_part(request, "file")
+    read_part(request, "file", "base_model", "name", "file_id")
     files: list[Original] = list(request.FILES.getlist("file"))
     if len(files) > MOST_FILES:
         fields.bad("file", f"is there more than {MOST_FILES} times")
@@ -38,6 +38,7 @@ def _sent_now(request: ApiRequest, fields: Fields) -> list[Original]:
 
 def _sent_before(request: ApiRequest, fields: Fields) -> Original:
     wire = fields.text("file_id")
+    fields.only("file_id", "base_model", "name")
     if request.FILES:
         fields.bad("file_id", "cannot be sent together with `file`")
     found = find_file(request.user, uuid_of(wire, FILE))

@@ -112,12 +112,23 @@ class Results:
 
 
 def _mended(path: Path) -> set[str]:
-    """The requests that are answered; a line that a killed worker left half written is cut off."""
-    if not path.is_file():
+    """The requests that are answered. What cannot be read, such as what a killed worker left half written, goes."""
+    if not path.exists():
         return set()
     whole = path.read_bytes()
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole):
-        with path.open("r+b") as file:
-            file.truncate(end)
-    return {json.loads(text)["custom_id"] for text in whole[:end].splitlines()}
+    kept = {text: name for text in whole.splitlines(keepends=True) if (name := _answered(text))}
+    if len(left := b"".join(kept)) < len(whole):
+        aside = path.with_suffix(".mended")
+        aside.write_bytes(left)
+        aside.replace(path)
+    return set(kept.values())
+
+
+def _answered(text: bytes) -> str:
+    """The request that this line answers; empty where it is no whole line of ours."""
+    try:
+        entry = json.loads(text) if text.endswith(b"\n") else None
+    except ValueError:
+        return ""
+    name = entry.get("custom_id") if isinstance(entry, dict) else None
+    return name if isinstance(name, str) else ""

@@ -54,7 +54,7 @@ def is_hopeless(batch_id: UUID, token: str) -> bool:
 
 
 def refuse(batch_id: UUID, token: str, *, errors: list[dict[str, Any]]) -> bool:
-    """validating → failed: the file cannot be run."""
+    """Any → failed, without results: its file cannot be run, or they cannot be kept."""
     refused = {"status": BatchStatus.FAILED, "errors": errors, "ended_at": timezone.now(), "claim": ""}
     return held(batch_id, token).update(**refused) == 1
 

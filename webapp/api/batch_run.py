@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, connection
+from django.utils import timezone
 
 from trainer.errors import TrainerError
 from webapp.accounts.models import Team
@@ -73,15 +75,13 @@ def _run(batch_id: UUID, token: str) -> None:
     batch = Batch.objects.select_related("team", "created_by").get(pk=batch_id)
     run = Run(batch, token)
     with run.beating():
-        results = Results(batch.folder)
         try:
-            if not run.has_failed(results):  # looked at first: reading the file may be what fails
-                if not run.begin():
-                    return
-                run.answer(results)
-        finally:
-            results.close()
-        run.end(results)
+            run.through()
+        except OSError as error:
+            if not batch_lifecycle.is_hopeless(batch_id, token):
+                raise
+            # Others would have left it with what it has; only that itself can still be what fails.
+            run.refuse(_error("results_unreadable", f"{UNREADABLE} ({type(error).__name__})."))
 
 
 @dataclass
@@ -93,6 +93,17 @@ class Run:
     over: threading.Event = field(default_factory=threading.Event)
     unwanted: threading.Event = field(default_factory=threading.Event)
     hopeless: bool = False
+
+    def through(self) -> None:
+        results = Results(self.batch.folder)
+        try:
+            if not self.has_failed(results):  # looked at first: reading the file may be what fails
+                if not self.begin():
+                    return
+                self.answer(results)
+        finally:
+            results.close()
+        self.end(results)
 
     def has_failed(self, results: Results) -> bool:
         """Whether too many attempts were in vain. What the last one answered before it was cut off counts."""
@@ -106,13 +117,17 @@ class Run:
         is_there = file is not None and file.path.is_file()
         total, errors = check(file.path, self.batch.endpoint) if file and is_there else (0, [GONE])
         if errors:
-            if batch_lifecycle.refuse(self.batch.pk, self.token, errors=errors):
-                shutil.rmtree(self.batch.folder, ignore_errors=True)
+            self.refuse(*errors)
             return False
         batch_lifecycle.begin(self.batch.pk, self.token, total=total)
         if not batch_lifecycle.is_wanted(self.batch.pk, self.token):  # cancelled, or expired, before anybody came
             self.unwanted.set()
         return True
+
+    def refuse(self, *errors: dict[str, Any]) -> None:
+        """It fails, and leaves no results."""
+        if batch_lifecycle.refuse(self.batch.pk, self.token, errors=list(errors)):
+            shutil.rmtree(self.batch.folder, ignore_errors=True)
 
     def answer(self, results: Results) -> None:
         asked = (line for line in lines(self.batch.input_file.path) if not results.has(line.custom_id))
@@ -148,6 +163,7 @@ class Run:
         path = results.paths[name]
         if not path.stat().st_size:
             return None
+        seconds = self.batch.output_seconds
         with path.open("rb") as file:
             return store_output(
                 team=self.batch.team,
@@ -155,6 +171,7 @@ class Run:
                 purpose="batch_output",
                 filename=f"batch_{self.batch.pk.hex}_{name}",
                 chunks=iter(lambda: file.read(1 << 20), b""),
+                expires_at=timezone.now() + timedelta(seconds=seconds) if seconds else None,
             )
 
     def _groups(self, some: list[Line], results: Results) -> Iterator[list[tuple[Line, Asked]]]:
@@ -237,20 +254,22 @@ class Run:
 
 
 FILES = {"output_file": OUTPUT, "error_file": ERRORS}
-GONE: dict[str, Any] = {
-    "code": "input_file_gone",
-    "line": None,
-    "message": "The input file is no longer here.",
-    "param": None,
-}
+UNREADABLE = "What this batch has answered can be neither read nor written"
+
+
+def _error(code: str, message: str) -> dict[str, Any]:
+    """Of the batch as a whole."""
+    return {"code": code, "line": None, "message": message, "param": None}
+
+
+GONE = _error("input_file_gone", "The input file is no longer here.")
 
 
 def _given_up(batch: Batch) -> dict[str, Any]:
     text = f"{batch_lifecycle.MOST_ATTEMPTS} attempts in a row broke off before they had answered anything."
     if batch.starts > batch_lifecycle.MOST_STARTS:
         text = f"{batch_lifecycle.MOST_STARTS} attempts broke off before they had answered everything."
-    text = f"{text} {batch.trouble}"
-    return {"code": "interrupted_too_often", "line": None, "message": text, "param": None}
+    return _error("interrupted_too_often", f"{text} {batch.trouble}")
 
 
 def _ask(asked: Asked, number: int) -> Ask:

@@ -15,6 +15,7 @@ from webapp.api import batch_lifecycle, tasks
 from webapp.api.auth import ApiRequest, require
 from webapp.api.batch_run import ENDPOINTS
 from webapp.api.fields import Fields, json_body
+from webapp.api.file_form import read_seconds
 from webapp.api.file_store import find_file
 from webapp.api.models import ApiFile, Batch, BatchStatus
 from webapp.api.names import BATCH, FILE, uuid_of, wire_id
@@ -25,20 +26,28 @@ WINDOWS = {"24h": timedelta(hours=24)}
 ENDED = {BatchStatus.COMPLETED: "completed_at", BatchStatus.FAILED: "failed_at",
          BatchStatus.CANCELLED: "cancelled_at", BatchStatus.EXPIRED: "expired_at"}  # fmt: skip
 
+TOO_LATE = {
+    BatchStatus.COMPLETED: "this batch has been completed",
+    BatchStatus.FAILED: "this batch has failed",
+    BatchStatus.EXPIRED: "this batch has expired",
+    BatchStatus.FINALIZING: "all requests of this batch are answered, and its files are being written",
+}
+
 
 def create(request: ApiRequest) -> HttpResponse:
     require(request, Role.MEMBER)
     body = json_body(request)
+    body.only("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")
     endpoint = body.choice("endpoint", list(ENDPOINTS))
     window = WINDOWS[body.choice("completion_window", list(WINDOWS))]
-    metadata = body.metadata()
     with transaction.atomic():
         batch = Batch.objects.create(
             team=request.team,
             created_by=request.user,
             endpoint=endpoint,
             input_file=_input(request, body),
-            metadata=metadata,
+            metadata=body.metadata(),
+            output_seconds=read_seconds(body, "output_expires_after"),
             expires_at=timezone.now() + window,
         )
         transaction.on_commit(partial(tasks.ring, batch.pk))
@@ -61,8 +70,8 @@ def cancel(request: ApiRequest, batch: str) -> HttpResponse:
     if batch_lifecycle.cancel(found.pk):
         tasks.ring(found.pk)
     found.refresh_from_db()
-    if found.status not in (BatchStatus.CANCELLING, BatchStatus.CANCELLED):
-        raise ApiError(409, f"This batch has ended already: it is {found.status}.", code="batch_ended")
+    if why := TOO_LATE.get(BatchStatus(found.status)):
+        raise ApiError(409, f"There is nothing left to cancel: {why}.", code="batch_ended")
     return JsonResponse(batch_object(found))
 
 

@@ -11,6 +11,10 @@ MOST_STOPS = 4
 LONGEST_STOP = 1000
 MOST_TOP_LOGPROBS = 20
 MOST_BIASES = 1024
+DRAWN = (
+    "temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "top_k", "seed",
+    "stop", "logit_bias", "n",
+)  # fmt: skip
 UNKNOWN_CONTEXT = 4096  # tokens an answer may have when nobody knows how much its model reads
 
 

@@ -7,7 +7,7 @@ from trainer.errors import TrainerError
 from trainer.rendering import Renderer
 from webapp.accounts.models import Team, User
 from webapp.api.chat_messages import read_messages, read_tools
-from webapp.api.chat_options import MOST_TOP_LOGPROBS, Options, fit, read_options, require_vocabulary
+from webapp.api.chat_options import DRAWN, MOST_TOP_LOGPROBS, Options, fit, read_options, require_vocabulary
 from webapp.api.chat_target import context_of, find_target, renderer_for
 from webapp.api.fields import Fields
 from webapp.api.names import Found
@@ -17,13 +17,24 @@ from webapp.api.wire import ApiError
 LONGEST = 2**31
 # Taken and left aside: they concern what a hosted service does around an answer, not the answer.
 IGNORED = (
-    "metadata", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "reasoning_effort",
-    "safety_identifier", "service_tier", "store", "user", "verbosity",
+    "metadata", "parallel_tool_calls", "prediction", "prompt_cache_key", "prompt_cache_options",
+    "prompt_cache_retention", "reasoning_effort", "safety_identifier", "service_tier", "store", "user", "verbosity",
 )  # fmt: skip
-# Templates come from the base model alone: those that requests bring are programs of strangers.
-UNABLE = (
-    "audio", "chat_template", "chat_template_kwargs", "functions", "function_call", "modalities", "prediction",
-    "web_search_options",
+# What would change the answer and cannot be had. Templates that requests bring are programs of strangers.
+UNABLE = {
+    "audio": "models here write text alone",
+    "chat_template": "templates come from the base model alone",
+    "chat_template_kwargs": "templates come from the base model alone",
+    "function_call": "it is the older form of `tool_choice`; use that",
+    "functions": "it is the older form of `tools`; use that",
+    "modalities": "models here write text alone",
+    "moderation": "neither requests nor answers are moderated here",
+    "web_search_options": "models here search no web",
+}
+ANSWERED = ("model", "adapter", "stream", "stream_options", "max_tokens", *DRAWN)  # what both kinds of completions know
+FIELDS = (
+    *ANSWERED, "messages", "max_completion_tokens", "logprobs", "top_logprobs", "tools", "tool_choice",
+    "response_format",
 )  # fmt: skip
 
 
@@ -51,6 +62,7 @@ class Asked:
 
 def read_chat(user: User, team: Team, body: Fields) -> Asked:
     """Raises ApiError with `param` at the field that cannot be."""
+    body.only(*FIELDS, *IGNORED, *UNABLE)
     found = find_target(user, team, body)
     messages, choice = read_messages(body), read_choice(body, read_tools(body))
     options = read_options(body, limit=_limit(body))
@@ -96,6 +108,7 @@ def asked(
     require_vocabulary(options.engine, found.base.facts.get("vocab_size"))
     stream = body.flag("stream") if body.has("stream") else False
     stream_options = body.inside("stream_options")
+    stream_options.only("include_usage", "include_obfuscation")
     if stream_options.values and not stream:
         body.bad("stream_options", "is for streams: set `stream` to true")
     return Asked(
@@ -127,10 +140,9 @@ def _top_logprobs(body: Fields) -> int | None:
 
 
 def _refuse(body: Fields) -> None:
-    """What would change the answer and cannot be had."""
     kind = body.inside("response_format")
     if kind.values and kind.text("type", most=64) != "text":
         kind.bad("type", "must be text: answers here cannot be held to JSON or a schema")
-    for name in UNABLE:
+    for name, why in UNABLE.items():
         if body.has(name) and body.values[name] not in ([], ["text"]):
-            body.bad(name, "is not possible here")
+            body.bad(name, f"cannot be used: {why}")

@@ -14,9 +14,9 @@ def checkpoints_of(job: Job) -> list[dict[str, Any]]:
     if job.adapter is None:
         return []
     kept = [job.adapter, *job.adapter.checkpoints.select_related(*FOR_NAMES)]
-    losses = {one["step"]: one["loss"] for one in all_steps(job)}
+    made = {one["step"]: one for one in all_steps(job)}
     measured = {one["step"]: one for one in evaluations(job)}
-    found = [_checkpoint(job, one, losses, measured) for one in kept]
+    found = [_checkpoint(job, one, made, measured) for one in kept]
     return sorted(found, key=lambda one: -one["step_number"])
 
 
@@ -26,10 +26,11 @@ def step_of(adapter: Adapter) -> int:
 
 
 def _checkpoint(
-    job: Job, adapter: Adapter, losses: dict[int, float], measured: dict[int, dict[str, Any]]
+    job: Job, adapter: Adapter, made: dict[int, dict[str, Any]], measured: dict[int, dict[str, Any]]
 ) -> dict[str, Any]:
     step = step_of(adapter)
-    metrics = {"step": step, "train_loss": losses.get(step)}
+    said = made.get(step, {})
+    metrics = {"step": step, "train_loss": said.get("loss"), "train_mean_token_accuracy": said.get("accuracy")}
     if scores := measured.get(step):
         for prefix in ("", "full_"):
             metrics |= {

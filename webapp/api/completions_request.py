@@ -7,18 +7,20 @@ from trainer.errors import TrainerError
 from trainer.rendering import Renderer
 from webapp.accounts.models import Team, User
 from webapp.api.chat_options import read_options
-from webapp.api.chat_request import Asked, asked
+from webapp.api.chat_request import ANSWERED, IGNORED, Asked, asked
 from webapp.api.chat_target import find_target, renderer_for
 from webapp.api.fields import Fields
 from webapp.api.names import Found
 
 MOST_PROMPTS, MOST_ROWS = 32, 128
 MOST_LOGPROBS = 20
+FIELDS = (*ANSWERED, "prompt", "echo", "logprobs", "best_of", "suffix")
 USUAL_TOKENS = 16  # as the client's documentation has it
 
 
 def read_completion(user: User, team: Team, body: Fields) -> Asked:
     """Raises ApiError with `param` at the field that cannot be."""
+    body.only(*FIELDS, *IGNORED)
     found = find_target(user, team, body)
     limit = body.whole("max_tokens", lowest=1, highest=2**31) if body.has("max_tokens") else USUAL_TOKENS
     options = read_options(body, limit=limit)

@@ -61,6 +61,7 @@ def door(**handlers: Handler) -> View:
 
     view: View = enter_in_two if any(isinstance(one, InTwo) for one in handlers.values()) else enter
     view.methods = tuple(handlers)  # type: ignore[attr-defined]  # who asks what this address takes
+    view.names_posts = not isinstance(handlers.get("POST"), InTwo)  # type: ignore[attr-defined]  # see idempotency
     return view
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from django.http import HttpRequest
@@ -76,6 +77,19 @@ class Fields:
     def bad(self, name: str, text: str) -> NoReturn:
         """Refuse the field; `text` goes on after its name, such as "must be a string"."""
         bad(self.path(name), f"`{self.path(name)}` {text}.")
+
+    def only(self, *known: str, hint: str = "") -> None:
+        """Refuse a field that is none of these: one that is misspelt would change nothing, and nobody would know.
+
+        `hint` is a sentence for a field that is like none of them.
+        """
+        for name in filter(self.has, self.values):
+            if name in known:
+                continue
+            param = self.path(name[:100])
+            near = get_close_matches(name, known, n=1)
+            more = f"Did you mean '{self.path(near[0])}'?" if near else hint
+            bad(param, f"Unknown parameter: '{param}'. {more}".strip(), "unknown_parameter")
 
     def required(self, name: str) -> Any:
         if not self.has(name):

@@ -23,7 +23,7 @@ class FileForm:
 
 
 def read_file_form(request: HttpRequest) -> FileForm:
-    file = read_part(request, "file")
+    file = read_part(request, "file", "purpose", "expires_after[anchor]", "expires_after[seconds]")
     sent = {name: value for name, value in request.POST.items() if "\x00" not in str(value)}
     purpose = Fields(dict(sent)).choice("purpose", PURPOSES)
     nested = {
@@ -34,20 +34,22 @@ def read_file_form(request: HttpRequest) -> FileForm:
     return FileForm(purpose, file, read_seconds(Fields({"expires_after": nested or None})))
 
 
-def read_part(request: HttpRequest, name: str) -> "File[bytes]":
-    """The file of a multipart form; it lies on the disk, or in memory when it is small."""
+def read_part(request: HttpRequest, name: str, *beside: str) -> "File[bytes]":
+    """The file of a multipart form; it lies on the disk, or in memory when it is small. `beside`: its other parts."""
     if request.content_type != "multipart/form-data":
         raise ApiError(415, "Send the file as multipart/form-data.", code="unsupported_content_type")
     file = request.FILES.get(name)
     if file is None:
         bad(name, f"`{name}` is missing: it must be a part of the form with a file name.", "missing_required_parameter")
+    Fields(dict.fromkeys([*request.POST, *request.FILES], "")).only(name, *beside)
     return file
 
 
-def read_seconds(fields: Fields) -> int | None:
-    """From `expires_after`: {"anchor": "created_at", "seconds": …}."""
-    if not fields.has("expires_after"):
+def read_seconds(fields: Fields, name: str = "expires_after") -> int | None:
+    """From {"anchor": "created_at", "seconds": …}."""
+    if not fields.has(name):
         return None
-    rule = fields.inside("expires_after")
+    rule = fields.inside(name)
+    rule.only("anchor", "seconds")
     rule.choice("anchor", ANCHORS)
     return rule.whole("seconds", lowest=SHORTEST, highest=LONGEST)

@@ -57,9 +57,17 @@ def create_file(
     return _store(team, user, (purpose, name), file.chunks(), expires_at)
 
 
-def store_output(*, team: Team, user: User | None, purpose: str, filename: str, chunks: Iterable[bytes]) -> ApiFile:
+def store_output(
+    *,
+    team: Team,
+    user: User | None,
+    purpose: str,
+    filename: str,
+    chunks: Iterable[bytes],
+    expires_at: datetime | None = None,
+) -> ApiFile:
     """A file that a job (`fine-tune-results`) or a batch (`batch_output`) wrote."""
-    return _store(team, user, (purpose, plain_name(filename)), chunks, None)
+    return _store(team, user, (purpose, plain_name(filename)), chunks, expires_at)
 
 
 def _store(
@@ -72,7 +80,6 @@ def _store(
     with staged_folder(file.folder) as folder, (folder / file.path.name).open("wb") as out:
         for chunk in chunks:
             file.size += len(chunk)
-            check_size(file.size)
             out.write(chunk)
     with _removed_on_failure(file.folder):
         file.save(force_insert=True)

@@ -81,6 +81,8 @@ def _status(data: dict[str, Any]) -> Told:
 
 def _progress(data: dict[str, Any]) -> Told:
     figures = {"step": data["step"], "total_steps": data["of"], "train_loss": data["loss"]}
+    if data.get("accuracy") is not None:
+        figures["train_mean_token_accuracy"] = data["accuracy"]
     more = ("learning_rate", "grad_norm", "trained_tokens", "tokens_per_second", "seconds_left", "memory_bytes")
     figures |= {name: data[name] for name in more if name in data}
     return f"Step {data['step']}/{data['of']}: training loss={data['loss']:.4f}", figures

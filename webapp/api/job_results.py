@@ -39,13 +39,14 @@ def _write(job: Job) -> JobResult | None:
 
 
 def table_of(job: Job) -> bytes:
-    """A line for each step that was made or measured. The wire's `train_accuracy` is not measured: it stays empty."""
+    """A line for each step that was made or measured. Steps of a trainer that told no accuracy have none."""
     lines: dict[int, dict[str, Any]] = {}
     for one in all_steps(job):
-        lines.setdefault(one["step"], {})["train_loss"] = one["loss"]
+        made = {"train_loss": one["loss"], "train_accuracy": one.get("accuracy")}
+        lines.setdefault(one["step"], {}).update(made)
     for one in evaluations(job):
-        accuracy = {"valid_loss": one["loss"], "valid_mean_token_accuracy": one["accuracy"]}
-        lines.setdefault(one["step"], {}).update(accuracy)
+        measured = {"valid_loss": one["loss"], "valid_mean_token_accuracy": one["accuracy"]}
+        lines.setdefault(one["step"], {}).update(measured)
     return "".join(_lines(lines)).encode()
 
 

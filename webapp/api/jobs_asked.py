@@ -13,12 +13,11 @@ from webapp.api.auth import ApiRequest
 from webapp.api.fields import Fields, bad
 from webapp.api.file_store import find_file
 from webapp.api.file_wire import problems
-from webapp.api.jobs_method import WIRE_METHODS, Chosen, read_method
+from webapp.api.jobs_method import WIRE_METHODS, Chosen, read_method, refuse_both
 from webapp.api.names import FILE, find_model, uuid_of
 from webapp.datasets.models import DatasetVersion, VersionStatus
 from webapp.jobs import services
 from webapp.jobs.models import Job
-from webapp.jobs.naming import free_name
 
 FIELDS = (
     "model",
@@ -46,7 +45,9 @@ LONGEST_SUFFIX = 64
 
 def submit(request: ApiRequest, body: Fields) -> Job:
     """Queue the job that `body` asks for. It waits for its files to be checked."""
-    _refuse_unknown(body)
+    body.only(*FIELDS, hint="Values of the training go into `spec`, such as `spec.lora.r`.")
+    if body.has("integrations") and body.items("integrations"):
+        body.bad("integrations", "cannot be used: jobs report to nobody outside; their events carry all metrics")
     base = _base(request, body)
     version = _version(request, body, "training_file")
     aside = _version(request, body, "validation_file") if body.has("validation_file") else None
@@ -55,7 +56,7 @@ def submit(request: ApiRequest, body: Fields) -> Job:
     suffix = body.text("suffix", most=LONGEST_SUFFIX).strip() if body.has("suffix") else ""
     return services.submit_job(
         user=request.user,
-        name=suffix or free_name(version),
+        name=suffix,
         base_model=base,
         dataset_version=version,
         spec=_spec(body, base, version, aside),
@@ -63,15 +64,6 @@ def submit(request: ApiRequest, body: Fields) -> Job:
         validation_version=aside,
         metadata=body.metadata(),
     )
-
-
-def _refuse_unknown(body: Fields) -> None:
-    for name in body.values:
-        if name not in FIELDS:
-            text = f"There is no field `{name[:100]}`. Values of the training go into `spec`, such as `spec.lora.r`."
-            bad(name[:100], text, "unknown_parameter")
-    if body.has("integrations") and body.items("integrations"):
-        body.bad("integrations", "cannot be used: jobs report to nobody outside; their events carry all metrics")
 
 
 def _base(request: ApiRequest, body: Fields) -> BaseModel:
@@ -124,7 +116,7 @@ def _own_values(body: Fields, chosen: Chosen) -> dict[str, Any]:
         part, _, name = path.partition(".")
         inner = spec.values.get(part)
         if isinstance(inner, dict) and name in inner and inner[name] != chosen.values[part][name]:
-            bad(f"spec.{path}", f"`spec.{path}` says something else than `{said}`. Give one of them.")
+            refuse_both(f"spec.{path}", said)
     data = spec.values.get("data")
     if isinstance(data, dict) and "method" in data:
         chosen.said.setdefault("data.method", "spec.data.method")

@@ -1,7 +1,7 @@
 """Methods and hyper-parameters as the wire has them, and the values of a spec that they stand for."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from trainer.spec import OptimSpec, TrainSpec
 from webapp.api.fields import Fields, bad
@@ -23,8 +23,16 @@ class Chosen:
     said: dict[str, str] = field(default_factory=dict)
 
     def choose(self, part: str, name: str, value: Any, said: str) -> None:
+        """Raises ApiError where another field of the request says something else."""
+        earlier = self.said.get(f"{part}.{name}")
+        if earlier and self.values[part][name] != value:
+            refuse_both(said, earlier)
         self.values.setdefault(part, {})[name] = value
         self.said[f"{part}.{name}"] = said
+
+
+def refuse_both(param: str, other: str) -> NoReturn:
+    bad(param, f"`{param}` says something else than `{other}`. Give one of them.")
 
 
 def read_method(body: Fields) -> Chosen:
@@ -41,7 +49,7 @@ def read_method(body: Fields) -> Chosen:
         if name not in ("type", kind) and method.has(name):
             method.bad(name, f"does not belong to the type {kind}")
     inner = method.inside(kind)
-    _refuse_others(inner, ("hyperparameters",))
+    inner.only("hyperparameters")
     _read_values(body.inside("hyperparameters"), kind, chosen)
     _read_values(inner.inside("hyperparameters"), kind, chosen)
     return chosen
@@ -49,7 +57,7 @@ def read_method(body: Fields) -> Chosen:
 
 def _read_values(given: Fields, kind: str, chosen: Chosen) -> None:
     known = SHARED | (BETA if kind != "supervised" else {})
-    _refuse_others(given, (*known, RATE))
+    given.only(*known, RATE, hint=f"Known are {', '.join((*known, RATE))}.")
     for name, (part, value) in known.items():
         if given.has(name) and given.values[name] != AUTO:
             chosen.choose(part, value, _number(given, name), given.path(name))
@@ -64,12 +72,6 @@ def _number(given: Fields, name: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         given.bad(name, 'must be a number or "auto"')
     return value
-
-
-def _refuse_others(given: Fields, known: tuple[str, ...]) -> None:
-    for name in given.values:
-        if name not in known:
-            bad(given.path(name[:100]), f"`{given.path(name[:100])}` is not known; {', '.join(known)} are.")
 
 
 def method_of(spec: TrainSpec) -> str:

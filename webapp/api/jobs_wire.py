@@ -36,7 +36,7 @@ def job_object(job: Job, names: dict[UUID, str]) -> dict[str, Any]:
         "seed": spec.optim.seed,
         "metadata": job.metadata or None,
         "integrations": [],
-        "user_provided_suffix": job.name,
+        "user_provided_suffix": job.name if job.is_named else None,
     }
     return {
         "id": wire_id(JOB, job.pk),

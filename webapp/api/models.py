@@ -178,6 +178,7 @@ class Batch(models.Model):
     status = models.CharField(max_length=12, choices=BatchStatus.choices, default=BatchStatus.VALIDATING)
     errors = models.JSONField(default=list)  # code, line, message, param
     metadata = models.JSONField(default=dict)
+    output_seconds = models.PositiveIntegerField(null=True, blank=True)  # how long its result files will stay
     total = models.PositiveIntegerField(default=0)
     completed = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)

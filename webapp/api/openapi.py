@@ -11,6 +11,7 @@ from webapp.api import urls
 from webapp.api.answer_shapes import answer_schemas
 from webapp.api.auth import TEAM_HEADERS
 from webapp.api.endpoints import DIFFERENCES, GROUPS, IDEMPOTENCY, QUERIES, Endpoint
+from webapp.api.idempotency import HEADER, LONGEST
 from webapp.api.request_shapes import request_schemas
 from webapp.api.shapes import Schema, ref, text
 from webapp.version import version
@@ -23,23 +24,36 @@ REFUSALS = {
     "404": "There is none, or the key may not see it.",
     "429": "Too many requests; see `retry-after`.",
 }
+HEADERS = dict.fromkeys(TEAM_HEADERS, text("A team's slug; the key's last team without it.")) | {
+    HEADER: text("A name for this request: sent again, it gets the first one's answer.", maxLength=LONGEST)
+}
 EVENTS = "text/event-stream"
 
 
 def calls() -> Iterator[tuple[str, str, str, str, Endpoint]]:
     """Group, path, method and operation name of every call, in the order of the table."""
-    paths = {one.name: PLACE.sub(r"{\1}", str(one.pattern)) for one in urls.urlpatterns if isinstance(one, URLPattern)}
+    paths = {one.name: _path(one) for one in _patterns()}
     for group, found in GROUPS.items():
         for (name, method), endpoint in found.items():
-            yield group, f"/{paths[name]}", method, f"{method.lower()}_{name.removeprefix('api_')}", endpoint
+            yield group, paths[name], method, f"{method.lower()}_{name.removeprefix('api_')}", endpoint
+
+
+def _patterns() -> list[URLPattern]:
+    return [one for one in urls.urlpatterns if isinstance(one, URLPattern)]
+
+
+def _path(pattern: URLPattern) -> str:
+    return "/" + PLACE.sub(r"{\1}", str(pattern.pattern))
 
 
 @cache
 def _lasting() -> dict[str, Any]:
     """All but the server's address."""
     paths: dict[str, dict[str, Any]] = {}
+    once = {_path(one) for one in _patterns() if getattr(one.callback, "names_posts", False)}
     for group, path, method, name, endpoint in calls():
-        operation = _operation(path, endpoint) | {"operationId": name, "tags": [group]}
+        headers = (*TEAM_HEADERS, HEADER) if method == "POST" and path in once else TEAM_HEADERS
+        operation = _operation(path, endpoint, headers) | {"operationId": name, "tags": [group]}
         paths.setdefault(path, {})[method.lower()] = operation
     about = "Fine-tune and chat on your own machines. The official openai client speaks it: change `base_url`."
     about = "\n\n".join((about, IDEMPOTENCY, "Different from OpenAI:", *(f"- {one}" for one in DIFFERENCES)))
@@ -52,10 +66,7 @@ def _lasting() -> dict[str, Any]:
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key, lr_…"}},
             "schemas": answer_schemas() | request_schemas(),
-            "parameters": {
-                name: {"name": name, "in": "header", "schema": text("A team's slug; the key's last team without it.")}
-                for name in TEAM_HEADERS
-            },
+            "parameters": {name: {"name": name, "in": "header", "schema": one} for name, one in HEADERS.items()},
         },
     }
 
@@ -65,14 +76,14 @@ def document(address: str) -> dict[str, Any]:
     return _lasting() | {"servers": [{"url": address}]}
 
 
-def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
+def _operation(path: str, endpoint: Endpoint, headers: tuple[str, ...]) -> dict[str, Any]:
     places = [{"name": name, "in": "path", "required": True, "schema": text()} for name in re.findall(r"{(\w+)}", path)]
     query = [{"name": name, "in": "query", "schema": QUERIES[name]} for name in endpoint.query]
-    teams = [{"$ref": f"#/components/parameters/{name}"} for name in TEAM_HEADERS]
+    heads = [{"$ref": f"#/components/parameters/{name}"} for name in headers]
     refused = {code: {"description": why, "content": _json("Error")} for code, why in REFUSALS.items()}
     made: dict[str, Any] = {
         "summary": endpoint.summary,
-        "parameters": [*places, *query, *teams],
+        "parameters": [*places, *query, *heads],
         "responses": {"200": {"description": "Done.", "content": _answer(endpoint)}, **refused},
     }
     if endpoint.about:

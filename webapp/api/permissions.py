@@ -66,6 +66,7 @@ def _shares(request: ApiRequest, adapter: Adapter) -> ShareQuerySet:
 
 def _teams(body: Fields) -> list[Team | None]:
     """The teams that `project_ids` names; all of them are there, or none gets it."""
+    body.only("project_ids")
     slugs = body.items("project_ids")
     if not slugs or len(slugs) > MOST_TEAMS:
         body.bad("project_ids", f"must name from 1 to {MOST_TEAMS} teams")

@@ -98,7 +98,8 @@ def _metadata() -> Schema:
 
 
 def _drawing() -> dict[str, Schema]:
-    """How answers are drawn."""
+    """How answers are drawn, and what is said around them."""
+    ignored = {name: {"description": "Taken, and left aside."} for name in IGNORED}
     return {
         "n": whole("How many answers.", minimum=1, maximum=MOST_CHOICES),
         "max_tokens": whole("The longest answer.", minimum=1),
@@ -115,6 +116,7 @@ def _drawing() -> dict[str, Schema]:
         "stream": flag("Chunks as Server-Sent Events, `[DONE]` at the end."),
         "stream_options": asked((), include_usage=flag(), include_obfuscation=flag()),
         "adapter": text("An adapter of the base model in `model`, by its id. Goes in `extra_body`."),
+        **ignored,
     }
 
 
@@ -124,8 +126,7 @@ def _chat() -> Schema:
     more = {"name": text(), "tool_call_id": text(), "tool_calls": many(free())}
     message = asked(("role",), role=one_of(*ROLES), content=content, **more)
     message["additionalProperties"] = True
-    ignored = {name: {"description": "Taken, and left aside."} for name in IGNORED}
-    made = asked(
+    return asked(
         ("model", "messages"),
         model=text(ANSWERS),
         messages=many(message, minItems=1),
@@ -136,10 +137,7 @@ def _chat() -> Schema:
         tool_choice=_tool_choice(),
         response_format=asked(("type",), type={"const": "text"}),
         **_drawing(),
-        **ignored,
     )
-    made["additionalProperties"] = True
-    return made
 
 
 def _tool_choice() -> Schema:
@@ -157,11 +155,9 @@ def _tool_choice() -> Schema:
 def _completion() -> Schema:
     ids = many(whole(minimum=0), minItems=1)
     prompt = {"anyOf": [text(minLength=1), ids, many(text(minLength=1), minItems=1), many(ids, minItems=1)]}
-    made = asked(("model", "prompt"), model=text(ANSWERS), prompt=prompt, echo=flag(),
-                 logprobs=whole(minimum=0, maximum=20), best_of=whole(), suffix=text(maxLength=0), user=text(),
+    return asked(("model", "prompt"), model=text(ANSWERS), prompt=prompt, echo=flag(),
+                 logprobs=whole(minimum=0, maximum=20), best_of=whole(), suffix=text(maxLength=0),
                  **_drawing())  # fmt: skip
-    made["additionalProperties"] = True
-    return made
 
 
 def _adapter() -> Schema:
@@ -184,6 +180,7 @@ def request_schemas() -> dict[str, Schema]:
     upload = {"filename": text(maxLength=255), "purpose": purpose, "bytes": whole(minimum=1), "mime_type": text()}
     endpoint, window = one_of(*ENDPOINTS), one_of(*WINDOWS)
     batch = {"input_file_id": text(), "endpoint": endpoint, "completion_window": window, "metadata": _metadata()}
+    batch["output_expires_after"] = expiry | {"description": "How long the files of its results stay; else for ever."}
     teams = many(text("A team's slug, or * for everyone."), minItems=1, maxItems=MOST_TEAMS)
     return {
         "NewFile": asked(("purpose", "file"), purpose=purpose, file=FILE, **form),

@@ -23,6 +23,7 @@ LARGEST = 2**53
 def create(request: ApiRequest) -> HttpResponse:
     require(request, Role.MEMBER)
     fields = json_body(request)
+    fields.only("filename", "purpose", "bytes", "mime_type", "expires_after")
     fields.text("mime_type", most=200)
     told = {"filename": fields.text("filename", most=255), "purpose": fields.choice("purpose", PURPOSES)}
     size, seconds = fields.whole("bytes", lowest=1, highest=LARGEST), read_seconds(fields)
@@ -43,6 +44,7 @@ def add_part(request: ApiRequest, upload: str) -> HttpResponse:
 def complete(request: ApiRequest, upload: str) -> HttpResponse:
     """Asked again after it was done, as a client does whose connection broke, the same answer."""
     found, fields = _visible(request, upload), json_body(request)
+    fields.only("part_ids", "md5")
     if found.status == UploadStatus.COMPLETED:
         return JsonResponse(_upload_object(found, find_file(request.user, found.file_id)))
     _require_open(found)

@@ -16,7 +16,7 @@ from webapp.adapters.plain_words import PART_TITLES
 from webapp.datasets.models import DatasetVersion, VersionStatus
 from webapp.jobs.labels import LABELS, word_of
 from webapp.jobs.models import Job
-from webapp.jobs.naming import NAME_LENGTH, free_name
+from webapp.jobs.naming import NAME_LENGTH
 
 # What the job itself knows: its base model and its dataset.
 FILLED_IN = ("model.base", "model.revision", "data.path", "data.holdout_path")
@@ -98,8 +98,8 @@ def values_of(job: Job) -> dict[str, Any]:
     values = {one.key: form_value(getattr(getattr(spec, one.part), one.name)) for one in spec_fields()}
     return (
         values
-        | {"name": job.name, "base_model": job.base_model_id, "dataset_version": job.dataset_version_id}
-        | {"validation_version": job.validation_version_id}
+        | {"name": job.name if job.is_named else "", "base_model": job.base_model_id}
+        | {"dataset_version": job.dataset_version_id, "validation_version": job.validation_version_id}
     )
 
 
@@ -177,12 +177,12 @@ class JobForm(forms.Form):
         except SpecError as error:
             self._show(error.issues)
             return cleaned
-        version = cleaned.get("dataset_version")
-        files = [one for one in (version, cleaned.get("validation_version")) if one and one.is_ready]
+        chosen = (cleaned.get("dataset_version"), cleaned.get("validation_version"))
+        files = [one for one in chosen if one and one.is_ready]
         task = cleaned["base_model"].task if cleaned.get("base_model") else "causal"
         of_rows = [issue for one in files for issue in kind_issues(spec.data.method, one.kind, task)]
         self._show(spec.issues() + spec.issues_on(task) + of_rows)
-        return cleaned | {"spec": spec, "name": cleaned.get("name") or (free_name(version) if version else "")}
+        return cleaned | {"spec": spec}
 
     def _check_length(self, cleaned: Mapping[str, Any]) -> None:
         base, length = cleaned.get("base_model"), cleaned.get("data_max_seq_length")

@@ -108,6 +108,7 @@ class Job(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="jobs")
     name = models.CharField(max_length=120)
+    is_named = models.BooleanField(default=True)  # by who asked for it; else after its dataset
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     base_model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="jobs")
     dataset_version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="jobs")

@@ -16,6 +16,7 @@ from webapp.datasets.models import DatasetVersion
 from webapp.jobs import lifecycle
 from webapp.jobs.doorbell import ring
 from webapp.jobs.models import ENDED, Job, JobStatus
+from webapp.jobs.naming import free_name
 
 
 class More(TypedDict, total=False):
@@ -37,7 +38,7 @@ def submit_job(
 ) -> Job:
     """Queue a job of the dataset's team and ring the doorbell. The same `form_key` gives the job of the first time.
 
-    Files that are still being checked are waited for.
+    Without a name it is called after its dataset. Files that are still being checked are waited for.
     """
     if not base_model.is_ready:
         raise UserError("base_not_ready", name=base_model.name)
@@ -45,6 +46,8 @@ def submit_job(
         if not (version.is_ready or version.is_pending):
             raise UserError("dataset_not_ready", status=version.status)
     asked = {"base_model": base_model, "dataset_version": dataset_version, "spec": _portable(spec)}
+    asked |= {"is_named": bool(name)}
+    name = name or free_name(dataset_version)
     return _create(user=user, team=dataset_version.team, name=name, form_key=form_key, **asked, **more)
 
 
@@ -113,7 +116,7 @@ def retry_job(*, user: User, job: Job, form_key: UUID) -> Job:
     if not job.has_ended:
         raise UserError("job_running", status=job.status)
     asked = {"base_model": job.base_model, "dataset_version": job.dataset_version, "spec": job.spec}
-    asked |= {"validation_version": job.validation_version, "metadata": job.metadata}
+    asked |= {"validation_version": job.validation_version, "metadata": job.metadata, "is_named": job.is_named}
     return _create(user=user, team=job.team, name=job.name, form_key=form_key, **asked)
 
 

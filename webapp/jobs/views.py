@@ -74,8 +74,7 @@ def job_new(request: TeamRequest) -> HttpResponse:
     form = JobForm(data, user=request.user, team=request.team, initial=_initial(request))
     if form.is_bound and form.is_valid():
         asked = {key: form.cleaned_data[key] for key in ASKED}
-        written = {"name": form["name"].data or ""}  # an empty one was filled in by the form
-        if twin := services.unfinished_twin(user=request.user, **asked | written):
+        if twin := services.unfinished_twin(user=request.user, **asked):
             messages.info(request, "This job asks for the same and has not ended. Name the next one to queue it too.")
             return redirect("job", twin.pk)
         return redirect("job", services.submit_job(user=request.user, **asked).pk)
