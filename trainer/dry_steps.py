@@ -81,8 +81,9 @@ def _size(rows: Sequence[Trainable], *, budget: int) -> tuple[int, int]:
 
 def _dry_pass(run: Run, rows: Sequence[Trainable]) -> None:
     for batch in run.model.passes(rows, run.position.budget):
-        loss = run.objective.summed(batch, 0.0) / max(1, run.objective.units(rows))
-        (loss * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
+        loss, _ = run.objective.summed(batch, 0.0)
+        share = loss / max(1, run.objective.units(rows))
+        (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
         run.optimizer.collect()
     run.optimizer.discard()
 

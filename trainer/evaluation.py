@@ -9,7 +9,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from trainer.data import Trainable
 from trainer.errors import TrainerError
 from trainer.events import Evaluated, Sample
-from trainer.loss import summed_hits, summed_loss
+from trainer.loss import loss_and_hits
 from trainer.model import AdaptedModel, undisturbed
 from trainer.pacing import keep_pace
 from trainer.ranks import Ranks
@@ -38,15 +38,15 @@ def evaluate(
         for number, whole in enumerate(passes, start=1):
             before_pass(number, len(passes))
             batch = whole.to(model.device.place)
-            hidden = model.states_of(batch)
-            total += float(summed_loss(hidden, batch, model.head))
-            hits += summed_hits(hidden, batch, model.head)
+            loss, right = loss_and_hits(model.states_of(batch), batch, model.head)
+            total += float(loss)
+            hits += int(right)
         keep_pace(model, ranks, items, budget)
     total, hits = ranks.totals(total, hits)
     labels = sum(item.labels for item in items)
-    loss = finite(total / labels, step)
-    perplexity = math.exp(min(loss, HIGHEST_EXPONENT))
-    return Evaluated(step=step, loss=loss, perplexity=perplexity, accuracy=hits / labels, rows=len(items))
+    mean = finite(total / labels, step)
+    perplexity = math.exp(min(mean, HIGHEST_EXPONENT))
+    return Evaluated(step=step, loss=mean, perplexity=perplexity, accuracy=hits / labels, rows=len(items))
 
 
 def finite(loss: float, step: int) -> float:

@@ -20,7 +20,9 @@ class Phase:
 class Progress:
     """One optimizer step was made.
 
-    `loss` is the mean over the step's trained tokens, `trained_tokens` the total so far over all attempts,
+    `loss` is the mean over the step's trained tokens, `accuracy` the share of them that the model would have chosen
+    itself; where answers are compared, both are over its rows, and those count as right whose rewards are on the right
+    side. An older trainer tells no accuracy. `trained_tokens` the total so far over all attempts,
     `tokens_per_second` counts real (not padded) tokens over a moving window, `seconds_left` comes from the same window
     and from how long the newest evaluation took.
     """
@@ -35,6 +37,7 @@ class Progress:
     tokens_per_second: float
     seconds_left: float
     memory_bytes: int
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,13 +51,22 @@ class _TokenLosses(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: Head) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        labels: Tensor,
+        head: Head,
+        counts: bool,  # noqa: FBT001 - autograd gives it by its place
+    ) -> tuple[Tensor, Tensor]:
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
+        hits = torch.zeros((), dtype=torch.long, device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         size = head.rows_at_once()
         for start in range(0, len(labels), size):
             chunk, wanted = hidden[start : start + size], labels[start : start + size]
             scores = head.logits(chunk)
+            if counts:
+                hits += _hits(scores, wanted)
             slope = (scores / head.softcap).square_().neg_().add_(1) if head.softcap else None
             scores = scores.log_softmax(dim=-1)
             right = scores.gather(1, wanted[:, None])
@@ -70,52 +79,60 @@ class _TokenLosses(torch.autograd.Function):
                     scores *= head.scale
                 gradient[start : start + size] = scores.to(hidden.dtype) @ head.weight
         ctx.save_for_backward(gradient)
-        return losses
+        ctx.mark_non_differentiable(hits)
+        return losses, hits
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype)[:, None], None, None
+        return gradient * gradients[0].to(gradient.dtype)[:, None], None, None, None
 
 
 def token_losses(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
     """-log p of each of the batch's trained tokens. hidden: (rows, width, hidden) -> (trained tokens,), float32."""
+    return _scored(hidden, batch, head, counts=False)[0]
+
+
+def loss_and_hits(hidden: Tensor, batch: MicroBatch, head: Head) -> tuple[Tensor, Tensor]:
+    """Sum over the batch's trained tokens of -log p(token), and how many of them the model would have chosen itself.
+
+    hidden: (rows, width, hidden) -> two scalars, float32 and long.
+    """
+    losses, hits = _scored(hidden, batch, head, counts=True)
+    return losses.sum(), hits
+
+
+def _scored(hidden: Tensor, batch: MicroBatch, head: Head, *, counts: bool) -> tuple[Tensor, Tensor]:
+    """The losses of trained tokens, and the number of hits among them where it `counts`."""
     chosen = hidden.flatten(0, 1).index_select(0, batch.places)
     if head.learns:
-        return _losses_of_learning_head(chosen, batch.labels, head)
-    losses: Tensor = _TokenLosses.apply(chosen, batch.labels, head)  # type: ignore[no-untyped-call]
-    return losses
+        return _scored_by_learning_head(chosen, batch.labels, head, counts=counts)
+    found: tuple[Tensor, Tensor] = _TokenLosses.apply(chosen, batch.labels, head, counts)  # type: ignore[no-untyped-call]
+    return found
 
 
-def _losses_of_learning_head(hidden: Tensor, labels: Tensor, head: Head) -> Tensor:
+def _scored_by_learning_head(hidden: Tensor, labels: Tensor, head: Head, *, counts: bool) -> tuple[Tensor, Tensor]:
     """The same where the head learns too: its gradient needs the scores again, a chunk at a time."""
 
-    def losses(chunk: Tensor, wanted: Tensor) -> Tensor:
-        return cross_entropy(head.logits(chunk), wanted, reduction="none")
+    def scored(chunk: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        scores = head.logits(chunk)
+        losses = cross_entropy(scores, wanted, reduction="none")
+        # Behind all that the gradient needs: on the way back the scores are made again, and this is not reached.
+        return losses, _hits(scores, wanted) if counts else torch.zeros((), dtype=torch.long, device=scores.device)
 
     size = head.rows_at_once()
     chunks = [slice(start, start + size) for start in range(0, len(labels), size)]
-    return torch.cat([checkpoint(losses, hidden[one], labels[one], use_reentrant=False) for one in chunks])
+    found = [checkpoint(scored, hidden[one], labels[one], use_reentrant=False) for one in chunks]
+    return torch.cat([losses for losses, _ in found]), torch.stack([hits for _, hits in found]).sum()
 
 
-def summed_loss(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
-    """Sum over the batch's trained tokens of -log p(token). hidden: (rows, width, hidden) -> scalar, float32."""
-    return token_losses(hidden, batch, head).sum()
+@torch.no_grad()
+def _hits(scores: Tensor, wanted: Tensor) -> Tensor:
+    """How many of the tokens have the highest score; of equal ones, which 16 bits often are, the first is chosen."""
+    return (scores.argmax(dim=-1) == wanted).sum()
 
 
 def row_scores(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
     """log p of the trained tokens of each row together. hidden: (rows, width, hidden) -> (rows,), float32."""
     losses = token_losses(hidden, batch, head)
     return -torch.stack([row.sum() for row in torch.split(losses, [item.labels for item in batch.items])])
-
-
-@torch.no_grad()
-def summed_hits(hidden: Tensor, batch: MicroBatch, head: Head) -> int:
-    """How many of the batch's trained tokens the model would have chosen itself."""
-    chosen = hidden.flatten(0, 1).index_select(0, batch.places)
-    size = head.rows_at_once()
-    hits = 0
-    for start in range(0, len(batch.labels), size):
-        best = head.logits(chosen[start : start + size]).argmax(dim=-1)
-        hits += int((best == batch.labels[start : start + size]).sum())
-    return hits

@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 from trainer.data import Dataset, Judged, Trainable
 from trainer.evaluation import evaluate, finite
 from trainer.events import Evaluated
-from trainer.loss import row_scores, summed_loss
+from trainer.loss import loss_and_hits, row_scores
 from trainer.micro_batch import MicroBatch
 from trainer.model import AdaptedModel, undisturbed
 from trainer.pacing import keep_pace
@@ -31,8 +31,8 @@ class Objective(Protocol):
     def drift(self, window: Sequence[Trainable], *, budget: int) -> float:
         """How far the model went as a whole, where the loss of a row depends on it."""
 
-    def summed(self, batch: MicroBatch, drift: float) -> Tensor:
-        """The loss of a pass, with gradient."""
+    def summed(self, batch: MicroBatch, drift: float) -> tuple[Tensor, Tensor]:
+        """The loss of a pass, with gradient, and how many of its units came out right."""
 
     def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated: ...
 
@@ -59,9 +59,9 @@ class Imitation:
     def drift(self, window: Sequence[Trainable], *, budget: int) -> float:
         return 0.0
 
-    def summed(self, batch: MicroBatch, drift: float) -> Tensor:
+    def summed(self, batch: MicroBatch, drift: float) -> tuple[Tensor, Tensor]:
         on_device = batch.to(self._model.device.place)
-        return summed_loss(self._model.states_of(on_device), on_device, self._model.head)
+        return loss_and_hits(self._model.states_of(on_device), on_device, self._model.head)
 
     def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
         return evaluate(self._model, self._ranks, rows, step=step, budget=budget, before_pass=before_pass)
@@ -95,8 +95,9 @@ class _Compared:
     def drift(self, window: Sequence[Trainable], *, budget: int) -> float:
         return 0.0
 
-    def summed(self, batch: MicroBatch, drift: float) -> Tensor:
-        return self._losses(batch, self._margins(batch, drift)).sum()
+    def summed(self, batch: MicroBatch, drift: float) -> tuple[Tensor, Tensor]:
+        margins = self._margins(batch, drift)
+        return self._losses(batch, margins).sum(), (margins > 0).sum()
 
     def measure(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
         """Loss, mean margin, and as accuracy the share of rows whose margin is above zero."""

@@ -225,7 +225,7 @@ class Run:
     def metrics(self, kind: str) -> list[dict[str, Any]]:
         return [one for one in self.position.metrics if one["kind"] == kind]
 
-    def progress(self, *, loss: float, learning_rate: float, norm: float) -> Progress:
+    def progress(self, *, loss: float, accuracy: float, learning_rate: float, norm: float) -> Progress:
         """The step just made, with speed and time left from the last few steps of this attempt and its evaluations."""
         tokens, seconds = (sum(column) for column in zip(*self.recent, strict=True))
         step, left = self.position.step, self.plan.steps - self.position.step
@@ -236,6 +236,7 @@ class Run:
             step=step,
             of=self.plan.steps,
             loss=loss,
+            accuracy=accuracy,
             learning_rate=learning_rate,
             grad_norm=norm,
             trained_tokens=self.position.trained_tokens,

@@ -49,8 +49,8 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         step = run.position.step
         window = run.plan.window(step)
         labels = sum(item.labels for item in window)
-        loss = within_memory(partial(gradient_of, run, window), give_way=run.halve_passes, ended=run.too_large)
-        (loss,) = ranks.totals(loss)
+        made = within_memory(partial(gradient_of, run, window), give_way=run.halve_passes, ended=run.too_large)
+        loss, right = ranks.totals(*made)
         ranks.add_up(run.optimizer.gradient)
 
         # -- update
@@ -68,7 +68,8 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         run.position.step += 1
         run.position.trained_tokens += labels
         run.position.seconds += seconds
-        run.record("progress", run.progress(loss=loss, learning_rate=learning_rate, norm=norm))
+        accuracy = right / run.objective.units(window)
+        run.record("progress", run.progress(loss=loss, accuracy=accuracy, learning_rate=learning_rate, norm=norm))
 
         # -- keep
         if ranks.is_first and run.checkpoints.due(run.position.step):
@@ -93,26 +94,32 @@ def begin(run: Run) -> Estimate:
     return foretold
 
 
-def gradient_of(run: Run, window: Sequence[Trainable]) -> float:
-    """Collect the gradient of this process's share of a window, pass by pass. Returns its part of the window's loss."""
+def gradient_of(run: Run, window: Sequence[Trainable]) -> tuple[float, int]:
+    """Collect the gradient of this process's share of a window, pass by pass.
+
+    Returns its part of the window's loss, and how many units (tokens, or rows that are compared) came out right.
+    """
     step = run.position.step
     units = run.objective.units(window)
     seed_step(run.spec.optim.seed + run.ranks.rank, step)
     drift = run.objective.drift(window, budget=run.position.budget)
-    loss = 0.0
+    loss, right = 0.0, 0
     passes = run.model.passes(run.ranks.share(window), run.position.budget)
     for number, batch in enumerate(passes, start=1):
-        share = run.objective.summed(batch, drift) / units
+        summed, hits = run.objective.summed(batch, drift)
+        share = summed / units
         (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
         run.optimizer.collect()
         loss += share.item()
-        del share  # the last of this pass's blocks, above all others: with it the heap would not shrink before the next
+        right += int(hits)
+        # The last of this pass's blocks, above all others: with them the heap would not shrink before the next.
+        del summed, hits, share
         if run.may_stop_here():  # half a window is no step: forget it, and keep the last whole one
             run.optimizer.discard()
             run.stop()
         run.sign_of_life(f"Step {step + 1}: pass {number} of {len(passes)} is done")
     keep_pace(run.model, run.ranks, window, run.position.budget)
-    return loss
+    return loss, right
 
 
 def diverged(run: Run, what: str) -> TrainerError:

@@ -140,6 +140,9 @@ def look_at_checkpoints(client: OpenAI, job: str) -> None:
     assert done.fine_tuned_model in names and "threes" in str(done.fine_tuned_model)
     table = client.files.content(done.result_files[0]).text.splitlines()
     assert (len(table), table[0]) == (242, "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy")
+    shares = [float(line.split(",")[2]) for line in table[2:]]
+    assert all(0 <= one <= 1 for one in shares) and shares[-1] > shares[0], "over both attempts"
+    assert kept[0].metrics.train_mean_token_accuracy is not None
 
 
 def chat_with_what_it_made(client: OpenAI, talk: OpenAI, job: str) -> None:

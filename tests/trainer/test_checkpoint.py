@@ -51,6 +51,7 @@ def test_a_resumed_run_is_the_same_run(base: Path, whole: Training, tmp_path: Pa
     assert first.of(Checkpoint)[-1] == Checkpoint(step=step, folder=f"checkpoints/step-{step:06d}")
     second = Training(whole.spec, tmp_path / "second").run(resume=tmp_path / "first" / f"checkpoints/step-{step:06d}")
     assert first.losses + second.losses == whole.losses
+    assert first.accuracies + second.accuracies == whole.accuracies
     rates = [one.learning_rate for one in [*first.of(Progress), *second.of(Progress)]]
     assert rates == [one.learning_rate for one in whole.of(Progress)]
     assert [*first.of(Evaluated), *second.of(Evaluated)] == whole.measured

@@ -1,6 +1,7 @@
 """Every option of LoRA: exactly what was asked for learns, from the base's own scores on, and plain PEFT reads it."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from tests.trainer.families import make_family
@@ -16,7 +18,7 @@ from trainer.data import Item
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Finished
 from trainer.lora_start import lora_layers
-from trainer.loss import Head, summed_loss
+from trainer.loss import Head, loss_and_hits
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, load_adapted
 from trainer.spec import SpecError, TrainSpec
@@ -317,6 +319,18 @@ def test_patterns_are_read_from_yaml_and_written_back() -> None:
     ]
 
 
+class Calls(TorchDispatchMode):
+    """What torch was asked to compute, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names[func.overloadpacket._qualified_op_name] += 1
+        return func(*args, **(kwargs or {}))
+
+
 def test_a_head_that_learns_has_the_gradient_of_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.loss.LOGITS_AT_ONCE", 50 * 4)
     torch.manual_seed(0)
@@ -328,7 +342,12 @@ def test_a_head_that_learns_has_the_gradient_of_cross_entropy(monkeypatch: pytes
     expected = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
     learns = (hidden, weight, bias)
     wanted = torch.autograd.grad(expected, learns)
-    loss = summed_loss(hidden, batch, Head(weight, bias, 0.5, 3.0))
+    with Calls() as calls:
+        loss, hits = loss_and_hits(hidden, batch, Head(weight, bias, 0.5, 3.0))
+        found = torch.autograd.grad(loss, learns)
     torch.testing.assert_close(loss, expected)
-    for found, one in zip(torch.autograd.grad(loss, learns), wanted, strict=True):
-        torch.testing.assert_close(found, one)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+    assert int(hits) == int((logits.argmax(-1) == batch.labels).sum())
+    # On the way back the scores are made again; no hit is counted again.
+    assert (calls.names["aten::argmax"], calls.names["aten::addmm"]) == (5, 10)

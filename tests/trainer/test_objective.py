@@ -75,14 +75,16 @@ def test_the_dpo_loss_is_the_papers_however_it_is_cut(
     spec = make_job(base, tmp_path, "dpo", preference={"beta": 0.5, "label_smoothing": smoothing})
     model, rows, objective = moved(spec, base)
     model.peft.eval()
-    window, expected = rows[:5], 0.0
+    window, expected, right = rows[:5], 0.0, 0
     for row in window:
         assert isinstance(row, Pair)
         gains = [float(plain_score(model, one)) - one.reference for one in row.sequences]
         margin = 0.5 * (gains[0] - gains[1])
         expected += (1 - smoothing) * math.log1p(math.exp(-margin)) + smoothing * math.log1p(math.exp(margin))
-    found = sum(float(objective.summed(one, 0.0)) for one in micro_batches(window, budget))
-    assert found == pytest.approx(expected, rel=1e-4)
+        right += margin > 0
+    found = [objective.summed(one, 0.0) for one in micro_batches(window, budget)]
+    assert sum(float(loss) for loss, _ in found) == pytest.approx(expected, rel=1e-4)
+    assert sum(int(hits) for _, hits in found) == right
 
 
 def test_references_are_the_scores_of_the_base(base: Path, tmp_path: Path) -> None:
@@ -97,11 +99,12 @@ def test_references_are_the_scores_of_the_base(base: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_the_margin_grows_and_answers_are_told_apart(base: Path, tmp_path: Path, method: str) -> None:
     spec = make_job(base, tmp_path, method, optim={"max_steps": 20}, evaluation={"every_steps": 10})
-    first, *_, last = Training(spec, tmp_path / "out").run().measured
+    training = Training(spec, tmp_path / "out").run()
+    first, *_, last = training.measured
     assert first.margin == pytest.approx(0.0, abs=1e-4) and first.perplexity is None
     assert first.loss == pytest.approx(math.log(2) if method == "dpo" else 0.5, abs=1e-4)
     assert last.margin is not None and last.margin > 0.2
-    assert last.loss < first.loss and last.accuracy == 1.0
+    assert last.loss < first.loss and last.accuracy == training.accuracies[-1] == 1.0
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])
@@ -113,6 +116,7 @@ def test_a_resumed_run_is_the_same_run(base: Path, tmp_path: Path, method: str) 
         first.run()
     second = Training(spec, tmp_path / "second").run(resume=tmp_path / "first" / "checkpoints")
     assert first.losses + second.losses == whole.losses and len(second.losses) == 6
+    assert first.accuracies + second.accuracies == whole.accuracies
     assert first.measured + second.measured == whole.measured
     files = [one.out / "adapter" / "adapter_model.safetensors" for one in (second, whole)]
     resumed, unbroken = (load_file(file) for file in files)

@@ -20,7 +20,7 @@ from trainer.device import Device
 from trainer.errors import Stopped, TrainerError
 from trainer.evaluation import answer
 from trainer.events import Progress, Sample
-from trainer.loss import row_scores, summed_loss, token_losses
+from trainer.loss import row_scores, token_losses
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantized_layers, undisturbed
 from trainer.optimizer import MasterAdamW
@@ -79,7 +79,7 @@ def test_loss_and_gradient_of_a_window_are_transformers_own(base: Path, tmp_path
     labels, total = sum(item.labels for item in items), 0.0
     batches = micro_batches(items, budget)
     for batch in batches:
-        share = summed_loss(model.hidden(batch.ids, batch.sources), batch, model.head) / labels
+        share = token_losses(model.hidden(batch.ids, batch.sources), batch, model.head).sum() / labels
         share.backward()
         total += share.item()
     assert total == pytest.approx(expected.item(), rel=1e-5)
@@ -131,7 +131,7 @@ def test_only_lora_weights_change(base: Path, tmp_path: Path, quantization: str)
     items, optimizer = items_of(spec, base), MasterAdamW(model.lora, spec.optim)
     before = {name: value.clone() for name, value in model.peft.state_dict().items()}
     for batch in micro_batches(items[:8], 512):
-        summed_loss(model.hidden(batch.ids, batch.sources), batch, model.head).backward()
+        token_losses(model.hidden(batch.ids, batch.sources), batch, model.head).sum().backward()
         optimizer.collect()
     optimizer.step(learning_rate=0.01, norm=optimizer.norm())
     changed = {name for name, value in model.peft.state_dict().items() if not torch.equal(value, before[name])}
@@ -148,7 +148,7 @@ def test_computing_layers_again_changes_no_gradient(base: Path, tmp_path: Path) 
         if every:
             model.recompute(every)
         batch = micro_batches(items_of(spec, base)[:4], 100_000)[0]
-        summed_loss(model.hidden(batch.ids, batch.sources), batch, model.head).backward()
+        token_losses(model.hidden(batch.ids, batch.sources), batch, model.head).sum().backward()
         found.append(gradients(model))
     for name, gradient in found[0].items():
         for other in found[1:]:

@@ -61,6 +61,7 @@ def test_two_processes_learn_what_one_learns(base: Path, rows: Path, tmp_path: P
     code, told, complained = finish(start(on_two(spec), tmp_path / "two"))
     assert code == 0, complained
     assert [one.loss for one in of(Progress, told)] == pytest.approx(alone.losses, rel=1e-5)
+    assert [one.accuracy for one in of(Progress, told)] == alone.accuracies
     for one, other in zip(of(Evaluated, told), alone.measured, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-5) and one.accuracy == other.accuracy
     assert len(of(Finished, told)) == 1

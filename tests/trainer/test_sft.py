@@ -17,7 +17,7 @@ from trainer.data import Item, load_dataset
 from trainer.device import Device, find_device
 from trainer.errors import TrainerError
 from trainer.events import Finished, Log, Phase, Progress, Sample
-from trainer.loss import Head, summed_hits, summed_loss
+from trainer.loss import Head, loss_and_hits, token_losses
 from trainer.manifest import verify
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantized_layers, undisturbed, unpack
@@ -68,7 +68,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_window(base: Path, rows: P
     wanted = gradients(model)
     labels, total = sum(item.labels for item in items), 0.0
     for batch in micro_batches(items, budget, packed=packed):
-        share = summed_loss(model.states_of(batch), batch, model.head) / labels
+        share = token_losses(model.states_of(batch), batch, model.head).sum() / labels
         share.backward()
         total += share.item()
     assert total == pytest.approx(expected.item(), rel=1e-5)
@@ -78,14 +78,40 @@ def test_micro_batches_give_the_gradient_of_the_whole_window(base: Path, rows: P
         torch.testing.assert_close(gradient, wanted[name], rtol=2e-4, atol=1e-6)
 
 
+def plain_hits(model: AdaptedModel, items: list[Item]) -> int:
+    """How many trained tokens have the highest score where they are predicted, row by row."""
+    hits = 0
+    with torch.no_grad(), undisturbed(model.peft):
+        for item in items:
+            best = model.peft(input_ids=torch.tensor([item.ids]), use_cache=False).logits[0].argmax(-1).tolist()
+            hits += sum(best[at - 1] == item.ids[at] for at, flag in enumerate(item.trained) if flag)
+    return hits
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("budget", [64, 100_000])
+def test_hits_are_those_of_argmax_however_a_window_is_cut(base: Path, rows: Path, budget: int, packed: bool) -> None:
+    spec = make_spec(base, rows)
+    model, items = load_adapted(spec, base, lambda event: None), make_items(spec, base)[:7]
+    optimizer, passes = MasterAdamW(model.lora, spec.optim), micro_batches(items, budget, packed=packed)
+    for _ in range(20):  # until it knows some of them
+        for batch in passes:
+            token_losses(model.states_of(batch), batch, model.head).sum().backward()
+            optimizer.collect()
+        optimizer.step(learning_rate=0.03, norm=optimizer.norm())
+    hits = sum(int(loss_and_hits(model.states_of(one), one, model.head)[1]) for one in passes)
+    assert 0 < hits < sum(item.labels for item in items)
+    assert hits == plain_hits(model, items)
+
+
 def test_padding_changes_no_row(base: Path, rows: Path) -> None:
     spec = make_spec(base, rows)
     model, items = make_model(spec, base), make_items(spec, base)[:6]
     together = micro_batches(items, 100_000)[0]
     alone = [micro_batches([item], 1)[0] for item in items]
     with torch.no_grad():
-        of_all = summed_loss(model.hidden(together.ids), together, model.head)
-        of_each = sum(summed_loss(model.hidden(one.ids), one, model.head) for one in alone)
+        of_all = token_losses(model.hidden(together.ids), together, model.head).sum()
+        of_each = sum(token_losses(model.hidden(one.ids), one, model.head).sum() for one in alone)
     torch.testing.assert_close(of_all, of_each, rtol=1e-5, atol=1e-5)
     assert sum(item.length for item in items) < together.ids.numel()
 
@@ -103,11 +129,11 @@ def test_the_chunked_head_equals_cross_entropy(softcap: float, scale: float, mon
     scores = softcap * torch.tanh(scores / softcap) if softcap else scores
     expected = torch.nn.functional.cross_entropy(scores, batch.labels, reduction="sum")
     (wanted,) = torch.autograd.grad(expected, hidden)
-    loss = summed_loss(hidden, batch, head)
+    loss, hits = loss_and_hits(hidden, batch, head)
     (gradient,) = torch.autograd.grad(loss, hidden)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient, wanted)
-    assert summed_hits(hidden, batch, head) == int((scores.argmax(-1) == batch.labels).sum())
+    assert int(hits) == int((scores.argmax(-1) == batch.labels).sum())
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
@@ -117,7 +143,7 @@ def test_only_lora_weights_change(base: Path, rows: Path, tmp_path: Path, quanti
     items, optimizer = make_items(spec, base), MasterAdamW(model.lora, spec.optim)
     before = {name: value.clone() for name, value in model.peft.state_dict().items()}
     for batch in micro_batches(items[:8], 512):
-        summed_loss(model.hidden(batch.ids), batch, model.head).backward()
+        token_losses(model.hidden(batch.ids), batch, model.head).sum().backward()
         optimizer.collect()
     optimizer.step(learning_rate=0.01, norm=optimizer.norm())
     after = model.peft.state_dict()
@@ -225,7 +251,7 @@ def test_real_nf4_runs_and_learns_on_a_cpu(base: Path, rows: Path, tmp_path: Pat
     labels = sum(item.labels for item in items)
     for _ in range(12):
         for batch in micro_batches(items, 256):
-            loss = summed_loss(model.hidden(batch.ids), batch, model.head) / labels
+            loss = token_losses(model.hidden(batch.ids), batch, model.head).sum() / labels
             loss.backward()
             optimizer.collect()
             losses.append(loss.item())
@@ -256,7 +282,7 @@ def test_gradient_checkpointing_changes_no_gradient(base: Path, rows: Path) -> N
         if every:
             model.recompute(every)
         batch = micro_batches(items, 100_000)[0]
-        summed_loss(model.hidden(batch.ids), batch, model.head).backward()
+        token_losses(model.hidden(batch.ids), batch, model.head).sum().backward()
         found.append(gradients(model))
     for name, gradient in found[0].items():
         assert torch.equal(gradient, found[1][name]) and torch.equal(gradient, found[2][name])

@@ -96,5 +96,9 @@ class Training:
         return [one.loss for one in self.of(Progress)]
 
     @property
+    def accuracies(self) -> list[float | None]:
+        return [one.accuracy for one in self.of(Progress)]
+
+    @property
     def measured(self) -> list[Evaluated]:
         return self.of(Evaluated)
