@@ -11,13 +11,13 @@ from playwright.sync_api import Browser, Page
 from tests.browsing import log_in, own_chromium, own_processes
 from tests.cast import Cast
 from tests.e2e.site import free_port, watch_console
+from tests.jobs.claimed import claimed
 from tests.jobs.scripted import progress
-from tests.make import make_base, make_dataset, make_job, make_worker
+from tests.make import make_base, make_dataset, make_job
 from tests.processes import Processes, wait_for
 from trainer import events
 from webapp.common import streams
 from webapp.jobs import lifecycle
-from webapp.jobs.claiming import claim_next
 from webapp.jobs.models import Attempt, Job, JobStatus
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -63,10 +63,7 @@ def page(chromium: Browser, cast: Cast, running: Processes, settings: LazySettin
 
 @pytest.fixture
 def attempt(cast: Cast) -> Attempt:
-    make_job(cast.team)
-    found = claim_next(make_worker())
-    assert found
-    return found
+    return claimed(cast)
 
 
 def open_job(page: Page, attempt: Attempt) -> None:

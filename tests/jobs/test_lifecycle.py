@@ -7,24 +7,14 @@ import pytest
 from django.utils import timezone
 
 from tests.cast import Cast
+from tests.jobs.claimed import claimed
 from tests.jobs.scripted import progress
-from tests.make import ADAPTER_FILES, make_job, make_worker
+from tests.make import ADAPTER_FILES, make_worker
 from trainer import events
 from webapp.adapters.models import Adapter
 from webapp.jobs import lifecycle
-from webapp.jobs.claiming import claim_next
 from webapp.jobs.lifecycle import LeaseLost
 from webapp.jobs.models import ENDED, Attempt, Job, JobStatus
-
-
-def start(cast: Cast) -> Attempt:
-    """A claimed job's attempt."""
-    if not Job.objects.exists():
-        make_job(cast.team)
-    Job.objects.update(not_before=None)
-    attempt = claim_next(make_worker(f"worker-{Attempt.objects.count()}"))
-    assert attempt
-    return attempt
 
 
 def finished_folder(attempt: Attempt) -> Path:
@@ -36,7 +26,7 @@ def finished_folder(attempt: Attempt) -> Path:
 
 
 def test_events_are_numbered_and_the_newest_is_on_the_job(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     batch = [events.Phase(name="training"), progress(1), progress(2), events.Checkpoint(step=2, folder="checkpoints/x")]
     assert lifecycle.record_events(attempt, batch) == 5
     lifecycle.record_events(attempt, [events.Log(text="nul \0 here")])
@@ -49,10 +39,10 @@ def test_events_are_numbered_and_the_newest_is_on_the_job(cast: Cast) -> None:
 
 
 def test_an_old_attempt_changes_nothing(cast: Cast) -> None:
-    old = start(cast)
+    old = claimed(cast)
     folder = finished_folder(old)
     lifecycle.requeue_interrupted(old, "killed")
-    new = start(cast)
+    new = claimed(cast)
     before = Job.objects.values().get(), new.heartbeat
     late = (
         lambda: lifecycle.heartbeat(old),
@@ -74,7 +64,7 @@ def test_an_old_attempt_changes_nothing(cast: Cast) -> None:
 
 
 def test_heartbeat_counts_up(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     lifecycle.heartbeat(attempt)
     lifecycle.heartbeat(attempt)
     attempt.refresh_from_db()
@@ -82,7 +72,7 @@ def test_heartbeat_counts_up(cast: Cast) -> None:
 
 
 def test_success_makes_the_adapter_in_the_same_step(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     folder = finished_folder(attempt)
     adapter = lifecycle.succeed(attempt, folder, {"loss": 1.2})
     job = Job.objects.get()
@@ -95,7 +85,7 @@ def test_success_makes_the_adapter_in_the_same_step(cast: Cast) -> None:
 
 
 def test_success_loses_against_a_wish_to_cancel(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     folder = finished_folder(attempt)
     assert lifecycle.wish_cancel(attempt.job_id, "alice")
     with pytest.raises(LeaseLost):
@@ -105,7 +95,7 @@ def test_success_loses_against_a_wish_to_cancel(cast: Cast) -> None:
 
 
 def test_a_wish_after_the_end_is_refused(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     lifecycle.fail(attempt, "out_of_memory", "No memory.", "Take less.")
     assert not lifecycle.wish_cancel(attempt.job_id, "alice")
     assert not lifecycle.cancel_queued(attempt.job_id, "alice")
@@ -120,7 +110,7 @@ def test_a_wish_after_the_end_is_refused(cast: Cast) -> None:
 
 @pytest.mark.parametrize("status", ENDED)
 def test_terminal_never_changes(cast: Cast, status: JobStatus) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     Job.objects.update(status=status)
     before = Job.objects.values().get()
     for change in (lifecycle.heartbeat, lifecycle.cancelled, lifecycle.requeue_preempted):
@@ -131,20 +121,20 @@ def test_terminal_never_changes(cast: Cast, status: JobStatus) -> None:
 
 
 def test_an_unknown_reason_is_internal(cast: Cast) -> None:
-    lifecycle.fail(start(cast), "no_such_code", "What?")
+    lifecycle.fail(claimed(cast), "no_such_code", "What?")
     assert Job.objects.get().reason == "internal"
 
 
 def test_back_off_grows_and_three_without_a_checkpoint_are_the_end(cast: Cast) -> None:
     waits = []
     for _ in range(2):
-        lifecycle.requeue_interrupted(start(cast), "killed")
+        lifecycle.requeue_interrupted(claimed(cast), "killed")
         job = Job.objects.get()
         assert job.status == JobStatus.QUEUED
         assert job.not_before
         waits.append(round((job.not_before - timezone.now()).total_seconds()))
     assert waits == [5, 15]
-    lifecycle.requeue_interrupted(start(cast), "killed by a test")
+    lifecycle.requeue_interrupted(claimed(cast), "killed by a test")
     job = Job.objects.get()
     assert (job.status, job.reason) == (JobStatus.FAILED, "interrupted_too_often")
     assert "killed by a test" in job.reason_text
@@ -153,7 +143,7 @@ def test_back_off_grows_and_three_without_a_checkpoint_are_the_end(cast: Cast) -
 
 def test_a_checkpoint_makes_up_for_interruptions(cast: Cast) -> None:
     for step in range(1, 6):
-        attempt = start(cast)
+        attempt = claimed(cast)
         lifecycle.record_events(attempt, [events.Checkpoint(step=step, folder=f"checkpoints/step-{step}")])
         lifecycle.requeue_interrupted(attempt, "killed")
     job = Job.objects.get()
@@ -163,7 +153,7 @@ def test_a_checkpoint_makes_up_for_interruptions(cast: Cast) -> None:
 def test_a_checkpoint_where_the_attempt_resumed_makes_up_for_nothing(cast: Cast) -> None:
     """A trainer that is told to stop at once saves the step it went on from: without end, were that progress."""
     for _ in range(4):
-        attempt = start(cast)
+        attempt = claimed(cast)
         lifecycle.record_events(attempt, [events.Checkpoint(step=7, folder="checkpoints/step-000007")])
         lifecycle.requeue_interrupted(attempt, "asked to stop from outside")
     job = Job.objects.get()
@@ -172,7 +162,7 @@ def test_a_checkpoint_where_the_attempt_resumed_makes_up_for_nothing(cast: Cast)
 
 def test_a_shutdown_costs_nothing(cast: Cast) -> None:
     for _ in range(4):
-        lifecycle.requeue_preempted(start(cast))
+        lifecycle.requeue_preempted(claimed(cast))
     job = Job.objects.get()
     assert (job.status, job.fruitless_attempts, job.not_before) == (JobStatus.QUEUED, 0, None)
     assert set(job.attempts.values_list("outcome", flat=True)) == {"preempted"}
@@ -182,7 +172,7 @@ def test_a_shutdown_costs_nothing(cast: Cast) -> None:
     "change", [lifecycle.requeue_preempted, lambda attempt: lifecycle.requeue_interrupted(attempt, "x")]
 )
 def test_an_interruption_fulfils_the_wish_to_cancel(cast: Cast, change: Any) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     lifecycle.wish_cancel(attempt.job_id, "alice")
     change(attempt)
     assert Job.objects.get().status == JobStatus.CANCELLED

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.cast import Cast
+from tests.jobs.claimed import claimed
 from tests.make import make_job, make_worker
 from webapp.jobs import lifecycle, reaper
 from webapp.jobs.claiming import claim_next
@@ -12,10 +13,7 @@ from webapp.jobs.reaper import Reaper
 
 @pytest.fixture
 def attempt(cast: Cast) -> Attempt:
-    make_job(cast.team)
-    found = claim_next(make_worker())
-    assert found
-    return found
+    return claimed(cast)
 
 
 def reconcile(watcher: Reaper, *moments: float) -> Job:

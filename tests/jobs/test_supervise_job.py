@@ -13,14 +13,14 @@ from django.conf import LazySettings
 from django.db import OperationalError
 
 from tests.cast import Cast
+from tests.jobs.claimed import claimed
 from tests.jobs.scripted import ScriptedTrainer, progress
-from tests.make import ADAPTER_FILES, make_base, make_dataset, make_job, make_worker
+from tests.make import ADAPTER_FILES, make_base, make_dataset, make_job
 from trainer import events
 from webapp.adapters.models import Adapter
 from webapp.common.storage import adapter_folder
 from webapp.jobs import lifecycle
 from webapp.jobs.child import LOG_LINES
-from webapp.jobs.claiming import claim_next
 from webapp.jobs.models import Attempt, Job, JobEvent, JobStatus
 from webapp.jobs.supervisor import Patience, prepare, supervise
 from webapp.system.processes import Stage
@@ -32,15 +32,6 @@ QUICK = Patience(look=0.02, flush=0.05, cancel=0.4, preempt=0.4, silence={"loadi
 @pytest.fixture
 def trainer(tmp_path: Path) -> ScriptedTrainer:
     return ScriptedTrainer(tmp_path)
-
-
-def claim(cast: Cast) -> Attempt:
-    if not Job.objects.exists():
-        make_job(cast.team)
-    Job.objects.update(not_before=None)
-    attempt = claim_next(make_worker(f"worker-{Attempt.objects.count()}"))
-    assert attempt
-    return attempt
 
 
 def run(attempt: Attempt, trainer: ScriptedTrainer, meanwhile: Callable[[], object] = lambda: None) -> Job:
@@ -62,7 +53,7 @@ def once_it_trains(act: Callable[[], object]) -> Callable[[], None]:
 
 
 def test_it_works(cast: Cast, trainer: ScriptedTrainer) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     trainer.says(events.Phase(name="training"), progress(1)).logs("a library speaks").publishes(final_loss=1.5)
     job = run(attempt, trainer)
     assert (job.status, job.step, attempt.outcome) == (JobStatus.SUCCEEDED, 1, "succeeded")
@@ -81,14 +72,14 @@ def test_the_spec_names_base_and_rows(cast: Cast, trainer: ScriptedTrainer) -> N
     trainer.runs("print(sys.argv[1], spec['model']['base'], spec['data']['path'], file=sys.stderr)")
     trainer.runs("print('secrets', [k for k in os.environ if k == 'SECRET_KEY'], file=sys.stderr)")
     trainer.runs("print('parent', os.environ['LOWRANK_DIE_WITH_PARENT'], file=sys.stderr)")
-    run(claim(cast), trainer.publishes())
+    run(claimed(cast), trainer.publishes())
     lines = list(JobEvent.objects.filter(kind="log").values_list("data__text", flat=True))
     assert lines == [f"train {base.path} {version.rows_path}", "secrets []", "parent 1"]
 
 
 def test_a_reported_failure_is_told_as_it_is(cast: Cast, trainer: ScriptedTrainer) -> None:
     failed = events.Failed(code="out_of_memory", text="The GPU is full.", fix="Lower the length.")
-    job = run(claim(cast), trainer.says(failed).exits(5))
+    job = run(claimed(cast), trainer.says(failed).exits(5))
     assert (job.status, job.reason, job.reason_text, job.reason_fix) == (
         JobStatus.FAILED,
         "out_of_memory",
@@ -99,17 +90,17 @@ def test_a_reported_failure_is_told_as_it_is(cast: Cast, trainer: ScriptedTraine
 
 @pytest.mark.parametrize(("status", "reason"), [(1, "internal"), (7, "disk_full"), (99, "internal"), (0, "internal")])
 def test_an_end_without_a_word_is_a_failure(cast: Cast, trainer: ScriptedTrainer, status: int, reason: str) -> None:
-    job = run(claim(cast), trainer.exits(status))
+    job = run(claimed(cast), trainer.exits(status))
     assert (job.status, job.reason) == (JobStatus.FAILED, reason)
 
 
 def test_a_killed_trainer_is_tried_again_from_its_checkpoint(
     cast: Cast, trainer: ScriptedTrainer, tmp_path: Path
 ) -> None:
-    first = claim(cast)
+    first = claimed(cast)
     job = run(first, trainer.says(progress(1)).checkpoints(1).is_killed())
     assert (job.status, first.outcome, first.checkpoint_step) == (JobStatus.QUEUED, "interrupted", 1)
-    second = claim(cast)
+    second = claimed(cast)
     other = ScriptedTrainer(tmp_path, "second").runs("print(sys.argv[-2:], file=sys.stderr)").publishes()
     job = run(second, other)
     assert (job.status, job.attempt_number) == (JobStatus.SUCCEEDED, 2)
@@ -120,14 +111,14 @@ def test_a_killed_trainer_is_tried_again_from_its_checkpoint(
 
 
 def test_cancel_ends_the_trainer(cast: Cast, trainer: ScriptedTrainer) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     trainer.stops_when_asked().says(progress(1)).sleeps(30)
     job = run(attempt, trainer, once_it_trains(lambda: lifecycle.wish_cancel(attempt.job_id, "alice")))
     assert (job.status, attempt.outcome) == (JobStatus.CANCELLED, "cancelled")
 
 
 def test_cancel_forces_a_trainer_that_does_not_listen(cast: Cast, trainer: ScriptedTrainer) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     trainer.ignores_being_asked().says(progress(1)).sleeps(30)
     job = run(attempt, trainer, once_it_trains(lambda: lifecycle.wish_cancel(attempt.job_id, "alice")))
     assert job.status == JobStatus.CANCELLED
@@ -137,7 +128,7 @@ def test_cancel_forces_a_trainer_that_does_not_listen(cast: Cast, trainer: Scrip
 def test_a_lost_lease_kills_the_trainer_and_touches_nothing(
     cast: Cast, trainer: ScriptedTrainer, tmp_path: Path
 ) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     trainer.runs(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))").ignores_being_asked().says(
         progress(1)
     ).sleeps(30)
@@ -149,14 +140,14 @@ def test_a_lost_lease_kills_the_trainer_and_touches_nothing(
 
 
 def test_silence_is_a_stall(cast: Cast, trainer: ScriptedTrainer) -> None:
-    job = run(claim(cast), trainer.says(events.Phase(name="loading")).sleeps(30))
+    job = run(claimed(cast), trainer.says(events.Phase(name="loading")).sleeps(30))
     assert (job.status, job.reason) == (JobStatus.FAILED, "stalled")
     assert "while loading" in job.reason_text
 
 
 @pytest.mark.parametrize("listens", [True, False])
 def test_a_shutdown_hands_the_job_back(cast: Cast, trainer: ScriptedTrainer, listens: bool) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     trainer = trainer.stops_when_asked() if listens else trainer.ignores_being_asked()
     job = run(attempt, trainer.says(progress(1)).sleeps(30), lambda: True)
     assert (job.status, attempt.outcome, job.fruitless_attempts) == (JobStatus.QUEUED, "preempted", 0)
@@ -165,7 +156,7 @@ def test_a_shutdown_hands_the_job_back(cast: Cast, trainer: ScriptedTrainer, lis
 def test_what_the_trainer_started_goes_with_it(cast: Cast, trainer: ScriptedTrainer, tmp_path: Path) -> None:
     trainer.runs("import subprocess").runs("helper = subprocess.Popen(['sleep', '60'])")
     trainer.runs(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(helper.pid))").publishes()
-    run(claim(cast), trainer)
+    run(claimed(cast), trainer)
     pid = int((tmp_path / "pid").read_text())
     for _ in range(50):
         state = Path(f"/proc/{pid}/stat")
@@ -177,7 +168,7 @@ def test_what_the_trainer_started_goes_with_it(cast: Cast, trainer: ScriptedTrai
 
 
 def test_floods_of_lines_are_bounded(cast: Cast, trainer: ScriptedTrainer) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     trainer.runs("for n in range(6000): print('x' * 2500, file=sys.stderr)").publishes()
     job = run(attempt, trainer)
     logs = list(job.events.filter(kind="log").values_list("data__text", flat=True))
@@ -192,14 +183,14 @@ def test_floods_of_lines_are_bounded(cast: Cast, trainer: ScriptedTrainer) -> No
 
 def test_what_is_no_event_is_a_line_of_the_log(cast: Cast, trainer: ScriptedTrainer) -> None:
     trainer.prints("hello").prints('{"kind": "progress", "n": 1}').prints("10%\r20%\r30%").publishes()
-    job = run(claim(cast), trainer)
+    job = run(claimed(cast), trainer)
     logs = [event.data["text"] for event in job.events.filter(kind="log")]
     assert logs == ["hello", '{"kind": "progress", "n": 1}', "30%"]
     assert job.status == JobStatus.SUCCEEDED
 
 
 def test_a_full_disk_ends_the_log_file_alone(cast: Cast, trainer: ScriptedTrainer) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     attempt.folder.mkdir(parents=True)
     (attempt.folder / "log.txt").symlink_to("/dev/full")
     failed = events.Failed(code="disk_full", text="The disk is full.", fix="Make room.")
@@ -229,7 +220,7 @@ def fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_publishing_that_lost_the_database_half_way_is_done_again(
     cast: Cast, trainer: ScriptedTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     fails_once(monkeypatch)
     job = run(attempt, trainer.publishes(weights_sha256=WEIGHTS))
     assert (job.status, attempt.outcome) == (JobStatus.SUCCEEDED, "succeeded")
@@ -240,7 +231,7 @@ def test_publishing_that_lost_the_database_half_way_is_done_again(
 
 @pytest.mark.django_db(transaction=True)
 def test_other_weights_in_the_adapters_place_are_not_taken_for_the_jobs(cast: Cast, trainer: ScriptedTrainer) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     left = adapter_folder(lifecycle.adapter_id_of(attempt.job_id))
     left.mkdir(parents=True)
     (left / "adapter_model.safetensors").write_text("of an attempt that lost its lease")
@@ -268,13 +259,13 @@ def test_a_database_that_is_away_loses_nothing(
         return real(attempt, batch)
 
     monkeypatch.setattr(lifecycle, "record_events", record)
-    job = run(claim(cast), trainer.says(progress(1)).sleeps(0.5).says(progress(2)).publishes())
+    job = run(claimed(cast), trainer.says(progress(1)).sleeps(0.5).says(progress(2)).publishes())
     assert job.status == JobStatus.SUCCEEDED
     assert [event.data["step"] for event in job.events.filter(kind="progress")] == [1, 2]
     assert job.attempts.get().heartbeat > 2
 
 
 def test_tokens_may_be_kept_beside_the_rows(cast: Cast) -> None:
-    attempt = claim(cast)
+    attempt = claimed(cast)
     prepare(attempt)
     assert (attempt.job.dataset_version.folder / "tokens").is_dir()
