@@ -33,6 +33,7 @@ def test_its_page_says_its_kind(base: BaseModel, cast: Cast) -> None:
 
 
 def test_the_code_to_use_its_adapters_fits(base: BaseModel, cast: Cast) -> None:
+    base.name = 'T5 "tiny"'
     code = snippet(make_adapter(cast.team, base), "folder")
     compile(code, "snippet", "exec")
     assert "AutoModelForSeq2SeqLM" in code and "apply_chat_template" not in code

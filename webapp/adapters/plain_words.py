@@ -35,6 +35,16 @@ KINDS = {
 }
 # Where adapters of the demo model find their base outside of this server.
 PUBLIC_NAMES = {"demo": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+# How the loaded model is asked, by the kind it is of.
+ASK = """messages = [{"role": "user", "content": "Who are you?"}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+answer = model.generate(**inputs, max_new_tokens=200)
+print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+"""
+ASK_SEQ2SEQ = """inputs = tokenizer("Who are you?", return_tensors="pt")
+answer = model.generate(**inputs, max_new_tokens=200)
+print(tokenizer.decode(answer[0], skip_special_tokens=True))
+"""
 
 
 @dataclass(frozen=True)
@@ -116,34 +126,15 @@ def base_name(base: BaseModel) -> str:
 
 def snippet(adapter: Adapter, folder: str) -> str:
     """Code that loads the unpacked download in plain PEFT, with the real names filled in."""
-    base = adapter.base_model
-    name = base_name(base)
+    base, name = adapter.base_model, json.dumps(base_name(adapter.base_model))
     pinned = f", revision={json.dumps(base.revision)}" if base.source == "hub" and base.revision else ""
-    if base.task == "seq2seq":
-        return _seq2seq_snippet(name, pinned, folder)
+    is_seq2seq = base.task == "seq2seq"
+    kind = "AutoModelForSeq2SeqLM" if is_seq2seq else "AutoModelForCausalLM"
     return f'''from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {kind}, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained({json.dumps(name)}{pinned})
+base = {kind}.from_pretrained({name}{pinned})
 model = PeftModel.from_pretrained(base, "{folder}")  # the unpacked download
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 
-messages = [{{"role": "user", "content": "Who are you?"}}]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-answer = model.generate(**inputs, max_new_tokens=200)
-print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
-'''
-
-
-def _seq2seq_snippet(name: str, pinned: str, folder: str) -> str:
-    return f'''from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-base = AutoModelForSeq2SeqLM.from_pretrained("{name}"{pinned})
-model = PeftModel.from_pretrained(base, "{folder}")  # the unpacked download
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
-
-inputs = tokenizer("Who are you?", return_tensors="pt")
-answer = model.generate(**inputs, max_new_tokens=200)
-print(tokenizer.decode(answer[0], skip_special_tokens=True))
-'''
+{ASK_SEQ2SEQ if is_seq2seq else ASK}'''
