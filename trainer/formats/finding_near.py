@@ -43,7 +43,7 @@ class _Words:
         self.rows: list[int] = []
 
     def add(self, row: int, text: bytes) -> int:
-        """How many units are waiting now."""
+        """How many bytes are waiting now."""
         self.rows.append(row)
         self._begins.append(len(self._texts))
         self._texts += text

@@ -18,8 +18,6 @@ CANONICAL = {
     CALL: CALL,
 }
 SPOKEN = frozenset({"user", "assistant"})
-ROLE_KEYS = ("role", "from")
-TEXT_KEYS = ("content", "value")
 FIELDS = frozenset(
     {"role", "content", "from", "value", "name", "weight", "tool_calls", "tool_call_id", "function_call"}
     | {"reasoning_content", "refusal"}

@@ -14,8 +14,8 @@ from webapp.datasets.models import DatasetVersion
 ROWS_PER_PAGE = 20
 MOST_SHOWN = 8_000  # characters of one message
 MOST_WORDS = 3_000  # of a message that is compared word by word
-KINDS = {"edited": "Edited", "added": "Added", "removed": "Removed", "moved": "Other split", "beside": "Other columns"}
 BESIDE = "Other columns"
+KINDS = {"edited": "Edited", "added": "Added", "removed": "Removed", "moved": "Other split", "beside": BESIDE}
 WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 Piece = tuple[str, str]  # "", "del" or "ins", and the text

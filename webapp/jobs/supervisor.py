@@ -25,7 +25,6 @@ from webapp.jobs.models import Attempt, FailureReason, Job
 logger = logging.getLogger(__name__)
 
 TRAINER = (sys.executable, "-m", "trainer")
-LOG_TAIL_LINES = 20
 
 
 def _hand_back_seconds() -> float:
