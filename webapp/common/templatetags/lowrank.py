@@ -54,7 +54,6 @@ def hue(thing: Coloured | None) -> str:
 
 
 FIELD_KINDS: list[tuple[type[forms.Widget], str]] = [
-    (forms.CheckboxSelectMultiple, "checks"),
     (forms.RadioSelect, "radio"),
     (forms.CheckboxInput, "check"),
     (forms.FileInput, "file"),
