@@ -125,13 +125,13 @@ class LoraConfig:
             number = LAYER_NUMBER.search(layer)
             if number is None or int(number[1]) not in self.layers_to_transform:
                 return False
-        return any(_names(target, layer) for target in self.target_modules)
+        return any(means(target, layer) for target in self.target_modules)
 
     def rank_of(self, layer: str) -> int:
-        return next((rank for name, rank in self.rank_pattern.items() if _names(name, layer)), self.r)
+        return next((rank for name, rank in self.rank_pattern.items() if means(name, layer)), self.r)
 
     def scaling_of(self, layer: str) -> float:
-        alpha = next((value for name, value in self.alpha_pattern.items() if _names(name, layer)), self.lora_alpha)
+        alpha = next((value for name, value in self.alpha_pattern.items() if means(name, layer)), self.lora_alpha)
         rank = self.rank_of(layer)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
@@ -263,7 +263,7 @@ def _alpha(value: Any, name: str) -> float:
     return float(value)
 
 
-def _names(target: str, layer: str) -> bool:
+def means(target: str, layer: str) -> bool:
     """Whether a plain name means the layer, as PEFT matches it: the whole name, or its end after a dot."""
     return layer == target or layer.endswith(f".{target}")
 

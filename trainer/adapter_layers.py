@@ -1,4 +1,4 @@
-"""The parts of a base model that an adapter can change, found without reading a weight of it."""
+"""The parts of a base model that can learn, found without reading a weight of it."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,15 @@ from trainer.stacked_lora import linear_layers
 
 
 def layers_of(base: Path) -> BaseParts:
-    """By the names that adapters know them by."""
+    """By the names that adapters know them by. Raises ValueError for a config that transformers cannot use."""
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     kind: Any = AutoModelForSeq2SeqLM if read_task(base) == "seq2seq" else AutoModelForCausalLM
     with torch.device("meta"):
         model = kind.from_config(config)
+    return parts_in(model)
+
+
+def parts_in(model: Any) -> BaseParts:
+    """Those of a model that was made; its weights need not be there."""
     linears = linear_layers(model, model.get_output_embeddings())
     return parts_of(model, {name: layer_size(layer) for name, layer in linears.items()})

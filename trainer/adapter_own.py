@@ -8,6 +8,7 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 
 from trainer.adapter_format import PREFIX, LayerSize, LoraConfig
+from trainer.base_layers import linear_paths
 from trainer.base_parts import TOKENS_KEY, BaseParts, biased_modules, own_shapes, whole_modules
 from trainer.own_modules import Own, OwnModule, own_copy, own_rows, own_scores, replaceable
 
@@ -48,14 +49,20 @@ class OwnParts:
 
 def parts_of(model: Any, layers: Mapping[str, LayerSize]) -> BaseParts:
     """What a model has; its weights need not be there."""
-    modules = replaceable(model)
-    embeddings = model.get_input_embeddings()
+    blocks = {name: one for name, one in model.named_modules() if any(True for _ in one.children())}
     return BaseParts(
         layers=layers,
-        modules={name: _shapes(one) for name, one in modules.items()},
-        blocks=tuple(name for name, one in model.named_modules() if any(True for _ in one.children())),
-        table=next(name for name, one in model.named_modules() if one is embeddings),
+        targets=tuple(linear_paths(model)),
+        modules={name: _shapes(one) for name, one in replaceable(model).items()},
+        blocks=tuple(blocks),
+        own={name: shapes for name, one in blocks.items() if (shapes := _shapes(one))},
+        table=_name_of(model, model.get_input_embeddings()),
+        head=_name_of(model, model.get_output_embeddings()),
     )
+
+
+def _name_of(model: Any, module: Any) -> str:
+    return next((name for name, one in model.named_modules() if one is module), "")
 
 
 def _shapes(module: nn.Module) -> dict[str, list[int]]:

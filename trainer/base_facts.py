@@ -57,7 +57,7 @@ def inspect_folder(path: Path) -> dict[str, Any]:
     Raises TrainerError (`user_config`) naming what is missing, broken or not allowed. Nothing of the folder is run.
     """
     if not path.is_dir():
-        raise broken(f"There is no folder {path.name}.", "Name a folder that holds a model.")
+        raise broken(f"There is no folder {path}.", "Name a folder that holds a model.")
     refuse_code(path)
     config = read_config(path)
     if not (path / "tokenizer.json").is_file():

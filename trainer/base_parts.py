@@ -1,4 +1,4 @@
-"""What of a base model an adapter can change, told without torch: its layers, and all modules that have weights."""
+"""What of a base model can learn, told without torch: its layers, and all modules that have weights."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,13 +14,22 @@ TOKENS_KEY = "token_adapter.trainable_tokens_delta"
 
 @dataclass(frozen=True, kw_only=True)
 class BaseParts:
-    """`layers` are the linear ones but the output head; `modules` all with nothing below them, each with the shapes of
-    its weights; `blocks` those with others below; `table` the embeddings."""
+    """`layers` are the linear ones but the output head; `targets` those of them that a training can put an update on;
+    `modules` all with nothing below them, each with the shapes of its weights; `blocks` those with others below, and
+    `own` such of them as have weights beside; `table` the embeddings, `head` what the scores come from."""
 
     layers: Mapping[str, LayerSize]
+    targets: tuple[str, ...]
     modules: Mapping[str, Shapes]
     blocks: tuple[str, ...]
+    own: Mapping[str, Shapes]
     table: str
+    head: str
+
+    @property
+    def holders(self) -> Mapping[str, Shapes]:
+        """All that have weights of their own."""
+        return {**self.modules, **self.own}
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -28,8 +37,8 @@ class BaseParts:
     @classmethod
     def read(cls, file: Path) -> "BaseParts":
         told = json.loads(file.read_text(encoding="utf-8"))
-        layers = {name: LayerSize(*size) for name, size in told["layers"].items()}
-        return cls(layers=layers, modules=told["modules"], blocks=tuple(told["blocks"]), table=told["table"])
+        lists = {name: tuple(told[name]) for name in ("targets", "blocks")}
+        return cls(**told | lists | {"layers": {name: LayerSize(*size) for name, size in told["layers"].items()}})
 
 
 def whole_modules(config: LoraConfig, names: Iterable[str]) -> list[str]:

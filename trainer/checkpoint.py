@@ -95,7 +95,7 @@ def _binding(spec: TrainSpec) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path, spec: TrainSpec, emit: Emit) -> Path | None:
-    """The checkpoint to go on from: `path` itself, or the furthest verified one in a folder of checkpoints or of runs.
+    """The checkpoint to go on from: `path` itself, or the furthest verified one in a run, or a folder of either.
 
     In a folder those of other specs and damaged ones are passed over; when all sound ones are of other specs, the
     furthest is given, for `load_checkpoint` to tell what differs. Raises TrainerError(input_changed) when `path` is a
@@ -104,8 +104,6 @@ def find_checkpoint(path: Path, spec: TrainSpec, emit: Emit) -> Path | None:
     if NAME.fullmatch(path.name) or (path / MANIFEST).is_file():
         verify(path, name=MANIFEST)
         return path
-    if not path.is_dir():
-        raise TrainerError("user_config", f"There is no checkpoint {path.name}.", "Check the path, or start afresh.")
     foreign = None
     for folder in reversed(_listed(path)):
         try:
@@ -233,7 +231,7 @@ class Checkpoints:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """Checkpoints in `folder`, or in the runs that lie in it, from the first to the furthest step."""
-    found = [*folder.iterdir(), *folder.glob("*/checkpoints/*")]
+    """Checkpoints in `folder`, of the run that it is, or of the runs that lie in it, from the first to the furthest."""
+    found = [*folder.iterdir(), *folder.glob("checkpoints/*"), *folder.glob("*/checkpoints/*")]
     named = [one for one in found if NAME.fullmatch(one.name) and one.is_dir()]
     return sorted(named, key=lambda one: int(one.name.removeprefix("step-")))

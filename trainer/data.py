@@ -137,11 +137,10 @@ def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path |
     Raises TrainerError(dataset_invalid) when nothing could be learnt.
     """
     given = spec.data
-    with canonical_rows(Path(given.path), field="data.path", out=out and out / "dataset", emit=emit) as path:
+    with canonical_rows(Path(given.path), out=out and out / "dataset", emit=emit) as path:
         dataset = _render_rows(_canonical_rows(path), spec, renderer, emit)
     if given.holdout_path:
-        place, field = out and out / "holdout", "data.holdout_path"
-        with canonical_rows(Path(given.holdout_path), field=field, out=place, emit=emit) as path:
+        with canonical_rows(Path(given.holdout_path), out=out and out / "holdout", emit=emit) as path:
             whole = replace(spec, data=replace(given, split=""))  # all of that file, whatever parts it has
             dataset = _with_holdout(dataset, _render_rows(_canonical_rows(path), whole, renderer, emit))
     _report(dataset, spec, emit)
@@ -177,9 +176,9 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit:
         content.update(row.to_bytes())
         if problems := kind_issues(spec.data.method, row.kind):
             raise TrainerError("user_config", f"data.method: {problems[0].problem}", problems[0].fix)
-        examples = _render_row(row, spec, renderer)
+        examples = render_row(row, spec, renderer)
         cuts.count(examples)
-        sample = _sample(row, examples)
+        sample = example_of(row, examples)
         if sample is None:
             untrained += 1
         else:
@@ -191,14 +190,15 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit:
     return Dataset(train, holdout, content.hexdigest(), total, cuts, untrained)
 
 
-def _render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
+def render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
+    """A row as the base model sees it. Raises TrainerError with its line."""
     try:
         return renderer.examples(row, train_on=spec.data.train_on, max_seq_length=spec.data.max_seq_length)
     except TrainerError as error:
         raise TrainerError(error.code, f"Line {row.line} of the dataset: {error.text}", error.fix) from error
 
 
-def _sample(row: Row, examples: Sequence[Example]) -> Trainable | None:
+def example_of(row: Row, examples: Sequence[Example]) -> Trainable | None:
     """What is learnt from a row; None where nothing of an answer is left within the longest length."""
     items = [item for example in examples if (item := _item(example))]
     if len(items) < len(examples):

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from trainer.estimate_memory import (
     recompute_every,
 )
 from trainer.estimate_shards import on_each_card
+from trainer.formats.splitting import TRAIN
 from trainer.spec import TrainSpec
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Place",
     "Taken",
     "activation_bytes_per_token",
+    "as_divided",
     "blocks",
     "calibrated",
     "estimate",
@@ -162,6 +164,21 @@ def _measured_tokens(spec: TrainSpec, *, rows: int, steps: int, per_row: float) 
 def evaluations_after(step: int, *, every: int, steps: int) -> int:
     """How many evaluations come after that of this step: one an interval, and one at the end."""
     return math.ceil(steps / every) - step // every if step < steps else 0
+
+
+def as_divided(spec: TrainSpec, splits: Mapping[str, int], rows: int) -> tuple[TrainSpec, int]:
+    """The spec with the share of rows that their own split keeps aside, and how many a training reads.
+
+    `splits`: rows in each named one; see `trainer.holding_out`.
+    """
+    if not spec.data.split or not splits:
+        return spec, rows
+    measured = splits.get(spec.data.split, 0)
+    rows -= sum(count for name, count in splits.items() if name not in (TRAIN, spec.data.split))
+    if spec.data.holdout_path:  # those of another file are measured on in their place
+        return spec, rows - measured
+    share = measured / max(1, rows) if measured else spec.data.holdout
+    return dataclasses.replace(spec, data=dataclasses.replace(spec.data, holdout=share)), rows
 
 
 def _share(spec: TrainSpec) -> float:

@@ -21,6 +21,7 @@ NO_MEMORY = (
     "cannot allocate memory",
     "cublas_status_alloc_failed",
 )
+MAY_TELL = "LOWRANK_MAY_TELL_FAILURE"  # a file descriptor, for processes that train together
 LOST_PEER = ("distbackenderror", "distnetworkerror", "closed by peer", "reset by peer", "gloo", "nccl")
 NO_SPACE = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
 MEMORY_FIX = (
@@ -85,6 +86,15 @@ def is_lost_peer(error: BaseException) -> bool:
     if "RANK" not in os.environ or not isinstance(error, RuntimeError):
         return False
     return any(words in f"{type(error).__name__} {error}".lower() for words in LOST_PEER)
+
+
+def is_first() -> bool:
+    """Whether this process may tell why it failed: of those that train together, whoever is first to take the byte.
+
+    What is wrong with a spec, a file or a base model, every one of them finds.
+    """
+    pipe = os.environ.get(MAY_TELL)
+    return pipe is None or bool(os.read(int(pipe), 1))
 
 
 def _is_disk(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ import time
 from types import FrameType
 
 from trainer.errors import EXIT_CODES
+from trainer.failures import MAY_TELL
 from trainer.process import DIE_WITH_PARENT
 
 GRACE_SECONDS = 30.0  # for the others, once one has failed: they wait for it in vain
@@ -26,9 +27,13 @@ def launch(count: int, arguments: list[str], *, stdout: int) -> int:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     threads = max(1, (os.cpu_count() or 1) // count)
     shared = {"OMP_NUM_THREADS": str(threads)} | os.environ | meeting | {"WORLD_SIZE": str(count), DIE_WITH_PARENT: "1"}
+    may_tell = _one_may_tell()
+    shared |= {MAY_TELL: str(may_tell)}
     command = [sys.executable, "-m", "trainer", *arguments]
     children = [
-        subprocess.Popen(command, stdout=stdout, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        subprocess.Popen(
+            command, stdout=stdout, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, pass_fds=[may_tell]
+        )
         for rank in range(count)
     ]
     _pass_on_signals(children)
@@ -37,6 +42,14 @@ def launch(count: int, arguments: list[str], *, stdout: int) -> int:
         signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
         os.kill(os.getpid(), -code)
     return code
+
+
+def _one_may_tell() -> int:
+    """A pipe with a single byte in it, see `failures.is_first`."""
+    taken, given = os.pipe()
+    os.write(given, b"1")
+    os.close(given)
+    return taken
 
 
 def _pass_on_signals(children: "list[subprocess.Popen[bytes]]") -> None:

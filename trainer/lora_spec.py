@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.spec_values import Issue, Pattern, option
+from trainer.spec_values import Issue, Pattern, did_you_mean, option
 
 Bias = Literal["none", "all", "lora_only"]
 Init = Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq", "eva"]
@@ -84,6 +84,7 @@ def _target_issues(targets: str | tuple[str, ...]) -> list[Issue]:
             Issue(
                 "lora.target_modules",
                 f"{targets!r:.80} is no group of layers.",
+                f"{did_you_mean([targets], TARGET_GROUPS)}"
                 f"Use {', '.join(TARGET_GROUPS)}, or module names with commas between them.",
             )
         ]

@@ -13,8 +13,8 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from trainer.adapter_format import PREFIX
 from trainer.errors import TrainerError
-from trainer.lora_layers import PREFIX
 from trainer.lora_spec import LoraSpec
 
 TAKES_FROM_BASE = ("pissa", "olora")  # what the update starts with is taken out of the frozen weight
@@ -91,9 +91,6 @@ def _orthogonal(layer: Layer) -> None:
 
 def _start_from_weight(layer: Layer, kind: str, whole: Mapping[str, Tensor]) -> None:
     base, weight, rank = layer.module.get_base_layer(), layer.weight(), layer.a.shape[0]
-    if rank > min(weight.shape):
-        text = f"{layer.path} has only {min(weight.shape)} directions, and its rank is {rank}."
-        raise _refused(text, f"{kind} needs no more: lower lora.r, or its rank in lora.rank_pattern.")
     if kind == "loftq":
         original = whole[layer.path].to(weight)
         b, a = _low_rank((original.T if layer.lies_across else original) - weight, rank)

@@ -31,7 +31,7 @@ class PreferenceSpec:
         found = []
         if self.label_smoothing and method != "dpo":
             path, fix = "preference.label_smoothing", "Use 0, or the method dpo."
-            found.append(Issue(path, f"{method} has no pairs to be the wrong way round.", fix))
+            found.append(Issue(path, f"{method} has no pairs to be the wrong way round.", fix, beside="data.method"))
         if method == "kto" and not self.desirable_weight and not self.undesirable_weight:
             path = "preference.desirable_weight"
             found.append(Issue(path, "With both weights 0 nothing is learnt.", "Give one of them a weight."))

@@ -18,13 +18,14 @@ from transformers.utils import logging as transformers_logging
 
 from trainer import sharding, short_attention
 from trainer.base_facts import read_config, read_task, weight_files
+from trainer.base_layers import has_stacked_experts, linear_paths
 from trainer.data import Trainable
 from trainer.device import Device, find_device, give_back_memory
 from trainer.errors import TrainerError
 from trainer.estimate import UNPACKED_SHARE
 from trainer.events import Emit, Log
 from trainer.lean_layers import make_lean
-from trainer.lora_layers import has_stacked_experts, linear_paths, put_lora
+from trainer.lora_layers import put_lora
 from trainer.lora_start import start
 from trainer.loss import Head
 from trainer.micro_batch import MicroBatch, Sources, micro_batches
@@ -33,7 +34,6 @@ from trainer.packing import is_random, keeps_apart, told_apart
 from trainer.prefixes import Segment
 from trainer.ranks import Ranks
 from trainer.spec import ModelSpec, TrainSpec
-from trainer.spec_values import refusal
 
 CPU = torch.device("cpu")
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")  # what families call it
@@ -141,13 +141,6 @@ def _load(
         emit(Log(text=f"The {spec.model.quantization} weights fit in memory unpacked: the same base, faster steps"))
     if has_stacked_experts(causal):
         emit(Log(level="warning", text="This model's experts lie in one piece and get no update; other layers do"))
-    longest = getattr(causal.config, "max_position_embeddings", None)
-    if longest is not None and spec.data.max_seq_length > longest:
-        raise TrainerError(
-            "user_config",
-            f"The base model reads at most {longest} tokens and data.max_seq_length is {spec.data.max_seq_length}.",
-            f"Use at most {longest}.",
-        )
     whole = _whole_weights(base, spec.model) if spec.lora.init_lora_weights == "loftq" else None
     return _put_together(causal, spec, device, unpacked=unpacks, whole=whole)
 
@@ -162,12 +155,6 @@ def _sharded(whole: AdaptedModel, device: Device, mesh: DeviceMesh) -> AdaptedMo
     states = sharding.as_whole_pass(causal, whole.states)
     give_back_memory()
     return dataclasses.replace(whole, states=states, first=first, is_sharded=True)
-
-
-def require_fitting(spec: TrainSpec, base: Path) -> None:
-    """Raise TrainerError(user_config) for what a spec asks of this kind of base model in vain."""
-    if problems := spec.issues_on(read_task(base)):
-        raise refusal(problems)
 
 
 def _whole_weights(base: Path, spec: ModelSpec) -> dict[str, Tensor]:

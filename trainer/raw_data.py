@@ -8,19 +8,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer.errors import TrainerError
 from trainer.events import Emit, Finished
 from trainer.formats.check import check_file
 
 
 @contextmanager
-def canonical_rows(path: Path, *, field: str, out: Path | None, emit: Emit) -> Iterator[Path]:
+def canonical_rows(path: Path, *, out: Path | None, emit: Emit) -> Iterator[Path]:
     """The rows.parquet of a file. What `python -m trainer check` would write stays in `out`, where one is named.
 
-    field: of the spec, which an error names. Raises TrainerError as the check does.
+    Raises TrainerError as the check does.
     """
-    if not path.is_file():
-        raise TrainerError("user_config", f"There is no file {path.name}.", f"Check {field}.")
     if _is_canonical(path):
         yield path
         return

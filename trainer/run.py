@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from trainer.base_facts import inspect_folder, weight_files
-from trainer.bases import fetch_hub, is_hub_id
 from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
 from trainer.data import Dataset, Plan
 from trainer.device import give_back_memory
@@ -27,14 +26,14 @@ from trainer.evaluation import answer
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
 from trainer.failures import out_of_memory, within_memory
 from trainer.forgetting import GeneralText, measure_forgetting, read_general_text
-from trainer.model import AdaptedModel, load_adapted, require_fitting
+from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import Objective, objective_of
 from trainer.optimizer import MasterAdamW
 from trainer.process import giving_back_memory
 from trainer.ranks import Ranks
+from trainer.readiness import make_ready
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
-from trainer.spec_values import refusal
 from trainer.token_cache import load_tokens
 
 SILENCE_SECONDS = 60.0
@@ -250,15 +249,11 @@ def prepare(
     spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool], ranks: Ranks
 ) -> Run:
     """Read the data, load the model, and go back to the checkpoint, if one is given. Raises TrainerError."""
-    if problems := spec.issues():
-        raise refusal(problems)
-    out.mkdir(parents=True, exist_ok=True)
+    emit(Phase(name="preparing"))
+    base = make_ready(spec, out=out, resume=resume, emit=emit, ranks=ranks)
     checkpoint = find_checkpoint(resume, spec, emit) if resume else None
     earlier = read_position(checkpoint) if checkpoint else None
     position = earlier or Position(started=datetime.now().isoformat())
-    emit(Phase(name="preparing"))
-    base = ranks.first_one_first(lambda: _find_base(spec, out, emit))
-    require_fitting(spec, base)
     moment = datetime.fromisoformat(position.started)
     renderer = Renderer.load(base, moment=moment)
     dataset = ranks.first_one_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
@@ -355,20 +350,6 @@ def _not_in_silence(should_stop: Callable[[], bool], emit: Emit) -> Callable[[in
             spoke_at = time.monotonic()
 
     return before_pass
-
-
-def _find_base(spec: TrainSpec, out: Path, emit: Emit) -> Path:
-    folder = Path(spec.model.base)
-    if folder.is_dir():
-        inspect_folder(folder)
-        return folder
-    if folder.is_absolute():
-        raise TrainerError("user_config", f"There is no folder {folder.name}.", "Check model.base.")
-    if not is_hub_id(spec.model.base):
-        text = f"There is no folder {spec.model.base:.120} here, and it is no hub id."
-        raise TrainerError("user_config", text, "Check model.base; a hub id is written owner/name.")
-    fetch_hub(spec.model.base, spec.model.revision, out / "base", emit)
-    return out / "base"
 
 
 def fingerprint(base: Path) -> str:

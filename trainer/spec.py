@@ -8,7 +8,7 @@ import yaml
 
 from trainer.lora_spec import TARGET_GROUPS, LoraSpec
 from trainer.method_spec import Method, PreferenceSpec, kind_issues
-from trainer.spec_values import Issue, Option, coerce, limit_issues, option, plain
+from trainer.spec_values import Issue, Option, coerce, did_you_mean, limit_issues, option, plain
 
 __all__ = [
     "PARTS",
@@ -134,11 +134,15 @@ MAX_PROBE_LENGTH = 2000
 
 
 class SpecError(ValueError):
-    """A spec that cannot be read; carries every issue at once."""
+    """A spec that cannot be read; carries every issue at once.
 
-    def __init__(self, issues: list[Issue]) -> None:
+    `spec`: what could be read of it, with defaults for the rest; None where nothing could.
+    """
+
+    def __init__(self, issues: list[Issue], spec: "TrainSpec | None" = None) -> None:
         super().__init__("\n".join(map(str, issues)))
         self.issues = issues
+        self.spec = spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,18 +159,21 @@ class TrainSpec:
 
     @classmethod
     def from_dict(cls, data: Any) -> "TrainSpec":
-        """Build a spec from plain data. Raises SpecError with all that cannot be read, and all limits beside it."""
+        """Build a spec from plain data. Raises SpecError with all that cannot be read, and all issues beside it."""
         problems: list[Issue] = []
         if not isinstance(data, dict):
             raise SpecError([Issue("", "A spec is a mapping of parts.", f"Use the parts {', '.join(PARTS)}.")])
         for name in data.keys() - PARTS.keys() - {"version"}:
-            problems.append(Issue(str(name), "There is no such part.", f"The parts are {', '.join(PARTS)}."))
+            fix = f"{_known_place(name) or did_you_mean([name], PARTS)}The parts are {', '.join(PARTS)}."
+            problems.append(Issue(str(name), "There is no such part.", fix))
         if data.get("version", SPEC_VERSION) != SPEC_VERSION:
             problems.append(Issue("version", "Unknown version.", f"This trainer reads version {SPEC_VERSION}."))
         parts = {name: _read_part(name, part, data.get(name, {}), problems) for name, part in PARTS.items()}
         spec = cls(**parts)
         if problems:  # with what is wrong beside them: nobody should have to come back for it
-            raise SpecError(sorted(problems + spec._value_issues(), key=lambda issue: issue.path))
+            unread = {one.path for one in problems}
+            beside = [one for one in spec.issues() if not unread & _paths_of(one)]
+            raise SpecError(sorted(problems + beside, key=lambda issue: issue.path), spec)
         return spec
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,23 +187,28 @@ class TrainSpec:
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
     @classmethod
-    def from_yaml(cls, text: str) -> "TrainSpec":
-        """Read YAML (or JSON, which is YAML). Raises SpecError, also for text that is no YAML."""
+    def from_yaml(cls, text: str, *, name: str = "") -> "TrainSpec":
+        """Read YAML (or JSON, which is YAML). Raises SpecError, also for text that is no YAML. `name`: of the file."""
         try:
             data = yaml.safe_load(text)
         except (yaml.YAMLError, RecursionError) as error:
-            raise SpecError([Issue("", f"Not valid YAML: {error}.", "Check indentation and quotes.")]) from error
+            told = f"Not valid YAML: {', '.join(filter(None, (name, _what_breaks(error))))}."
+            raise SpecError([Issue("", told, "Check indentation, brackets and quotes.")]) from error
         return cls.from_dict(data)
 
     def issues(self) -> list[Issue]:
         """Every problem at once, each with the field's path and a fix. Empty when the spec can be tried."""
         return self._value_issues() + self._combination_issues()
 
-    def issues_on(self, task: str) -> list[Issue]:
-        """Problems of this spec on a base model that does this; see `trainer.base_facts`."""
+    def issues_on(self, task: str, reads: int | None = None) -> list[Issue]:
+        """Problems of this spec on a base model that does this and reads so many tokens; see `trainer.base_facts`."""
+        found: list[Issue] = []
+        if reads and self.data.max_seq_length > reads:
+            text = f"The base model reads at most {reads} tokens, and this is {self.data.max_seq_length}."
+            found.append(Issue("data.max_seq_length", text, f"Use at most {reads}."))
         if task != "seq2seq":
-            return []
-        found = self.lora.issues_on_seq2seq()
+            return found
+        found += self.lora.issues_on_seq2seq()
         if self.data.train_on != "answers":
             fix = "Use answers, or a base model that is no encoder–decoder."
             found.append(Issue("data.train_on", "An encoder–decoder model learns only what it writes itself.", fix))
@@ -220,7 +232,7 @@ class TrainSpec:
             found.append(Issue("data.train_on", f"{self.data.method} compares answers and nothing else.", fix))
         if self.model.shard == "always" and self.model.gpus == 1:
             text = "One GPU has no other to share the base model with."
-            found.append(Issue("model.shard", text, "Use auto, or raise model.gpus."))
+            found.append(Issue("model.shard", text, "Use auto, or raise model.gpus.", beside="model.gpus"))
         if not self.model.base:
             found.append(Issue("model.base", "No base model is named.", "Name a folder or a hub id."))
         if not self.data.path:
@@ -231,6 +243,7 @@ class TrainSpec:
                     "optim.micro_batch_tokens",
                     f"An example may have {self.data.max_seq_length} tokens and must fit in one pass.",
                     f"Use 0, or at least {self.data.max_seq_length}.",
+                    beside="data.max_seq_length",
                 )
             )
         if self.evaluation.patience and not (self.data.holdout or self.data.holdout_path):
@@ -272,15 +285,34 @@ def choices_of(part: type[Any], name: str) -> tuple[str, ...]:
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
+def _paths_of(issue: Issue) -> set[str]:
+    """The values that an issue is about, and the parts that they are in."""
+    paths = {issue.path, issue.beside} - {""}
+    return paths | {path.partition(".")[0] for path in paths}
+
+
+def _what_breaks(error: Exception) -> str:
+    """Where a text stops being YAML, and why."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    why = getattr(error, "problem", None) or getattr(error, "reason", None)
+    return f"{place}{why or 'it goes too deep'}"
+
+
+def _known_place(name: object) -> str:
+    """A hint for who wrote a value where it does not belong."""
+    places = [f"{part}.{name}" for part, fields in PARTS.items() if name in get_type_hints(fields)]
+    return f"Did you mean {places[0]}? " if places else ""
+
+
 def _read_part(path: str, part: type[Any], data: Any, problems: list[Issue]) -> Any:
     if not isinstance(data, dict):
         problems.append(Issue(path, "This part is a mapping of values.", "Write name: value under it."))
         return part()
     hints = get_type_hints(part)
-    names = ", ".join(hints)
-    problems += [
-        Issue(f"{path}.{key}", "There is no such value.", f"Known are {names}.") for key in data if key not in hints
-    ]
+    for key in data.keys() - hints.keys():
+        fix = f"{_known_place(key) or did_you_mean([key], hints)}Known are {', '.join(hints)}."
+        problems.append(Issue(f"{path}.{key}", "There is no such value.", fix))
     values = {}
     for name, hint in hints.items():
         if name in data:

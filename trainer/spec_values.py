@@ -1,7 +1,8 @@
 """One value of a spec: what stands beside it, how it is read from plain data, and a problem with it in words."""
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
@@ -26,22 +27,37 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class Issue:
-    """One problem of a spec: the field's path (`lora.r`), what is wrong, and what to do."""
+    """One problem of a spec: the field's path (`lora.r`), what is wrong, and what to do.
+
+    `beside`: the path of another value that it cannot stand with; where that one cannot be read, this says nothing.
+    """
 
     path: str
     problem: str
     fix: str
+    beside: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.problem} {self.fix}"
+        return f"{self.told} {self.fix}"
+
+    @property
+    def told(self) -> str:
+        """The problem, and where it is."""
+        return f"{self.path}: {self.problem}" if self.path else self.problem
 
 
 def refusal(issues: Sequence[Issue]) -> TrainerError:
     """One error for all problems of a spec; where there are several, each brings its own way out."""
-    text = " ".join(
-        (str(one) if len(issues) > 1 else f"{one.path}: {one.problem}").removeprefix(": ") for one in issues
-    )
-    return TrainerError("user_config", text, "Change each of them." if len(issues) > 1 else issues[0].fix)
+    if len(issues) == 1:
+        return TrainerError("user_config", issues[0].told, issues[0].fix)
+    return TrainerError("user_config", " ".join(map(str, issues)), "Change each of them.")
+
+
+def did_you_mean(names: Iterable[object], known: Iterable[str]) -> str:
+    """The known names that are near to some others, as a hint before all that could stand there; empty for none."""
+    there = list(known)
+    near = [one for name in names for one in difflib.get_close_matches(str(name)[:80], there, n=1)]
+    return f"Did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
 
 
 class Pattern(dict[str, float]):
@@ -55,7 +71,7 @@ def coerce(value: Any, hint: Any) -> Any:
     """`value` as the type of the field; ValueError's text is the fix. YAML reads 2e-4 as text: text may be a number."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise ValueError(f"Choose one of {', '.join(get_args(hint))}.")
+            raise ValueError(f"{did_you_mean([value], get_args(hint))}Choose one of {', '.join(get_args(hint))}.")
         return value
     if hint is bool:
         return _coerce_bool(value)

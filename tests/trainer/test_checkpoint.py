@@ -127,13 +127,19 @@ def test_the_furthest_sound_checkpoint_of_any_run_is_taken(whole: Training, tmp_
     assert [one.text.split()[0] for one in said] == ["step-000010", "step-000006"]
 
 
+def test_a_run_is_named_by_its_own_folder(whole: Training, tmp_path: Path) -> None:
+    """As the command line has it: `--out run`, and later `--out run --resume run`."""
+    made = stopped_at(5, whole.spec, tmp_path / "run").of(Checkpoint)[-1]
+    assert find_checkpoint(tmp_path / "run", whole.spec, print) == tmp_path / "run" / made.folder
+    second = Training(whole.spec, tmp_path / "run").run(resume=tmp_path / "run")
+    assert second.losses == whole.losses[5:]
+
+
 def test_without_a_sound_checkpoint_it_starts_afresh_and_says_so(whole: Training, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     training = Training(whole.spec, tmp_path / "out").run(resume=tmp_path / "checkpoints")
     assert training.losses == whole.losses
     assert any("starting from the beginning" in one.text for one in training.of(Log))
-    with pytest.raises(TrainerError, match="There is no checkpoint"):
-        find_checkpoint(tmp_path / "nowhere", whole.spec, print)
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,3 @@ def test_a_parquet_file_of_something_else(base: Path, tmp_path: Path) -> None:
         with pytest.raises(TrainerError, match=said) as caught:
             load(base, tmp_path / name)
         assert caught.value.code == "dataset_invalid"
-
-
-def test_a_missing_file(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match=r"There is no file nowhere\.parquet"):
-        load(base, tmp_path / "nowhere.parquet")

@@ -21,6 +21,7 @@ from transformers import (
 from tests.tiny import make_tiny_base
 from tests.trainer.training import make_rows, make_spec
 from trainer.base_facts import inspect_folder
+from trainer.base_layers import linear_paths
 from trainer.device import Device
 from trainer.estimate import (
     Estimate,
@@ -35,7 +36,7 @@ from trainer.estimate import (
     micro_batch_tokens,
     recompute_every,
 )
-from trainer.lora_layers import linear_paths, put_lora
+from trainer.lora_layers import put_lora
 from trainer.model import AdaptedModel, adapt, load_adapted
 from trainer.short_attention import NAME
 from trainer.spec import TrainSpec

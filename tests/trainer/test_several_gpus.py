@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_judged, make_spec
 from trainer.data import Plan, load_dataset
 from trainer.events import Checkpoint, Evaluated, Event, Failed, Finished, Log, Progress, decode
@@ -117,10 +118,30 @@ def test_when_the_command_is_killed_none_goes_on(base: Path, rows: Path, tmp_pat
 
 
 def test_a_failure_is_told_once_with_its_code(base: Path, rows: Path, tmp_path: Path) -> None:
-    spec = make_spec(base, rows, lora={"target_modules": ["no_such_layer"]})
+    """Both find the same, before they meet and before they load."""
+    spec = make_spec(base, rows.with_name("gone"), lora={"target_modules": ["no_such_layer"]})
     code, told, complained = finish(start(on_two(spec), tmp_path / "out"))
     assert code == 2, complained
-    assert {one.code for one in of(Failed, told)} == {"user_config"}
+    (failed,) = of(Failed, told)
+    assert failed.code == "user_config" and "data.path: " in failed.text and "lora.target_modules: " in failed.text
+
+
+def test_what_both_find_while_they_load_is_told_once(rows: Path, tmp_path: Path) -> None:
+    base = make_tiny_base(tmp_path / "base")
+    weights = {name: one * float("nan") for name, one in load_file(base / "model.safetensors").items()}
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    code, told, complained = finish(start(on_two(make_spec(base, rows)), tmp_path / "out"))
+    assert code == 2, complained
+    (failed,) = of(Failed, told)
+    assert "no finite numbers" in failed.text
+
+
+def test_a_spec_that_cannot_be_tried_starts_no_others(base: Path, rows: Path, tmp_path: Path) -> None:
+    spec = make_spec(base, rows, model={"gpus": 65}, lora={"target_modules": ["no_such_layer"]})
+    code, told, complained = finish(start(spec, tmp_path / "out"))
+    assert code == 2, complained
+    (failed,) = of(Failed, told)
+    assert "model.gpus: 65 is too high." in failed.text and "lora.target_modules: " in failed.text
 
 
 def children_of(pid: int) -> list[int]:

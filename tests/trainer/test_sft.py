@@ -336,20 +336,6 @@ def test_target_modules(base: Path, rows: Path, targets: Any, expected: set[str]
     assert {name.split(".")[-3] for name in model.lora} == expected
 
 
-def test_what_a_base_cannot_do_is_named(base: Path, rows: Path) -> None:
-    with pytest.raises(TrainerError, match=r"no layers called x_proj.") as caught:
-        load_adapted(make_spec(base, rows, lora={"target_modules": ["q_proj", "x_proj"]}), base, print)
-    assert "down_proj, gate_proj" in caught.value.fix
-    with pytest.raises(TrainerError, match="reads at most 512"):
-        load_adapted(make_spec(base, rows, data={"max_seq_length": 1024}), base, lambda event: None)
-
-
-def test_a_missing_base_is_named(rows: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match=r"There is no folder all\.") as caught:
-        Training(make_spec(Path("/nowhere/at/all"), rows), tmp_path).run()
-    assert caught.value.code == "user_config"
-
-
 def test_finished_adapter_gives_the_same_scores_in_plain_peft(base: Path, rows: Path, tmp_path: Path) -> None:
     training = Training(make_spec(base, rows, optim={"max_steps": 6}), tmp_path).run()
     model = load_adapted(training.spec, base, lambda event: None)

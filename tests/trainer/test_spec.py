@@ -1,6 +1,7 @@
 """The spec: read back what is written, and every problem told at once."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,7 @@ def test_numbers_written_as_yaml_reads_them() -> None:
 
 def test_every_unknown_name_and_wrong_type_is_told_at_once() -> None:
     with pytest.raises(SpecError) as caught:
-        TrainSpec.from_dict({"lora": {"r": "x", "rank": 1}, "model": {"quantization": "fp4"}, "extra": {}})
+        make_spec(lora={"r": "x", "rank": 1}, model={"base": "b", "quantization": "fp4"}, extra={})
     assert [one.path for one in caught.value.issues] == ["extra", "lora.r", "lora.rank", "model.quantization"]
     assert all(one.problem and one.fix for one in caught.value.issues)
 
@@ -54,10 +55,63 @@ def test_what_names_neither_modules_nor_a_group(text: str) -> None:
     assert [one.path for one in make_spec(lora={"target_modules": text}).issues()] == ["lora.target_modules"]
 
 
-def test_limits_are_told_beside_what_cannot_be_read() -> None:
+def test_everything_is_told_beside_what_cannot_be_read() -> None:
+    """Limits, and values that cannot stand together, but where one of the two is what nobody could read."""
     with pytest.raises(SpecError) as caught:
-        TrainSpec.from_dict({"lora": {"r": "x"}, "optim": {"learning_rate": 5}})
-    assert [one.path for one in caught.value.issues] == ["lora.r", "optim.learning_rate"]
+        TrainSpec.from_dict(
+            {
+                "model": {"shard": "always", "gpus": "all"},
+                "lora": {"r": "x", "init_lora_weights": "orthogonal", "rank_pattern": {"q_proj": 3}},
+                "data": {"method": "ppo", "path": 5},
+                "optim": {"learning_rate": 5},
+                "preference": {"label_smoothing": 0.1},
+            }
+        )
+    assert [one.path for one in caught.value.issues] == [
+        "data.method",
+        "data.path",
+        "lora.init_lora_weights",
+        "lora.r",
+        "model.base",
+        "model.gpus",
+        "optim.learning_rate",
+    ]
+    assert caught.value.spec and caught.value.spec.optim.learning_rate == 5
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "hint"),
+    [
+        ({"lora": {"use_dorra": True}}, "lora.use_dorra", "Did you mean use_dora? Known are r, lora_alpha"),
+        ({"lora": {"learning_rate": 1}}, "lora.learning_rate", "Did you mean optim.learning_rate? Known are r"),
+        ({"batch_size": 4}, "batch_size", "Did you mean optim.batch_size? The parts are"),
+        ({"zzz": {}}, "zzz", "The parts are model, lora"),
+        ({"modle": {}}, "modle", "Did you mean model? The parts are"),
+        ({"optim": {"schedule": "cosin"}}, "optim.schedule", "Did you mean cosine? Choose one of"),
+        ({"optim": {"zzz": 1}}, "optim.zzz", "Known are epochs"),
+    ],
+    ids=str,
+)
+def test_a_name_that_is_nearly_right_gets_a_hint(data: dict[str, Any], path: str, hint: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        make_spec(**data)
+    (issue,) = caught.value.issues
+    assert issue.path == path and issue.fix.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {base: x", "Not valid YAML: here/spec.yaml, line 1, column 16: expected ',' or '}'"),
+        ("model:\n  base: x\n lora: 3", "Not valid YAML: here/spec.yaml, line 3, column 2: expected <block end>"),
+        ("a: \x01", "Not valid YAML: here/spec.yaml, special characters are not allowed."),
+        ("[" * 5000, "Not valid YAML: here/spec.yaml, "),
+    ],
+)
+def test_broken_yaml_is_told_with_file_line_and_column(text: str, said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        TrainSpec.from_yaml(text, name="here/spec.yaml")
+    assert str(caught.value).startswith(said) and "unicode string" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [True, float("nan"), float("inf"), 1.5, None, [], "1e999"])
@@ -121,7 +175,7 @@ def test_several_problems_bring_their_own_ways_out() -> None:
     with pytest.raises(SpecError) as caught:
         TrainSpec.from_dict({"data": {"method": "ppo"}, "optim": {"schedule": "cosin"}, "lora": {"rank": 3}})
     error = refusal(caught.value.issues)
-    assert "data.method: 'ppo' is not usable here. Choose one of sft, dpo, kto." in error.text
+    assert "data.method: 'ppo' is not usable here. Did you mean dpo? Choose one of sft, dpo, kto." in error.text
     assert (
         "Choose one of constant, linear, cosine." in error.text and "lora.rank: There is no such value." in error.text
     )

@@ -15,13 +15,14 @@ import pytest
 
 from tests.tiny import make_tiny_base
 from tests.trainer.training import make_rows, make_spec
-from trainer.__main__ import main, read_spec
+from trainer.__main__ import main
 from trainer.checkpoint import MANIFEST
 from trainer.errors import EXIT_CODES
 from trainer.events import Checkpoint, Event, Failed, Finished, Progress, decode
 from trainer.failures import named
 from trainer.manifest import verify
 from trainer.spec import TrainSpec
+from trainer.spec_commands import read_spec
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
@@ -155,7 +156,7 @@ def is_alive(pid: int) -> bool:
 def test_check_loads_no_torch(tmp_path: Path) -> None:
     make_rows(tmp_path)
     code = (
-        "import sys; from trainer.__main__ import main, read_spec; "
+        "import sys; from trainer.__main__ import main; "
         f"code = main(['check', {str(tmp_path / 'rows.jsonl')!r}, '--out', {str(tmp_path)!r}]); "
         "sys.exit(code if 'torch' not in sys.modules else 99)"
     )
@@ -226,4 +227,4 @@ def test_a_base_that_is_neither_a_folder_nor_an_id_is_both_named(tmp_path: Path)
     code, events, _ = finish("train", spec, "--out", tmp_path / "out")
     said = events[-1]
     assert isinstance(said, Failed) and code == EXIT_CODES["user_config"]
-    assert said.text == "There is no folder smollm2 here, and it is no hub id."
+    assert said.text == "model.base: There is no folder smollm2 here, and it is no hub id."

@@ -70,4 +70,4 @@ def layers_file(base: BaseModel) -> Path:
         config = sha256((base.folder / "config.json").read_bytes()).hexdigest()
     except OSError as error:
         raise UserError("base_missing", folder=base.name) from error
-    return base_folder(base.pk) / f"parts-{version()}-{config[:16]}.json"
+    return base_folder(base.pk) / f"base-parts-{version()}-{config[:16]}.json"

@@ -1,6 +1,5 @@
 """What a job will take, shown before it is queued: the trainer's estimate for this base, these rows, these machines."""
 
-import dataclasses
 import json
 import logging
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from uuid import UUID
 from django.core.cache import cache
 
 from trainer.errors import TrainerError
-from trainer.estimate import Estimate, Place, Taken, calibrated, estimate, plain_speed
+from trainer.estimate import Estimate, Place, Taken, as_divided, calibrated, estimate, plain_speed
 from trainer.formats import Row, read_rows
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -73,7 +72,7 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
     on_cpu = machine is None or machine.device.startswith("CPU")
     place = Place("cpu" if on_cpu else "cuda", machine.memory_bytes if machine else 0, _speed(base))
     try:
-        spec, rows = _as_divided(spec, version)
+        spec, rows = as_divided(spec, version.splits, version.row_count)
         counted = counted_in(version, base)
         found = estimate(
             spec,
@@ -88,16 +87,6 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
     found = calibrated(found, taken_by_earlier(spec, base, place.device))
     slow = machine is not None and on_cpu and spec.model.dtype == "float16"
     return Outlook(found, _slices(found, machine.memory_bytes if machine else 0), machine, slow)
-
-
-def _as_divided(spec: TrainSpec, version: DatasetVersion) -> tuple[TrainSpec, int]:
-    """The spec with the share that the version's own split has, and the rows that the job will read."""
-    measured = version.splits.get(spec.data.split, 0)
-    if not measured:
-        return spec, version.row_count
-    apart = sum(rows for name, rows in version.splits.items() if name not in ("train", spec.data.split))
-    rows = version.row_count - apart
-    return dataclasses.replace(spec, data=dataclasses.replace(spec.data, holdout=measured / rows)), rows
 
 
 @dataclass(frozen=True)

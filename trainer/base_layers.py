@@ -1,0 +1,36 @@
+"""Which layers of a base model a training can put an update on; its weights need not be there."""
+
+from typing import Any
+
+import torch
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+NAMES_OF_EXPERTS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+
+
+def linear_paths(causal: Any) -> list[str]:
+    """Paths of the layers that can get an update: every linear one but the output head.
+
+    Where experts are stacked, PEFT takes the names of their parts for parts of the stack, wherever else they stand.
+    """
+    head = causal.get_output_embeddings()
+    taken = NAMES_OF_EXPERTS if has_stacked_experts(causal) else ()
+    linear = [name for name, one in causal.named_modules() if one is not head and _is_linear(one)]
+    return [name for name in linear if name.rpartition(".")[2] not in taken]
+
+
+def has_stacked_experts(causal: Any) -> bool:
+    """Whether experts lie in one tensor, of three dimensions, and not in linear layers."""
+    return any(weight.ndim == 3 and "expert" in name for name, weight in causal.named_parameters())
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """A class made from a linear layer may return something else, as routers of experts do."""
+    if type(module) in (nn.Linear, Linear4bit, Linear8bitLt, Conv1D):
+        return True
+    if not isinstance(module, nn.Linear):
+        return False
+    with torch.no_grad():
+        return isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)

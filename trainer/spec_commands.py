@@ -1,0 +1,49 @@
+"""The commands that take a spec: how its file is read, and which module does what it asks for. No torch here."""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from trainer.errors import TrainerError
+from trainer.events import Emit
+from trainer.launch import launch
+from trainer.process import StopWish
+from trainer.spec import SpecError, TrainSpec
+from trainer.spec_values import refusal
+
+
+def train(given: argparse.Namespace, emit: Emit) -> None:
+    should_stop = StopWish()  # here alone: the other commands have nothing to save, so a signal may simply end them
+    spec = read_spec(given.spec, out=given.out, resume=given.resume)
+    # A spec that cannot be trained needs no others to find that out.
+    if spec.model.gpus > 1 and "RANK" not in os.environ and not spec.issues():
+        sys.exit(launch(spec.model.gpus, given.arguments, stdout=given.stream.fileno()))
+    sft = importlib.import_module("trainer.sft")
+    sft.train(spec, out=given.out, resume=given.resume, emit=emit, should_stop=should_stop)
+
+
+def estimate(given: argparse.Namespace, emit: Emit) -> None:
+    spec = read_spec(given.spec)
+    foretelling = importlib.import_module("trainer.foretelling")
+    asked = foretelling.Asked(given.rows, given.tokens, given.device, given.memory, given.speed)
+    foretelling.foretell(spec, asked, emit)
+
+
+def read_spec(path: Path, *, out: Path | None = None, resume: Path | None = None) -> TrainSpec:
+    """A spec from YAML or JSON, whose values may still be wrong.
+
+    Raises TrainerError(user_config) for one that cannot be read, with everything that is wrong besides.
+    """
+    try:
+        return TrainSpec.from_yaml(path.read_text(encoding="utf-8"), name=str(path))
+    except OSError as error:
+        raise TrainerError("user_config", f"The spec {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise TrainerError("user_config", f"The spec {path} is no text.", "Write it as UTF-8.") from error
+    except SpecError as error:
+        if error.spec is None:
+            raise refusal(error.issues) from error
+        readiness = importlib.import_module("trainer.readiness")
+        raise refusal(readiness.problems_of(error.spec, error.issues, out=out, resume=resume)) from error
