@@ -5,8 +5,8 @@ from pathlib import Path
 from django.urls import reverse
 
 from tests.cast import Cast
+from tests.jobs.claimed import claimed
 from tests.jobs.scripted import ScriptedTrainer, progress
-from tests.jobs.test_lifecycle import start
 from tests.jobs.test_supervise_job import run
 from tests.make import ADAPTER_FILES, make_adapter, make_base, make_share
 from trainer import events
@@ -22,7 +22,7 @@ def make_checkpoint(final: Adapter, step: int = 40) -> Adapter:
 
 
 def test_a_job_publishes_what_was_kept_on_the_way(cast: Cast, tmp_path: Path) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     trainer = ScriptedTrainer(tmp_path).says(progress(10))
     told = []
     for step in (4, 8):
@@ -96,5 +96,5 @@ def test_deleting_one_leaves_the_adapter(cast: Cast) -> None:
 
 
 def test_events_of_an_old_trainer_have_none(cast: Cast, tmp_path: Path) -> None:
-    job = run(start(cast), ScriptedTrainer(tmp_path).says(events.Phase(name="saving")).publishes())
+    job = run(claimed(cast), ScriptedTrainer(tmp_path).says(events.Phase(name="saving")).publishes())
     assert job.adapter and not job.adapter.checkpoints.exists()

@@ -7,8 +7,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.cast import Cast
+from tests.jobs.claimed import claimed
 from tests.jobs.scripted import ScriptedTrainer, progress
-from tests.jobs.test_lifecycle import finished_folder, start
+from tests.jobs.test_lifecycle import finished_folder
 from tests.jobs.test_supervise_job import QUICK, once_it_trains, run
 from tests.make import ADAPTER_FILES, make_attempt, make_dataset, make_job, make_worker
 from trainer import events
@@ -46,7 +47,7 @@ def test_a_queued_job_is_held_and_let_go(cast: Cast) -> None:
 
 
 def test_a_running_job_gets_the_wish(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     job = Job.objects.get()
     assert ask(cast, job, "pause") == 302
     assert (job.status, job.shown_status) == (JobStatus.RUNNING, "pausing")
@@ -60,7 +61,7 @@ def test_a_running_job_gets_the_wish(cast: Cast) -> None:
 
 
 def test_the_trainer_keeps_a_checkpoint_and_the_next_attempt_goes_on_from_it(cast: Cast, tmp_path: Path) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     trainer = ScriptedTrainer(tmp_path)
     trainer.runs("asked = []").runs("signal.signal(signal.SIGTERM, lambda *_: asked.append(1))").says(progress(1))
     trainer.runs("while not asked: time.sleep(0.01)").checkpoints(1).exits(75)
@@ -78,7 +79,7 @@ def test_the_trainer_keeps_a_checkpoint_and_the_next_attempt_goes_on_from_it(cas
 
 def test_a_trainer_that_was_done_when_the_signal_came_has_succeeded(cast: Cast, tmp_path: Path) -> None:
     """Python takes no more signals while it shuts down: one that comes then ends it, with its work behind it."""
-    attempt = start(cast)
+    attempt = claimed(cast)
     trainer = ScriptedTrainer(tmp_path).runs("signal.signal(signal.SIGTERM, signal.SIG_DFL)").says(progress(1))
     trainer.runs(f"folder('adapter', {ADAPTER_FILES!r})").says(events.Finished(folder="adapter")).sleeps(30)
     job = run(attempt, trainer, once_it_trains(lambda: lifecycle.pause(attempt.job_id, "alice")))
@@ -86,7 +87,7 @@ def test_a_trainer_that_was_done_when_the_signal_came_has_succeeded(cast: Cast, 
 
 
 def test_cancel_hurries_a_trainer_that_was_asked_to_pause(cast: Cast, tmp_path: Path) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     trainer = ScriptedTrainer(tmp_path).ignores_being_asked().says(progress(1)).sleeps(30)
     todo = [lambda: lifecycle.wish_cancel(attempt.job_id, "alice"), lambda: lifecycle.pause(attempt.job_id, "alice")]
 
@@ -102,7 +103,7 @@ def test_cancel_hurries_a_trainer_that_was_asked_to_pause(cast: Cast, tmp_path: 
 
 
 def test_a_worker_that_goes_does_not_wait_for_the_pause(cast: Cast, tmp_path: Path) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     trainer = ScriptedTrainer(tmp_path).ignores_being_asked().says(progress(1)).sleeps(30)
     pause = once_it_trains(lambda: lifecycle.pause(attempt.job_id, "alice"))
     job = run(attempt, trainer, lambda: pause() or Job.objects.get().paused)
@@ -116,7 +117,7 @@ def test_twice_is_once(cast: Cast) -> None:
 
 
 def test_a_pause_that_comes_too_late_changes_nothing(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     folder = finished_folder(attempt)
     assert lifecycle.pause(attempt.job_id, "alice")
     lifecycle.succeed(attempt, folder, {})
@@ -127,7 +128,7 @@ def test_a_pause_that_comes_too_late_changes_nothing(cast: Cast) -> None:
 
 
 def test_the_wish_is_taken_back_before_the_trainer_has_stopped(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     lifecycle.pause(attempt.job_id, "alice")
     lifecycle.resume(attempt.job_id, "alice")
     lifecycle.requeue_paused(attempt)
@@ -158,7 +159,7 @@ def start_another(cast: Cast) -> Attempt:
 
 
 def test_what_is_being_cancelled_is_not_paused(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     lifecycle.wish_cancel(attempt.job_id, "alice")
     job = Job.objects.get()
     assert ask(cast, job, "pause") == 409
@@ -175,7 +176,7 @@ def test_what_has_ended_stays_as_it_is(cast: Cast, status: JobStatus, what: str)
 
 
 def test_back_off_and_count_of_interruptions_stay(cast: Cast) -> None:
-    lifecycle.requeue_interrupted(start(cast), "killed")
+    lifecycle.requeue_interrupted(claimed(cast), "killed")
     job = Job.objects.get()
     before = job.not_before, job.fruitless_attempts
     for what in ("pause", "resume"):
@@ -185,7 +186,7 @@ def test_back_off_and_count_of_interruptions_stay(cast: Cast) -> None:
 
 
 def test_an_attempt_that_is_lost_while_pausing_leaves_a_held_job(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     lifecycle.pause(attempt.job_id, "alice")
     lifecycle.requeue_interrupted(attempt, "killed")
     Job.objects.update(not_before=None)
@@ -253,7 +254,7 @@ def test_a_claim_checks_again_what_it_found(cast: Cast) -> None:
 
 
 def test_events_tell_of_the_attempt_that_was_paused(cast: Cast) -> None:
-    attempt = start(cast)
+    attempt = claimed(cast)
     lifecycle.record_events(attempt, [events.Phase(name="training")])
     lifecycle.pause(attempt.job_id, "alice")
     lifecycle.requeue_paused(attempt)
