@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,8 @@ def _add_estimate(commands: Any) -> None:
     foretold.add_argument("--rows", type=_count, metavar="N", help="so many rows, in place of reading the spec's file")
     foretold.add_argument("--tokens", type=_count, metavar="N", help="of each of them; data.max_seq_length without it")
     foretold.add_argument("--device", choices=("cpu", "cuda"), help="what to train on; without it what is here")
-    foretold.add_argument("--memory", type=float, metavar="GB", help="what it has; without it what is here")
-    foretold.add_argument("--speed", type=float, metavar="N", help="tokens a second that an earlier training told")
+    foretold.add_argument("--memory", type=_amount, metavar="GB", help="what it has; without it what is here")
+    foretold.add_argument("--speed", type=_amount, metavar="N", help="tokens a second that an earlier training told")
 
 
 def _add_spec(command: argparse.ArgumentParser) -> None:
@@ -93,6 +94,12 @@ class _HelpWithTable(argparse.Action):
         parser.epilog = f"What a spec may say, with what holds where it says nothing:\n{table}\n\n{EXIT_TEXT}"
         parser.print_help()
         parser.exit()
+
+
+def _amount(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not float(text):
+        raise argparse.ArgumentTypeError("write a number above 0")
+    return float(text)
 
 
 def _count(text: str) -> int:

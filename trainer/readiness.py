@@ -10,7 +10,7 @@ from trainer.adapter_layers import layers_of
 from trainer.base_facts import inspect_folder
 from trainer.bases import fetch_hub, is_hub_id
 from trainer.errors import TrainerError
-from trainer.events import Emit
+from trainer.events import Emit, Log
 from trainer.lora_names import issues_in
 from trainer.ranks import Ranks
 from trainer.spec import TrainSpec
@@ -29,6 +29,7 @@ def make_ready(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, r
     folder = Path(spec.model.base)
     if folder.is_dir():
         return folder
+    emit(Log(text=f"There is no folder {folder} here: it is fetched from the hub"))
     ranks.first_one_first(lambda: fetch_hub(spec.model.base, spec.model.revision, out / "base", emit))
     if problems := issues_on_base(spec, out / "base"):
         raise refusal(problems)

@@ -25,6 +25,8 @@ def train(given: argparse.Namespace, emit: Emit) -> None:
 
 
 def estimate(given: argparse.Namespace, emit: Emit) -> None:
+    if given.tokens and not given.rows:
+        raise TrainerError("user_config", "--tokens is said of rows that --rows counts.", "Give both, or neither.")
     spec = read_spec(given.spec)
     foretelling = importlib.import_module("trainer.foretelling")
     asked = foretelling.Asked(given.rows, given.tokens, given.device, given.memory, given.speed)

@@ -14,6 +14,7 @@ from tests.trainer.files import rows_of
 from tests.trainer.test_train_command import finish, write_spec
 from tests.trainer.training import make_rows, make_spec
 from trainer.base_facts import inspect_folder
+from trainer.commands import parser
 from trainer.data import Plan, load_dataset
 from trainer.errors import TrainerError
 from trainer.estimate import Place, as_divided, estimate
@@ -148,8 +149,21 @@ def test_rows_of_another_kind_than_the_method_learns_from_are_refused(base: Path
     assert caught.value.fix == "Use sft."
 
 
-def test_a_wrong_number_is_refused_by_the_command(tmp_path: Path) -> None:
-    code, events, complained = finish("estimate", tmp_path / "spec.yaml", "--rows", "many")
-    assert (code, events) == (2, []) and "write a whole number above 0" in complained
-    code, events, _ = finish("estimate", tmp_path / "spec.yaml")
-    assert code == 2 and isinstance(events[-1], Failed)
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--rows", "many"], "--rows: write a whole number above 0"),
+        (["--rows", "0"], "--rows: write a whole number above 0"),
+        (["--memory", "nan"], "--memory: write a number above 0"),
+        (["--speed", "-5"], "--speed: "),
+    ],
+)
+def test_a_wrong_number_is_refused_by_the_command(more: list[str], said: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parser().parse_args(["estimate", "spec.yaml", *more])
+    assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_tokens_of_no_rows_are_refused(tmp_path: Path) -> None:
+    code, events, _ = finish("estimate", tmp_path / "spec.yaml", "--tokens", 300)
+    assert code == 2 and isinstance(events[-1], Failed) and "--rows" in events[-1].text

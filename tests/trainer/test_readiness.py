@@ -1,6 +1,9 @@
 """Before a training starts: everything that keeps it from starting is told at once, from config and names alone."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +11,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from tests.hub import FolderFiles, running_hub
 from tests.tiny import make_tiny_base
 from tests.trainer.families import make_family
 from tests.trainer.seq2seq_bases import make_seq2seq
+from tests.trainer.test_train_command import write_spec
 from tests.trainer.training import Training, make_spec
 from trainer.adapter_layers import layers_of, parts_in
 from trainer.base_parts import BaseParts
 from trainer.device import Device
 from trainer.errors import TrainerError
+from trainer.events import Event, Failed, Fetched, Log, decode
 from trainer.model import load_base
 from trainer.readiness import issues_on_base, problems_of
 from trainer.spec import TrainSpec
@@ -169,3 +175,27 @@ def test_an_output_folder_that_cannot_be_made_is_named(base: Path, rows: Path) -
     (issue,) = problems_of(make_spec(base, rows), out=rows / "deep" / "out")
     assert issue.path == "--out" and issue.problem.endswith(f"{rows} is a file.")
     assert not problems_of(make_spec(base, rows), out=rows.parent / "deep" / "out")
+
+
+def test_a_base_of_the_hub_is_fetched_once_nothing_else_is_wrong(base: Path, rows: Path, tmp_path: Path) -> None:
+    """What it does not have shows as soon as it is here, before a row is read."""
+    lora = {"target_modules": ["v_prj"]}
+    settings = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+    with running_hub("models", "owner/tiny", FolderFiles(base)) as hub:
+
+        def train(data: Path) -> list[Event]:
+            spec = write_spec(tmp_path, make_spec(Path("owner/tiny"), data, lora=lora))
+            command = [sys.executable, "-m", "trainer", "train", str(spec), "--out", str(tmp_path / "out")]
+            environment = {**os.environ, **settings, "HF_ENDPOINT": hub.url}
+            ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+            assert ended.returncode == 2, ended.stderr
+            return [decode(line)[1] for line in ended.stdout.splitlines()]
+
+        last = train(tmp_path / "gone.jsonl")[-1]
+        assert isinstance(last, Failed) and "There is no file" in last.text and not hub.asked
+        *before, last = train(rows)
+        assert isinstance(last, Failed) and "Did you mean v_proj?" in last.fix and hub.asked
+        assert any(isinstance(one, Fetched) for one in before) and not (tmp_path / "out" / "dataset").exists()
+        assert [one.text for one in before if isinstance(one, Log)] == [
+            "There is no folder owner/tiny here: it is fetched from the hub"
+        ]

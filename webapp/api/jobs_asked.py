@@ -101,7 +101,7 @@ def _spec(body: Fields, base: BaseModel, version: DatasetVersion, aside: Dataset
         spec = TrainSpec.from_dict(values)
     except SpecError as error:
         _refuse(error.issues, chosen)
-    of_base = [*spec.issues_on(base.task), *_length_issues(spec, base)]
+    of_base = spec.issues_on(base.task, base.facts.get("context_length"))
     _refuse([*spec.issues(), *of_base, *_kind_issues(spec, base, version, aside)], chosen)
     return spec
 
@@ -142,13 +142,6 @@ def _merged(values: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
         known = found.get(part)
         found[part] = known | inner if isinstance(known, dict) and isinstance(inner, dict) else inner
     return found
-
-
-def _length_issues(spec: TrainSpec, base: BaseModel) -> list[Issue]:
-    reads = base.facts.get("context_length")
-    if not reads or spec.data.max_seq_length <= reads:
-        return []
-    return [Issue("data.max_seq_length", f"{base.name} reads at most {reads} tokens.", f"Use at most {reads}.")]
 
 
 def _kind_issues(spec: TrainSpec, base: BaseModel, *files: DatasetVersion | None) -> list[Issue]:
