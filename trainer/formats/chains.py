@@ -171,6 +171,9 @@ FAMILY = Family(
     name="chains",
     kind="chat",
     saw='questions and answers that hang together by "id" and "parent_id" (H2O)',
+    layout=lambda row: (
+        f'"{_first(row, QUESTIONS)}" and "{_first(row, ANSWERS)}" that hang together by "id" and "parent_id" (H2O)'
+    ),
     fields=FIELDS,
     matches=matches,
     read=read,

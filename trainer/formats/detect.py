@@ -19,7 +19,7 @@ from trainer.formats import (
     sharegpt,
 )
 from trainer.formats.canonical import Content
-from trainer.formats.family import Family, never
+from trainer.formats.family import Family, never, nothing
 from trainer.formats.problems import BadRow, Problem
 
 # Where a row looks like two, the first counts: preference data often repeats the chosen conversation in "messages".
@@ -37,6 +37,7 @@ FAMILIES: tuple[Family, ...] = (
     plain_text.FAMILY,
 )
 LOOK_AT = 100  # rows
+MOST_LAYOUTS = 3  # of one family, named
 ENOUGH = 0.5  # less than half of what a family needs is no sign of it
 AMBIGUOUS = 0.8  # how sure one can be at most where the rows hold a second format
 FIX_UNKNOWN = (
@@ -72,7 +73,8 @@ def recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
     other = _recognise([_renamed(row, names) for row in rows])
     if other.family is None or other.sure <= found.sure:
         return found
-    read = {as_is: usual for as_is, usual in names.items() if usual in other.family.fields}
+    fields = other.family.fields_of(_renamed(rows[0], names))
+    read = {as_is: usual for as_is, usual in names.items() if usual in fields}
     said = (f'The column "{as_is[:40]}" is read as "{usual}".' for as_is, usual in read.items())
     return replace(other, family=_in_other_names(other.family, read), repairs=tuple(said))
 
@@ -108,7 +110,7 @@ def _recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
         return Recognition(None, 0.0, f"No known format: {unknown_fields(rows[0])}.")
     whole = sum(family.matches(row) >= 1 for row in rows)
     counted = f"All {len(rows):,}" if whole == len(rows) else f"{whole:,} of the {len(rows):,}"
-    saw = f"{counted} rows looked at hold {family.saw}."
+    saw = f"{counted} rows looked at hold {_layouts(rows, family)}."
     if others:
         saw += f" Others are of other formats: {', '.join(f'{name} ({n:,})' for name, n in others.most_common())}."
     sure = best / len(rows)
@@ -117,6 +119,16 @@ def _recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
         saw += f" They hold {names} too, which could be read by itself and is passed over."
         sure = min(sure, AMBIGUOUS)
     return Recognition(family, round(sure, 2), saw)
+
+
+def _layouts(rows: Sequence[dict[str, Any]], family: Family) -> str:
+    """What its rows hold, by their own columns; with numbers where they are not all alike."""
+    if family.layout is None:
+        return family.saw
+    counts = Counter(family.layout(row) for row in rows if family.matches(row) >= 1)
+    if len(counts) < 2:
+        return next(iter(counts), family.saw)
+    return " or ".join(f"{said}: {times:,}" for said, times in counts.most_common(MOST_LAYOUTS))
 
 
 def _beside(rows: Sequence[dict[str, Any]], family: Family, totals: list[float]) -> Iterator[str]:
@@ -157,6 +169,8 @@ def _in_other_names(family: Family, names: dict[str, str]) -> Family:
         fields=family.fields | names.keys(),
         matches=lambda row: family.matches(_renamed(row, names)),
         read=read,
+        layout=None,
+        reads=nothing,
         ignored=lambda row: family.ignored(_renamed(row, names)),
         repaired=lambda row: family.repaired(_renamed(row, names)),
         usual=never,

@@ -1,6 +1,6 @@
 """What a format module offers: a Family tells its rows from others and turns each into canonical content."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,7 +50,8 @@ class Gathering(Protocol):
 class Family:
     """A format. `read` raises BadRow and nothing else, whatever the row holds.
 
-    saw: what its rows hold, ending the sentence "The rows hold …". fields: of a row; others are passed over, counted.
+    saw: what its rows hold, ending the sentence "The rows hold …"; `layout` says it of one row, by its own columns.
+    fields: of a row; others are passed over, counted. reads: those that count as `fields` in this row alone.
     ignored: names passed over inside a row. repaired: sentences, without a full stop, on what was put right in a row.
     gather: for a family whose rows hang together: takes a folder for what does not fit into memory; `read` is not used.
     refuses_media: whether a column with pictures or sound makes a row useless.
@@ -64,6 +65,8 @@ class Family:
     fields: frozenset[str]
     matches: Callable[[Record], float]  # how much a row looks like this family; 1: all it needs is there
     read: Callable[[Record], Content]
+    layout: Callable[[Record], str] | None = None
+    reads: Callable[[Record], Iterable[str]] = nothing
     ignored: Callable[[Record], Iterable[str]] = nothing
     repaired: Callable[[Record], Iterable[str]] = nothing
     gather: Callable[[Path], Gathering] | None = None
@@ -75,11 +78,17 @@ class Family:
         if self.refuses_media and not MEDIA.isdisjoint(row):
             refuse_media(row)
         content = self.read(row)
-        return replace(content, extra=extra) if (extra := extra_of(row, self.fields)) else content
+        return replace(content, extra=extra) if (extra := extra_of(row, self.fields_of(row))) else content
+
+    def fields_of(self, row: Record) -> Set[str]:
+        """What is read of this row, and what has a meaning in others."""
+        if self.reads is nothing or row.keys() <= self.fields:
+            return self.fields
+        return self.fields | {*self.reads(row)}
 
     def passed_over(self, row: Record) -> Iterable[str]:
         """The names of what a good row holds and nothing reads."""
-        beside = () if row.keys() <= self.fields else row.keys() - self.fields
+        beside = () if row.keys() <= self.fields else row.keys() - self.fields_of(row)
         return beside if self.ignored is nothing else (*beside, *self.ignored(row))
 
 

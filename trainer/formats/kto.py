@@ -81,10 +81,23 @@ def _parted(messages: list[Message], column: str) -> tuple[list[Message], list[M
     return messages[: asked + 1], answer
 
 
+def layout(row: dict[str, Any]) -> str:
+    """Where the row has its conversation or its question and answer, and what judges it."""
+    label = TAG if TAG in row else "label"
+    if column := _column(row):
+        whose = "KTO as LLaMA-Factory has it" if label == TAG else "KTO"
+        return f'"{column}" and a "{label}" that judges its last answer ({whose})'
+    answer = next((name for name in ANSWERS if name in row), ANSWERS[0])
+    asked = next((name for name in ("instruction", *QUESTIONS) if name in row), QUESTIONS[0])
+    whose = "KTO as TRL has it" if (asked, answer, label) == ("prompt", "completion", "label") else "KTO"
+    return f'"{asked}", "{answer}" and a "{label}" that judges it ({whose})'
+
+
 FAMILY = Family(
     name="kto",
     kind="labelled",
     saw='a "prompt", a "completion" and a "label" that judges it (KTO)',
+    layout=layout,
     fields=PROMPT_FIELDS | CONVERSATIONS | {*ANSWERS, "label", TAG},
     matches=matches,
     read=read,

@@ -14,6 +14,14 @@ from trainer.formats.transcripts import is_transcript, read_transcript
 
 # What the two answers may be called: TRL and LLaMA-Factory, Argilla, AutoTrain.
 NAMES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("text", "rejected_text"))
+# Whose layout it is where a question and an answer have these names.
+WHOSE = {
+    ("prompt", "chosen"): "DPO as TRL has it",
+    ("instruction", "chosen"): "DPO as LLaMA-Factory has it, alpaca",
+    ("instruction", "chosen_response"): "DPO as Argilla has it",
+    ("question", "chosen"): "DPO as Intel's Orca pairs have it",
+    ("prompt", "text"): "DPO as AutoTrain has it",
+}
 COLUMNS = ("conversations", "conversation")  # of a prompt; whole conversations in "messages" repeat the chosen answer
 
 _ASKING = re.compile(r'\[\{"(?:role|from)":\s*"(?:system|developer|user|human)"')
@@ -106,12 +114,31 @@ def _parted_text(row: dict[str, Any], names: tuple[str, str]) -> Parted:
     return with_system([{"role": "user", "content": asked}], row), first, second
 
 
+def layout(row: dict[str, Any]) -> str:
+    """Where the row has its question, and how it holds its answers."""
+    names = _names(row)
+    answers = f'"{names[0]}" and "{names[1]}"'
+    chosen = row.get(names[0])
+    if _is_whole(chosen):
+        return f"{answers} as whole conversations (DPO, the question in both)"
+    if column := _prompt_column(row):
+        return f'"{column}" up to the answers {answers} (DPO as LLaMA-Factory has it, ShareGPT)'
+    asked = next((name for name in ("instruction", *QUESTIONS) if name in row), "")
+    if not asked:
+        whole = isinstance(chosen, str) and is_transcript(chosen)
+        said = "whole dialogues" if whole else "texts that begin alike"
+        return f"{answers} as {said} (DPO, the question in both)"
+    return f'"{asked}", {answers} ({WHOSE.get((asked, names[0]), "DPO")})'
+
+
 FAMILY = Family(
     name="preference",
     kind="preference",
-    saw='"chosen" and "rejected" answers',
+    saw='"chosen" and "rejected" answers (DPO)',
+    layout=layout,
     fields=PROMPT_FIELDS | OTHER_NAMES | set(COLUMNS),
     matches=matches,
     read=read,
+    reads=_names,
     ignored=ignored,
 )

@@ -37,7 +37,7 @@ def read(row: dict[str, Any]) -> Content:
 FAMILY = Family(
     name="preferred_output",
     kind="preference",
-    saw='"input", "preferred_output" and "non_preferred_output" (OpenAI)',
+    saw='"input", "preferred_output" and "non_preferred_output" (DPO as OpenAI has it)',
     fields=frozenset({"input", GOOD, BAD}),
     matches=matches,
     read=read,

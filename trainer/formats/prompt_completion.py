@@ -4,7 +4,7 @@ from typing import Any
 
 from trainer.formats.canonical import Content
 from trainer.formats.family import Family
-from trainer.formats.question import PROMPT_FIELDS, read_answer, read_prompt, unread
+from trainer.formats.question import PROMPT_FIELDS, is_messages, read_answer, read_prompt, unread
 from trainer.formats.tools import tools_of
 
 
@@ -25,6 +25,7 @@ FAMILY = Family(
     name="prompt/completion",
     kind="chat",
     saw='"prompt" and "completion"',
+    layout=lambda row: '"prompt" and "completion"' + (" as messages" if is_messages(row.get("prompt")) else ""),
     fields=PROMPT_FIELDS | {"completion"},
     matches=matches,
     read=read,

@@ -8,6 +8,8 @@ from trainer.formats.fields import read_text, unpacked
 from trainer.formats.problems import BadRow, kind_of
 from trainer.formats.question import differ, read_prompt
 
+BEST_TWO = 'with ranked "answers" (Nectar), of which the two best make a pair'
+
 
 def matches(row: dict[str, Any]) -> float:
     """How much a row looks like this family, 0 to 1."""
@@ -47,7 +49,8 @@ def _ranked(answer: object, number: int) -> tuple[float, str]:
 FAMILY = Family(
     name="ranked answers",
     kind="preference",
-    saw='"prompt" with ranked "answers" (Nectar), of which the two best make a pair',
+    saw=f'"prompt" {BEST_TWO}',
+    layout=lambda row: f'"{"prompt" if "prompt" in row else "question"}" {BEST_TWO}',
     fields=frozenset({"prompt", "question", "system", "answers"}),
     matches=matches,
     read=read,

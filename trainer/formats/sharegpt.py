@@ -34,9 +34,11 @@ FAMILY = Family(
     name="sharegpt",
     kind="chat",
     saw='"conversations" with from and value (ShareGPT)',
+    layout=lambda row: f'"{column_of(row, "from")[:40]}" with from and value (ShareGPT)',
     fields=FIELDS,
     matches=matches,
     read=read,
+    reads=lambda row: (column_of(row, "from"),),
     ignored=ignored,
     usual=lambda row: conversations.usual(row, "conversations", ["from", "value"]),
 )
