@@ -78,9 +78,8 @@ def run_check(given: argparse.Namespace, emit: Emit) -> None:
     _make_folder(given.out)
     check = importlib.import_module(HEAVY["check"])
     mapping = importlib.import_module(HEAVY["mapping"]).read_mapping(given.mapping) if given.mapping else None
-    check.check_file(
-        given.file, given.out, skip_bad_rows=given.skip_bad_rows, emit=emit, name=given.name, mapping=mapping
-    )
+    known = check.Known(name=given.name, mapping=mapping, splits_of=given.splits_of)
+    check.check_file(given.file, given.out, skip_bad_rows=given.skip_bad_rows, emit=emit, known=known)
 
 
 def run_revise(given: argparse.Namespace, emit: Emit) -> None:

@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     _add_path(check, *OUT)
     check.add_argument("--name", default="", help="what the file is called, where its own name does not say")
     check.add_argument("--mapping", metavar="FILE", type=Path, help="JSON that says what each column is")
+    earlier = "a rows.parquet of an earlier state: rows that FILE has again keep their split"
+    check.add_argument("--splits-of", metavar="ROWS", type=Path, help=earlier)
     check.add_argument("--skip-bad-rows", action="store_true", help="use the good rows of a file that has bad ones")
 
     _add_revise(commands)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from trainer.errors import TrainerError
 from trainer.events import Event
 from trainer.formats import Row, count_rows, iter_rows
-from trainer.formats.check import check_file
+from trainer.formats.check import Known, check_file
 
 GOOD = '{"instruction": "Who are you?", "output": "I am Lowrank."}'
 
@@ -25,7 +25,7 @@ def check(folder: Path, content: bytes | str, *, name: str = "file", skip: bool 
     events: list[Event] = []
     failed = ""
     try:
-        check_file(file, out, skip_bad_rows=skip, emit=events.append, name=name)
+        check_file(file, out, skip_bad_rows=skip, emit=events.append, known=Known(name=name))
     except TrainerError as error:
         assert error.code == "dataset_invalid"
         assert error.fix

@@ -13,7 +13,7 @@ from tests.trainer.test_formats_writing import IDS, LETTERS, PLAIN
 from trainer.errors import TrainerError
 from trainer.formats import Row, iter_rows
 from trainer.formats.canonical import SCHEMA
-from trainer.formats.check import check_file
+from trainer.formats.check import Known, check_file
 from trainer.formats.extra import LONGEST_TEXT, MOST_COLUMNS, as_text, extra_of
 from trainer.formats.layouts import LAYOUTS, Layout
 from trainer.formats.mapping import read_mapping
@@ -92,7 +92,13 @@ def test_columns_chosen_by_hand_leave_the_others_beside(tmp_path: Path) -> None:
     (tmp_path / "mapping.json").write_text(json.dumps(mapping))
     (tmp_path / "rows.jsonl").write_text(json.dumps({"frage": "Hi", "antwort": "Ho", "thema": "Gruß"}) + "\n")
     family = read_mapping(tmp_path / "mapping.json")
-    check_file(tmp_path / "rows.jsonl", tmp_path / "out", skip_bad_rows=False, emit=lambda event: None, mapping=family)
+    check_file(
+        tmp_path / "rows.jsonl",
+        tmp_path / "out",
+        skip_bad_rows=False,
+        emit=lambda event: None,
+        known=Known(mapping=family),
+    )
     assert [row.extra for row in iter_rows(tmp_path / "out" / "rows.parquet")] == [{"thema": "Gruß"}]
 
 

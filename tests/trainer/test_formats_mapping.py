@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trainer.errors import TrainerError
 from trainer.formats import iter_rows, mapping
-from trainer.formats.check import check_file
+from trainer.formats.check import Known, check_file
 from trainer.formats.problems import BadRow
 
 ASK, HELLO, WHAT = (
@@ -81,7 +81,7 @@ def test_a_file_is_read_as_a_mapping_says(tmp_path: Path, name: str) -> None:
     told.write_text(json.dumps(given_mapping))
     assert mapping.problems(given_mapping, list(row)) == []
     family = mapping.read_mapping(told)
-    check_file(file, tmp_path / "out", skip_bad_rows=False, emit=lambda event: None, mapping=family)
+    check_file(file, tmp_path / "out", skip_bad_rows=False, emit=lambda event: None, known=Known(mapping=family))
     [only] = iter_rows(tmp_path / "out" / "rows.parquet")
     assert only.shape() == shape
     report = json.loads((tmp_path / "out" / "report.json").read_text())

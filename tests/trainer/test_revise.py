@@ -15,7 +15,7 @@ import pytest
 from trainer.errors import EXIT_CODES, TrainerError
 from trainer.formats import Row, comparing, iter_rows
 from trainer.formats.canonical import Content
-from trainer.formats.check import check_file
+from trainer.formats.check import Known, check_file
 from trainer.formats.comparing import compare
 from trainer.formats.revise import revise_file
 from trainer.formats.row_writer import RowWriter
@@ -177,6 +177,51 @@ def test_a_split_stays_through_edits_and_can_be_taken_back(checked: Path, tmp_pa
     assert report["splits"] == {}
 
 
+def parts(rows: list[Row]) -> dict[str, set[str]]:
+    """The ids of each part."""
+    return {name: {row.id for row in rows if row.split == name} for name in {str(row.split) for row in rows}}
+
+
+def test_a_new_split_leaves_those_that_are_there_alone(tmp_path: Path) -> None:
+    given = rows_of(tmp_path / "rows", [chat(f"question {n % 90}") for n in range(100)])
+    first, _ = revised(given, splits={"method": "random", "shares": {"test": 0.2}})
+    divided = max(given.parent.glob("revised-*")) / "rows.parquet"
+    second, report = revised(divided, splits={"method": "length", "shares": {"validation": 0.2}, "seed": 1})
+    assert parts(second)["test"] == parts(first)["test"]
+    assert report["splits"]["validation"] == 20, "of all rows, not of those that are left"
+    assert report["overlap"] == 0
+    assert report["changes"]["moved"] == 20
+    whole = {row.content_id: row.split for row in second}
+    assert all(whole[row.content_id] == row.split for row in second), "copies are in one part"
+    with pytest.raises(TrainerError, match="none of them to learn from"):
+        revised(divided, splits={"method": "random", "shares": {"dev": 0.85}})
+
+
+def test_a_split_is_replaced_or_taken_back_only_when_that_is_said(checked: Path) -> None:
+    shares = {"method": "random", "shares": {"test": 0.2}, "seed": 1}
+    first, _ = revised(checked, splits={"method": "random", "shares": {"test": 0.2, "dev": 0.2}})
+    divided = max(checked.parent.glob("revised-*")) / "rows.parquet"
+    with pytest.raises(TrainerError, match="There is a split test already"):
+        revised(divided, splits=shares)
+    again, _ = revised(divided, splits=shares | {"replace": True})
+    assert parts(again)["dev"] == parts(first)["dev"]
+    assert parts(again)["test"] != parts(first)["test"]
+    back, report = revised(divided, splits={"method": "back", "name": "test"})
+    assert report["splits"].keys() == {"train", "dev"}
+    assert parts(back)["dev"] == parts(first)["dev"]
+    with pytest.raises(TrainerError, match="no split other"):
+        revised(divided, splits={"method": "back", "name": "other"})
+
+
+def test_an_added_copy_goes_where_the_row_is_that_it_repeats(checked: Path) -> None:
+    first, _ = revised(checked, splits={"method": "random", "shares": {"test": 0.2}})
+    divided = max(checked.parent.glob("revised-*")) / "rows.parquet"
+    kept = next(row for row in first if row.split == "test")
+    rows, report = revised(divided, add=[kept.shape(), chat("quite new")])
+    assert [row.split for row in rows[-2:]] == ["test", "train"]
+    assert report["overlap"] == 0
+
+
 def test_a_second_file_is_a_part_and_what_both_have_is_told(checked: Path, tmp_path: Path) -> None:
     test_file = tmp_path / "test.jsonl"
     test_file.write_text(
@@ -298,3 +343,37 @@ def test_private_things_are_masked_in_every_row(tmp_path: Path) -> None:
     again, report = revised(masked, mask=["secret", "personal"])
     assert not any(report["changes"].values())
     assert [row.shape() for row in again] == [row.shape() for row in after]
+
+
+def test_a_file_with_the_same_rows_takes_their_parts_over(tmp_path: Path) -> None:
+    """By id; a further copy, and an edited row that comes back, by what they say. New rows are in no part."""
+    given = rows_of(tmp_path / "rows", [chat(f"question {n}") for n in range(20)])
+    first, _ = revised(given, splits={"method": "random", "shares": {"test": 0.3, "dev": 0.1}})
+    held = next(row for row in first if row.split == "test")
+    divided = max(given.parent.glob("revised-*")) / "rows.parquet"
+    edited, _ = revised(divided, edit={held.id: chat("edited")})
+    earlier = max(divided.parent.glob("revised-*")) / "rows.parquet"
+    file = tmp_path / "again.jsonl"
+    again = [chat("new"), held.shape(), *[row.shape() for row in edited[:18]]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in again))
+    check_file(file, tmp_path, skip_bad_rows=False, emit=lambda event: None, known=Known(splits_of=earlier))
+    parts_by_content = {row.content_id: row.split for row in [held, *edited]}
+    rows, report = list(iter_rows(tmp_path / "rows.parquet")), json.loads((tmp_path / "report.json").read_text())
+    assert [row.split for row in rows] == [None, *[parts_by_content[row.content_id] for row in rows[1:]]]
+    counts = Counter(row.split for row in rows if row.split)
+    assert (report["splits"], report["overlap"]) == (counts, 0)
+    assert report["splits_kept"] == {"before": Counter(row.split for row in edited), "kept": counts, "new": 1}
+
+
+def test_parts_are_taken_over_in_sections_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.formats.check.worth_sections", lambda reading: True)
+    rows = [chat(f"question {n}") for n in range(300)]
+    given = rows_of(tmp_path / "rows", rows)
+    first, _ = revised(given, splits={"method": "random", "shares": {"test": 0.1}})
+    file = tmp_path / "again.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, chat("question 5"), chat("new")]))
+    earlier = max(given.parent.glob("revised-*")) / "rows.parquet"
+    check_file(file, tmp_path, skip_bad_rows=False, emit=lambda event: None, known=Known(splits_of=earlier))
+    again = list(iter_rows(tmp_path / "rows.parquet"))
+    assert [row.split for row in again[:300]] == [row.split for row in first]
+    assert [row.split for row in again[300:]] == [first[5].split, None]

@@ -11,6 +11,7 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.columns import describe_columns
 from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Recognition, chosen, recognise, unknown_fields
+from trainer.formats.earlier_splits import EarlierSplits
 from trainer.formats.family import Family
 from trainer.formats.findings import BadLines, most_common
 from trainer.formats.problems import BadFile
@@ -26,6 +27,22 @@ BAD_LINES = "bad.jsonl"
 LOOKED_AT = 20  # rows of which some are kept to look at
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of a file before it is read.
+
+    name: what it was called where it came from. mapping: how its columns are to be read, where no format is to be
+    looked for. splits_of: a rows.parquet of an earlier state, whose rows keep their part where the file has them again.
+    """
+
+    name: str = ""
+    mapping: Family | None = None
+    splits_of: Path | None = None
+
+
+NOTHING_KNOWN = Known()
+
+
 @dataclass
 class Outcome:
     """What one pass over the file came to. `stopped_at` is the line where reading had to end, 0 when it did not."""
@@ -38,24 +55,22 @@ class Outcome:
     looked_at: list[dict[str, Any]] = field(default_factory=list)
 
 
-def check_file(
-    file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, name: str = "", mapping: Family | None = None
-) -> None:
+def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, known: Known = NOTHING_KNOWN) -> None:
     """Write `out`/report.json and bad.jsonl, and `out`/rows.parquet when the file can be used; emit Finished then.
 
-    A file with a bad row is used only with `skip_bad_rows`; a file that breaks off never. `name`: what the file was
-    called where it came from. `mapping`: how its columns are to be read, where no format is to be looked for. Raises
+    A file with a bad row is used only with `skip_bad_rows`; a file that breaks off never. Raises
     TrainerError(dataset_invalid) for a file that cannot be used, after the report is written.
     """
     if not file.is_file():
         raise TrainerError("user_config", f"There is no file {file}.", "Give the path of a dataset file.")
     out.mkdir(parents=True, exist_ok=True)
+    earlier = EarlierSplits(known.splits_of) if known.splits_of else None
     with aside(out) as rows, aside(out) as bad_lines:
-        with RowWriter(rows) as writer, bad_lines.open("w", encoding="utf-8") as bad:
-            sieve = Sieve(mapping, BadLines(bad), folder=out)
+        with RowWriter(rows, earlier=earlier) as writer, bad_lines.open("w", encoding="utf-8") as bad:
+            sieve = Sieve(known.mapping, BadLines(bad), folder=out)
             with closing(sieve):
-                outcome = _read_all(open_records(file, name or file.name, scratch=out), writer, sieve)
-        report = _report(outcome, writer)
+                outcome = _read_all(open_records(file, known.name or file.name, scratch=out), writer, sieve)
+        report = _report(outcome, writer) | (earlier.report() if earlier else {})
         usable = writer.rows > 0 and not outcome.stopped_at and (skip_bad_rows or not report["bad_rows"])
         if usable:
             publish(rows, out / "rows.parquet")

@@ -21,7 +21,7 @@ from trainer.formats.publishing import aside, publish, publish_report
 from trainer.formats.row_writer import RowWriter
 from trainer.formats.searching import Said
 from trainer.formats.shapes import READERS, read_shape
-from trainer.formats.splitting import TRAIN, Parts, SplitPlan, assign, likeness
+from trainer.formats.splitting import NOT_DRAWN, TRAIN, Parts, SplitPlan, assign, likeness
 
 NOWHERE = 0  # the line of a row that no file held
 FIX = 'Use {"remove": [ids], "edit": {id: row}, "add": [rows], "splits": null, "mask": [kinds]}.'
@@ -178,11 +178,12 @@ def _write_all(rows: Path, asked: Changes, given: Given, outcome: Outcome, *, wr
     repeated = {row.content_id for row in given.second_rows()} if plan and plan.drop_overlap else set()
     has_splits = plan is not None and plan.method != "none"
     for row, content in _after(rows, asked, given):
-        if content.content_id in repeated:
+        is_free = row.split in (None, TRAIN) if plan is None else plan.gives_up(row.split)
+        if is_free and content.content_id in repeated:
             outcome.counts["removed"] += 1
             outcome.met.add(row.id)
             continue
-        split = _split_of(row, content, plan, by_content)
+        split = _new_split(content, plan, by_content) if plan and is_free else row.split
         has_splits = has_splits or split is not None
         if row.id in asked.edit:
             outcome.met.add(row.id)
@@ -198,22 +199,44 @@ def _write_all(rows: Path, asked: Changes, given: Given, outcome: Outcome, *, wr
 
 
 def _assignment(rows: Path, asked: Changes, given: Given) -> dict[str, str]:
-    """For each content that goes into another part than the one to learn from, which."""
-    plan = asked.splits
-    if plan is None or plan.method in ("file", "none"):
-        return {}
+    """For each content that is in another part than the one to learn from, or goes there, which."""
+    plan, frozen = asked.splits, _frozen(rows, asked, given)
+    if plan is None or plan.method in NOT_DRAWN:
+        return frozen
     after = (content for _, content in _after(rows, asked, given))
-    return assign(((one.content_id, likeness(one, plan)) for source in (after, given.added) for one in source), plan)
+    every = ((one.content_id, likeness(one, plan)) for source in (after, given.added) for one in source)
+    return frozen | assign(every, plan, frozen=frozen)
 
 
-def _split_of(row: Row, content: Content, plan: SplitPlan | None, by_content: dict[str, str]) -> str | None:
-    if plan is None:
-        return row.split
+def _frozen(rows: Path, asked: Changes, given: Given) -> dict[str, str]:
+    """What is in parts that stay, each content with its part."""
+    plan, there = asked.splits, _parts_in(rows)
+    if plan:
+        plan.refuse_clash(there)
+    if not there or not (plan or given.added):
+        return {}
+    found = {}
+    for row, content in _after(rows, asked, given):
+        if row.split and row.split != TRAIN and not (plan and plan.gives_up(row.split)):
+            found[content.content_id] = row.split
+    return found
+
+
+def _parts_in(rows: Path) -> set[str]:
+    """Names of the parts that rows are kept aside in; a file from before there were any has none."""
+    with pq.ParquetFile(rows) as file:
+        if "split" not in file.schema_arrow.names:
+            return set()
+        batches = file.iter_batches(columns=["split"])
+        return {name for batch in batches for name in batch.column(0).unique().to_pylist()} - {None, TRAIN}
+
+
+def _new_split(content: Content, plan: SplitPlan, by_content: dict[str, str]) -> str | None:
+    """Of a row that is in no part that stays. A copy of one that is may have been learnt from: it goes on so."""
     if plan.method == "none":
         return None
-    if plan.method == "file":
-        return row.split or TRAIN
-    return by_content.get(content.content_id, TRAIN)
+    name = by_content.get(content.content_id, TRAIN)
+    return name if name in plan.names else TRAIN
 
 
 def _write(

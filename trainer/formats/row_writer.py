@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +24,7 @@ from trainer.formats.canonical import (
     canonical_bytes,
     content_id,
 )
+from trainer.formats.earlier_splits import EarlierSplits
 from trainer.formats.publishing import EarlySync
 
 LARGE = pa.large_string()
@@ -156,6 +157,10 @@ class Texts:
         digits = np.frombuffer(keys, np.uint64).astype(">u8").tobytes().hex()
         return cls(array("q", range(0, len(digits) + 1, 16)), digits.encode(), None)
 
+    def texts(self) -> list[str]:
+        """Of a column in which nothing is missing."""
+        return [self.blob[start:end].decode() for start, end in pairwise(self.offsets)]
+
     def column(self, kind: pa.DataType) -> pa.Array:
         offsets = self.offsets if kind == LARGE else array("i", self.offsets)
         return _column(kind, len(offsets) - 1, [self.there, offsets, self.blob])
@@ -177,16 +182,17 @@ def _bits(values: list[bool]) -> bytes:
 class RowWriter:
     """Writes rows.parquet group by group, hashing as it goes. Equal rows get ids with a running number.
 
-    `taken`: ids that rows yet to come bring along, which no new row may get.
+    `taken`: ids that rows yet to come bring along, which no new row may get. `earlier`: whose parts new rows take over.
     """
 
-    def __init__(self, path: Path, *, taken: set[str] | None = None) -> None:
+    def __init__(self, path: Path, *, taken: set[str] | None = None, earlier: EarlierSplits | None = None) -> None:
         # Twice as large as with zstd, and written and read in half the time: every page of a table reads many groups.
         self._parquet = pq.ParquetWriter(
             path, SCHEMA, compression="lz4", use_dictionary=["split"], write_statistics=False
         )
         self._early = EarlySync(path)
         self._taken = taken or set()
+        self._earlier = earlier
         self._hash = sha256()
         self._seen: set[int] = set()
         self._times: dict[int, int] = {}  # of what was seen more than once
@@ -201,7 +207,7 @@ class RowWriter:
         key = self._pack.keys[-1]
         new_id = self._identify(key, row_id)
         self._given["id"].append(new_id)
-        self._given["split"].append(split)
+        self._given["split"].append(self._earlier.take(new_id) if self._earlier else split)
         self._given["edited"].append(f"{key:016x}" if row_id and content_id(row_id) != f"{key:016x}" else None)
         if not self._pack.room:
             self._flush()
@@ -210,7 +216,12 @@ class RowWriter:
     def add_pack(self, pack: Pack) -> None:
         """Rows that were packed elsewhere, in their order."""
         self._flush()
-        self._write(pack, {"id": self._identify_all(pack.keys)})
+        ids = self._identify_all(pack.keys)
+        given = {"id": ids}
+        if self._earlier:
+            parts = [self._earlier.take(one) for one in ids.texts()]
+            given["split"] = Texts.of([part.encode() if part else None for part in parts])
+        self._write(pack, given)
 
     def _identify_all(self, keys: "array[int]") -> Texts:
         """Ids of rows that bring none."""

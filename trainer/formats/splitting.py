@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -12,9 +12,10 @@ from trainer.errors import TrainerError
 from trainer.formats.canonical import Content
 from trainer.formats.extra import as_text
 
-Method = Literal["random", "length", "turns", "label", "system", "column", "file", "none"]
+Method = Literal["random", "length", "turns", "label", "system", "column", "file", "back", "none"]
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 TRAIN = "train"  # what is left
+NOT_DRAWN = ("file", "back", "none")
 BINS = 10  # lengths are told apart by tenths of the rows
 MOST_TURNS = 8
 FIX = 'Use {"method": "random", "shares": {"test": 0.1}, "seed": 42}.'
@@ -26,7 +27,9 @@ class SplitPlan:
 
     random: by chance; length, turns, label, system: by chance, in the same shares of every length, number of answers,
     label or system message; column: the same for what `column` of the upload says; file: the rows of a second file are
-    the part `name`; none: all rows are one again.
+    the part `name`; back: the rows of the part `name` are to be learnt from; none: all rows are one again.
+    Parts that are there stay as they are: new ones are made of the rows in none of them. One of the same name is in the
+    way, unless the plan is to `replace` it.
     """
 
     method: Method = "random"
@@ -34,7 +37,8 @@ class SplitPlan:
     seed: int = 42
     name: str = "test"
     column: str = ""
-    drop_overlap: bool = False  # leave out of the other parts what the second file has as well
+    drop_overlap: bool = False  # leave out of the rows to learn from what the second file has as well
+    replace: bool = False
 
     @classmethod
     def from_dict(cls, data: Any) -> "SplitPlan":
@@ -50,10 +54,9 @@ class SplitPlan:
         """What is wrong with it, empty when nothing is."""
         if self.method not in get_args(Method):
             return f"There is no way to split called {self.method!r:.40}."
-        names = [self.name] if self.method == "file" else list(self.shares)
-        if bad := [name for name in names if not NAME.fullmatch(str(name)) or name == TRAIN]:
+        if bad := [name for name in self.names if not NAME.fullmatch(str(name)) or name == TRAIN]:
             return f"{bad[0]!r:.40} cannot name a split: use small letters and digits, and not “train”."
-        if self.method in ("file", "none"):
+        if self.method in NOT_DRAWN:
             return ""
         if (self.method == "column") != bool(self.column) or not isinstance(self.column, str):
             return "The name of a column and the method column belong together."
@@ -61,6 +64,27 @@ class SplitPlan:
         if not shares or not all(isinstance(one, (int, float)) and 0 < one < 1 for one in shares):
             return "Each split needs a share between 0 and 1."
         return "" if sum(shares) < 1 - 1e-9 else "The shares leave no rows to learn from."
+
+    @property
+    def names(self) -> list[str]:
+        """Of the parts that it makes, or takes back."""
+        if self.method in NOT_DRAWN:
+            return [self.name] if self.method != "none" else []
+        return list(self.shares)
+
+    def gives_up(self, name: str | None) -> bool:
+        """Whether the rows of this part are free again."""
+        if name in (None, TRAIN) or self.method == "none":
+            return True
+        return (self.replace or self.method == "back") and name in self.names
+
+    def refuse_clash(self, there: Collection[str]) -> None:
+        """Raises TrainerError(dataset_invalid) where it does not go with the parts that are `there`."""
+        if self.method == "back" and self.name not in there:
+            raise TrainerError("dataset_invalid", f"There is no split {self.name}.", "Take back one that is there.")
+        if clash := [name for name in self.names if name in there and not self.gives_up(name)]:
+            fix = 'Give the new one another name, or say "replace": true.'
+            raise TrainerError("dataset_invalid", f"There is a split {clash[0]} already, and it stays.", fix)
 
 
 def likeness(content: Content, plan: SplitPlan) -> int | float | str:
@@ -93,8 +117,12 @@ def _number_or_text(value: Any) -> float | str:
     return number if math.isfinite(number) else text
 
 
-def assign(rows: Iterable[tuple[str, int | float | str]], plan: SplitPlan) -> dict[str, str]:
+def assign(
+    rows: Iterable[tuple[str, int | float | str]], plan: SplitPlan, *, frozen: Collection[str] = ()
+) -> dict[str, str]:
     """Content ids and what they are like → the part of each that is not to be learnt from.
+
+    What is `frozen` is in a part already: no row that says the same is drawn, but shares are those of all rows.
 
     Groups of copies are taken in the order of their likeness and a seeded hash, and each part takes one whenever its
     share is due: so every stretch of likeness gives its share, and the same seed the same parts.
@@ -102,7 +130,11 @@ def assign(rows: Iterable[tuple[str, int | float | str]], plan: SplitPlan) -> di
     """
     counts: Counter[str] = Counter()
     values: dict[str, int | float | str] = {}
+    whole = 0
     for content_id, value in rows:
+        whole += 1
+        if content_id in frozen:
+            continue
         counts[content_id] += 1
         values[content_id] = value
     if len(counts) <= len(plan.shares):
@@ -114,7 +146,11 @@ def assign(rows: Iterable[tuple[str, int | float | str]], plan: SplitPlan) -> di
     if plan.method == "length" or _is_measured(values):
         values = _binned(values)
     order = sorted(counts, key=lambda one: (str(values[one]), _drawn(one, plan.seed)))
-    found = dict(_dealt(order, counts, plan.shares))
+    shares = {name: share * (whole / counts.total()) for name, share in plan.shares.items()}
+    if sum(shares.values()) >= 1:
+        text = f"{counts.total():,} rows are in no split yet; the shares would leave none of them to learn from."
+        raise TrainerError("dataset_invalid", text, "Make the split smaller, or take another one back first.")
+    found = dict(_dealt(order, counts, shares))
     _fill_empty(found, order, plan)
     return found
 

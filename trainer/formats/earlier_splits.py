@@ -1,0 +1,73 @@
+"""The parts that rows are in already, for a file with the same rows: what is kept aside stays so."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from trainer.errors import TrainerError
+from trainer.formats.canonical import COPY, content_id
+from trainer.formats.findings import most_common
+from trainer.formats.splitting import TRAIN, Parts
+
+
+class EarlierSplits:
+    """Part by row, of a rows.parquet; and what became of them: how many rows took theirs over, how many are new.
+
+    A row is known by its id; one with none of these by what it says, as a further copy or once an edit was. Hashes are
+    kept as numbers: there can be millions.
+    """
+
+    def __init__(self, rows: Path) -> None:
+        """Raises TrainerError(user_config)."""
+        self.before: Counter[str] = Counter()
+        self.taken_over = Parts()
+        self.new = 0
+        self._by_id: dict[int, str | None] = {}  # of ids without a running number
+        self._copies: dict[str, str | None] = {}
+        self._by_content: dict[int, str | None] = {}  # of copies, and of rows that an edit made say something else
+        try:
+            with pq.ParquetFile(rows) as file:
+                names = [name for name in ("id", "split", "edited") if name in file.schema_arrow.names]
+                for batch in file.iter_batches(columns=names):
+                    held = batch.to_pydict()
+                    self._note(held["id"], held["split"], held.get("edited", []))
+        except (OSError, ValueError, KeyError) as error:
+            fix = "Give the rows.parquet of the version before."
+            raise TrainerError("user_config", f"The splits in {rows.name} cannot be read.", fix) from error
+
+    def _note(self, ids: list[str], parts: list[str | None], edited: list[str | None]) -> None:
+        for place, (row_id, part) in enumerate(zip(ids, parts, strict=True)):
+            if part is not None:
+                self.before[part] += 1
+            says = edited[place] if edited else None
+            if COPY in row_id:
+                self._copies[row_id] = part
+                says = says or content_id(row_id)
+            else:
+                self._by_id[int(row_id, 16)] = part
+            if says and self._by_content.get(int(says, 16), TRAIN) in (None, TRAIN):
+                self._by_content[int(says, 16)] = part
+
+    def take(self, row_id: str) -> str | None:
+        """The part of a row of the file, None for a new one and for one that was in none."""
+        content = content_id(row_id)
+        key = int(content, 16)
+        if row_id in self._copies:
+            part = self._copies[row_id]
+        elif key in self._by_id:
+            part = self._by_id[key]
+        elif key in self._by_content:
+            part = self._by_content[key]
+        else:
+            part = None
+            self.new += 1
+        self.taken_over.add(content, part)
+        return part
+
+    def report(self) -> dict[str, Any]:
+        """Rows in each part; how many each had and how many of these are here again; how many rows nobody knew."""
+        kept = most_common(self.taken_over.counts)
+        told = {"before": most_common(self.before), "kept": kept, "new": self.new}
+        return {"splits": kept, "overlap": self.taken_over.overlap, "splits_kept": told}
