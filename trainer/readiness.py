@@ -70,12 +70,13 @@ def issues_on_base(spec: TrainSpec, folder: Path) -> list[Issue]:
 
 def _base_issues(base: str) -> list[Issue]:
     """Of a base that is no folder here."""
+    if Path(base).is_file():
+        return [Issue("model.base", f"{base} is a file.", "Name the folder that the model's files lie in.")]
     if not base or is_hub_id(base):
         return []
-    if Path(base).exists():
-        return [Issue("model.base", f"{base} is no folder.", "Name the folder that the model's files lie in.")]
     text = f"There is no folder {base}" + ("." if Path(base).is_absolute() else " here, and it is no hub id.")
-    return [Issue("model.base", text, "Check the path; a hub id is written owner/name.")]
+    written_out = " Write ~ out." if base.startswith("~") else ""
+    return [Issue("model.base", text, f"Check the path; a hub id is written owner/name.{written_out}")]
 
 
 def _file_issues(field: str, path: str) -> list[Issue]:

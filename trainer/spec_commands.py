@@ -41,7 +41,8 @@ def read_spec(path: Path, *, out: Path | None = None, resume: Path | None = None
     try:
         return TrainSpec.from_yaml(path.read_text(encoding="utf-8"), name=str(path))
     except OSError as error:
-        raise TrainerError("user_config", f"The spec {path} cannot be read: {error.strerror}.") from error
+        text = f"The spec {path} cannot be read: {error.strerror}."
+        raise TrainerError("user_config", text, "Name a YAML or JSON file.") from error
     except UnicodeDecodeError as error:
         raise TrainerError("user_config", f"The spec {path} is no text.", "Write it as UTF-8.") from error
     except SpecError as error:

@@ -154,13 +154,20 @@ def test_packed_layers_are_the_same_layers(base: Path, quantization: str) -> Non
     [
         ("/nowhere/at/all", "There is no folder /nowhere/at/all."),
         ("./smollm2", "There is no folder ./smollm2 here, and it is no hub id."),
-        (__file__, f"{__file__} is no folder."),
+        ("~/smollm2", "There is no folder ~/smollm2 here, and it is no hub id."),
+        ("here/model.safetensors", "here/model.safetensors is a file."),
     ],
 )
-def test_a_base_that_is_not_there_is_named_as_it_was_given(rows: Path, named: str, said: str) -> None:
+def test_a_base_that_is_not_there_is_named_as_it_was_given(
+    rows: Path, named: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "model.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
     spec = TrainSpec.from_dict({"model": {"base": named}, "data": {"path": str(rows)}})
     (issue,) = problems_of(spec)
     assert (issue.path, issue.problem) == ("model.base", said) and issue.fix
+    assert issue.fix.endswith("Write ~ out.") == named.startswith("~")
 
 
 def test_a_base_that_transformers_does_not_know_is_told_beside_the_rest(tmp_path: Path) -> None:
