@@ -1,6 +1,5 @@
 """Conversations to token ids and a loss mask, without torch: training, preview and chat all see exactly this."""
 
-import json
 import os.path
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from trainer.errors import TrainerError
 from trainer.formats.canonical import Content
 from trainer.safe_tokens import Marked, SafeTokenizer
 from trainer.template_files import decoder_start, read_json, special_tokens, template_sources
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
+from trainer.template_messages import left_out, plain, refusal, shown
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,12 @@ class Renderer:
         self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, add_generation_prompt: bool = False
     ) -> str:
         """The conversation as the template writes it."""
-        rendered = self._render(_plain(messages), tools, prompt=add_generation_prompt)
+        rendered = self._render(plain(messages), tools, prompt=add_generation_prompt)
         return self._tokens.public(rendered.text)
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[int]:
         """The conversation with the opening of the assistant's answer: what a model continues."""
-        return self._tokens.encode(self._render(_plain(messages), tools, prompt=True).text)[0]
+        return self._tokens.encode(self._render(plain(messages), tools, prompt=True).text)[0]
 
     def plain_ids(self, text: str) -> list[int]:
         """A text outside of any conversation, after what the tokenizer itself puts before every text."""
@@ -148,14 +146,14 @@ class Renderer:
         max_seq_length: int | None = None,
     ) -> Example:
         """A row for training. Trained are the assistant's answers with their end-of-turn token, or everything."""
-        plain = _plain(messages)
+        turns = plain(messages)
         moment = self._moment or datetime.now()
-        full = self._render(plain, tools, moment=moment)
+        full = self._render(turns, tools, moment=moment)
         ids, offsets = self._tokens.encode(full.text)
         if train_on == "everything":
             trained = [True] * len(ids)
         else:
-            trained = _inside(offsets, self._answer_spans(plain, tools, full, moment))
+            trained = _inside(offsets, self._answer_spans(turns, tools, full, moment))
         cut = max_seq_length if max_seq_length is not None and len(ids) > max_seq_length else None
         return Example(ids[:cut], trained[:cut], whole=len(ids))
 
@@ -173,6 +171,15 @@ class Renderer:
             self.example(messages, tools=row.tools, train_on=train_on, max_seq_length=max_seq_length)
             for messages in row.conversations()
         ]
+
+    def left_out(self, row: Content) -> set[str]:
+        """What a row holds that the template passes over without a word: "reasoning", "tool calls", "tools"."""
+        moment = self._moment or datetime.now()
+
+        def write(turns: Sequence[Message], tools: Sequence[Any] | None) -> str:
+            return self._render(turns, tools, moment=moment).text
+
+        return set().union(*(left_out(plain(messages), row.tools, write) for messages in row.conversations()))
 
     def text_example(self, text: str, *, max_seq_length: int | None = None) -> Example:
         """Plain text for training, with no template around it: every token is learnt, and that it ends."""
@@ -192,14 +199,16 @@ class Renderer:
         moment: datetime | None = None,
     ) -> Marked:
         template = self._templates["tool_use" if tools and "tool_use" in self._templates else "default"]
-        guarded = [self._tokens.guard(_shown(message), answer=message["role"] == "assistant") for message in messages]
-        text = template.render(
-            guarded,
-            tools=self._tokens.guard(tools),
-            add_generation_prompt=prompt,
-            moment=moment or self._moment,
-        )
-        return self._tokens.mark(text)
+
+        def write(turns: Sequence[Message], offered: Sequence[Any] | None) -> str:
+            guarded = [self._tokens.guard(shown(one), answer=one["role"] == "assistant") for one in turns]
+            offered, at = self._tokens.guard(offered), moment or self._moment
+            return template.render(guarded, tools=offered, add_generation_prompt=prompt, moment=at)
+
+        try:
+            return self._tokens.mark(write(messages, tools))
+        except TrainerError as error:
+            raise refusal(error, messages, tools, write) from error
 
     def _answer_spans(
         self, messages: list[dict[str, Any]], tools: Sequence[Any] | None, full: Marked, moment: datetime
@@ -281,7 +290,7 @@ class Seq2SeqRenderer(Renderer):
         answers = [at for at, message in enumerate(messages) if message.get("role") == "assistant"]
         if not answers or answers[-1] == 0:
             raise _no_answer("It has no answer of the assistant to something before it")
-        last = _plain(messages)[answers[-1]]
+        last = plain(messages)[answers[-1]]
         if last.get("tool_calls") or not isinstance(last.get("content"), str):
             raise _no_answer("Its last answer is no text")
         source = self.prompt_ids(messages[: answers[-1]], tools)
@@ -355,39 +364,3 @@ def _inside(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> lis
             waiting.pop()
         trained.append(bool(waiting) and waiting[-1][0] <= start)
     return trained
-
-
-def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as templates expect them: no empty keys, text parts joined, call arguments as objects."""
-    plain = []
-    for message in messages:
-        if message.get("role") not in ROLES:
-            raise TrainerError(
-                "dataset_invalid",
-                f"A message has the role {message.get('role')!r:.40}.",
-                f"Use one of {', '.join(ROLES)}.",
-            )
-        kept = {key: value for key, value in message.items() if value is not None}
-        if isinstance(kept.get("content"), list):
-            kept["content"] = "".join(part.get("text", "") for part in kept["content"] if isinstance(part, dict))
-        if kept.get("tool_calls"):
-            kept["tool_calls"] = [_call_with_object(call) for call in kept["tool_calls"]]
-        plain.append(kept)
-    return plain
-
-
-def _call_with_object(call: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI writes a call's arguments as JSON text; templates write them out as JSON themselves."""
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
-        return dict(call)
-    try:
-        arguments = json.loads(function["arguments"])
-    except ValueError:
-        return dict(call)
-    return {**call, "function": {**function, "arguments": arguments}}
-
-
-def _shown(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template sees: `weight` is for the loss alone."""
-    return {key: value for key, value in message.items() if key != "weight"}

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,12 +17,12 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished
 from trainer.formats.canonical import Row, row_of
 from trainer.formats.publishing import publish
-from trainer.formats.survey import measure
+from trainer.formats.survey import Measures, measure
 from trainer.rendering import Renderer
 
 SAMPLE_ROWS = 5000  # of more rows so many are counted, spread evenly
 GROUPS = 250  # of the file that are read at most
-LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 BARS = 24
 WHOLE = 0.99  # of the rows that the suggested length leaves whole
 STEP = 128  # suggested lengths are multiples of it
@@ -30,33 +31,40 @@ MOST_CHARACTERS = 2_000_000  # of a row; longer ones are taken to have one token
 
 @dataclass
 class Counted:
-    """Of each counted row: tokens of its longest sequence, turns, tokens of its answers, and all that is learnt."""
+    """Of each counted row: tokens of its longest sequence, characters, turns, tokens of its answers; then of all.
+
+    left_out: what the template passes over, and in how many rows.
+    """
 
     tokens: "array[int]" = field(default_factory=lambda: array("q"))
+    characters: "array[int]" = field(default_factory=lambda: array("q"))
     turns: "array[int]" = field(default_factory=lambda: array("q"))
     answers: "array[int]" = field(default_factory=lambda: array("q"))
     all: int = 0
     trained: int = 0
     refused: int = 0
     problem: str = ""
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row, renderer: Renderer) -> None:
         of = measure(row)
         if of.characters > MOST_CHARACTERS:
-            self._note([of.characters // 4], [of.answer_characters // 4], of.turns)
+            self._note(of, [of.characters // 4], [of.answer_characters // 4])
             return
         try:
             examples = renderer.examples(row)
+            self.left_out.update(renderer.left_out(row))
         except TrainerError as error:
             self.refused += 1
             self.problem = self.problem or f"Line {row.line}: {error.text} {error.fix}"
             return
-        self._note([one.whole for one in examples], [sum(one.learnt) for one in examples], of.turns)
+        self._note(of, [one.whole for one in examples], [sum(one.learnt) for one in examples])
 
-    def _note(self, tokens: list[int], trained: list[int], turns: int) -> None:
+    def _note(self, of: Measures, tokens: list[int], trained: list[int]) -> None:
         self.tokens.append(max(tokens))
+        self.characters.append(of.characters)
         self.answers.append(max(trained))
-        self.turns.append(turns)
+        self.turns.append(of.turns)
         self.all += sum(tokens)
         self.trained += sum(trained)
 
@@ -64,6 +72,7 @@ class Counted:
 def count_tokens(rows: Path, base: Path, out: Path, emit: Emit) -> None:
     """Write `out`/tokens.json for a rows.parquet and the folder of a base model; emit Finished.
 
+    Beside what is told, the file has how long each counted row is, in tokens and in characters, each in its own order.
     Raises TrainerError(user_config) for a base model without a chat template.
     """
     renderer = Renderer.load(base)
@@ -72,7 +81,8 @@ def count_tokens(rows: Path, base: Path, out: Path, emit: Emit) -> None:
         counted.add(row, renderer)
     report = _report(counted, total)
     aside = out / ".tokens.json"
-    aside.write_text(json.dumps(report), encoding="utf-8")
+    ordered = {"tokens": sorted(counted.tokens), "characters": sorted(counted.characters)}
+    aside.write_text(json.dumps(report | {"ordered": ordered}), encoding="utf-8")
     publish(aside, out / "tokens.json")
     emit(Finished(folder=str(out), facts=report))
 
@@ -111,6 +121,7 @@ def _report(counted: Counted, total: int) -> dict[str, Any]:
         "sampled": sampled + counted.refused,
         "refused": counted.refused,
         "problem": counted.problem,
+        "left_out": dict(counted.left_out),
         "all_tokens": round(counted.all * total / max(1, sampled + counted.refused)),
         "trained_share": counted.trained / max(1, counted.all),
         "tokens": _spread(counted.tokens),

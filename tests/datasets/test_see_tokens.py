@@ -1,6 +1,7 @@
 """Rows as a base model sees them: the very tokens and mask that training learns from, shown, cut and counted."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from django.urls import reverse
 from django.utils.html import escape
 
 from tests.cast import Cast
+from tests.datasets.surveyed import make_surveyed
 from tests.make import make_base, make_checked, make_dataset, make_version
 from tests.tiny import make_tiny_base
 from tests.trainer.training import make_spec
 from trainer.data import Item, Judged, Pair, load_dataset
+from trainer.errors import TrainerError
 from trainer.rendering import Renderer
 from trainer.token_statistics import count_tokens, suggested_length
 from webapp.adapters import tasks, token_counts
@@ -234,6 +237,62 @@ def test_a_fault_of_our_own_names_its_log(
     failure = str(token_counts.counts_of(version, base))
     assert "ended unexpectedly" in failure or "on our side" in failure
     assert caplog.text
+
+
+THOUGHT = {"role": "assistant", "content": "Sat.", "reasoning_content": "A cat sits."}
+CALL = {"id": "a", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+REFUSED = {
+    "messages": [
+        {"role": "user", "content": "Add"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "a", "content": "3"},
+        {"role": "assistant", "content": "It is 3."},
+    ]
+}
+
+
+def test_what_the_template_passes_over_or_refuses_is_told(cast: Cast, tmp_path: Path, base: BaseModel) -> None:
+    version = make(cast, tmp_path, [*CHAT, {"messages": [CHAT[1]["messages"][1], THOUGHT]}, REFUSED])
+    tasks.count_tokens(str(version.pk), str(base.pk))
+    text = " ".join(page(cast, version).split())
+    assert "1 row has reasoning that the chat template of" in text
+    assert "1 row cannot be trained on with this base model; a job would fail.</strong> Line 4: The base model" in text
+    assert "writes none, or not all, of the row’s reasoning" in text
+    assert text.count("no form for an answer that calls a tool") == 2, "with the counts, and at the row itself"
+    spec = make_spec(base.folder, version.rows_path)
+    with pytest.raises(TrainerError, match="Line 4 of the dataset: The base model's chat template has no form for an"):
+        load_dataset(spec, Renderer.load(base.folder), lambda event: None)
+
+
+def test_reasoning_is_shown_with_the_answer(cast: Cast, tmp_path: Path) -> None:
+    version = make(cast, tmp_path, [{"messages": [CHAT[1]["messages"][1], THOUGHT]}])
+    for name, args in (("row", [version.pk, 1]), ("dataset", [version.dataset_id])):
+        text = cast.client("vera").get(reverse(name, args=args)).content.decode()
+        assert "A cat sits." in text.split('class="raw"')[0]
+
+
+def test_the_chosen_length_is_counted_and_leads_to_its_rows(cast: Cast, tmp_path: Path, base: BaseModel) -> None:
+    version = make_surveyed(
+        make_dataset(cast.team), tmp_path, [{"prompt": "The cat?", "completion": "The dog. " * n} for n in (1, 2, 90)]
+    )
+    tasks.count_tokens(str(version.pk), str(base.pk))
+    text = page(cast, version, length=100)
+    over = text.split('id="token-over"')[1].split("</section>")[0]
+    assert re.findall(r"length=(\d+)", over)[:2] == ["100", "128"]
+    links = re.findall(r'href="([^"]+shortest=\d+)"', over)
+    counts = token_counts.counts_of(version, base)
+    assert counts
+    assert len(links) == sum(one.rows > 0 for one in token_counts.rows_over(counts, 100))
+    found = cast.client("vera").get(links[0]).content.decode()
+    assert re.findall(r'<tr data-number="(\d+)"', found) == ["3"]
+
+
+def test_counts_of_an_earlier_release_are_made_again(cast: Cast, tmp_path: Path, base: BaseModel) -> None:
+    version = make(cast, tmp_path, CHAT)
+    (version.folder / f"tokens-{base.pk}.json").write_text('{"rows": 2}')
+    assert token_counts.counts_of(version, base) is None
+    tasks.count_tokens(str(version.pk), str(base.pk))
+    assert token_counts.counts_of(version, base)
 
 
 def test_of_many_rows_a_sample_is_counted(

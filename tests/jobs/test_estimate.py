@@ -1,17 +1,20 @@
 """Tokens of a dataset: counted on a sample, in a moment, whatever stands in the rows."""
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 
 import pytest
 from django.template.loader import render_to_string
+from django.urls import reverse
 
 from tests.cast import Cast
 from tests.make import make_base, make_dataset, make_job, make_job_event, make_worker
 from tests.tiny import make_tiny_base
 from trainer.spec import DataSpec, ModelSpec, TrainSpec
 from webapp.adapters.models import BaseModel
+from webapp.adapters.token_counts import kept_counts
 from webapp.datasets.models import DatasetVersion
 from webapp.jobs import estimates
 from webapp.jobs.models import JobStatus
@@ -132,3 +135,26 @@ def test_speed_of_kto_is_told_for_plain_steps(cast: Cast, base: BaseModel) -> No
     said = {"tokens_per_second": 300.0}
     make_job(cast.team, base=base, spec=spec.to_dict(), status=JobStatus.SUCCEEDED, progress=said)
     assert estimates._speed(base) == pytest.approx(400.0)
+
+
+def test_rows_that_the_template_refuses_are_told_before_the_job(cast: Cast, base: BaseModel) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "add", "arguments": {}}}
+    asked, said = {"role": "user", "content": "Go on"}, {"role": "assistant", "content": "Yes."}
+    called = [
+        asked,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "3"},
+        said,
+    ]
+    rows = [{"messages": [asked, said]}, {"messages": called}]
+    version = make_dataset(cast.team, rows=rows).versions.get()
+    path = f"{reverse('job_new')}?dataset={version.pk}&base={base.pk}"
+    text = " ".join(cast.client("bob").get(path).content.decode().split())
+    assert "1 row cannot be trained on with this base model; the job would fail. Line 2: The base model" in text
+    assert "no form for an answer that calls a tool" in text
+    kept_counts(version.pk, base.pk).path.write_text(
+        json.dumps({"ordered": {}, "refused": 7, "sampled": 5000, "rows": 9000, "problem": "Line 9: No."})
+    )
+    told = "7 rows of 5,000 looked at cannot be trained on with this base model; the job would fail. Line 9: No."
+    assert told in cast.client("bob").get(path).content.decode()
+    assert estimates.refusal(make_version(cast, 100), base) == ""

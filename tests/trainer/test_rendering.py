@@ -14,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from tests.tiny import CHATML, make_tiny_base
 from tests.trainer.chat_templates import CHATML_TOKENS, MARKUP, TEMPLATES, make_base
 from trainer.errors import TrainerError
+from trainer.formats.canonical import Content
 from trainer.rendering import Renderer
 
 USER = {"role": "user", "content": "Why is the sky blue?\n"}
@@ -286,3 +287,36 @@ def test_templates_of_the_tokenizer_config(tmp_path: Path) -> None:
     renderer = Renderer.load(folder)
     assert renderer.text(ONE_TURN) == "plain"
     assert renderer.text(ONE_TURN, TOOLS) == "1"
+
+
+def test_a_template_without_calls_says_so_in_words(tmp_path: Path) -> None:
+    renderer = Renderer.load(make_base(tmp_path, "smollm2", sentencepiece=False))
+    with pytest.raises(TrainerError) as refused:
+        renderer.example(CALLS)
+    assert "no form for an answer that calls a tool and says nothing beside it, such as message 2" in refused.value.text
+    assert "has no attribute" not in refused.value.text
+
+
+THOUGHT = [USER, {**ANSWER, "reasoning_content": "Short waves scatter more."}]
+SPOKEN_CALL = [USER, {**ANSWER, "tool_calls": CALLS[1]["tool_calls"]}]
+WRITES_ALL = (
+    "{{ tools | tojson if tools }}{% for m in messages %}{{ m.role + ':' + (m.reasoning_content or '') + m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ call.function.name }}{% endfor %}{{ '\n' }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("messages", "tools", "left_out"),
+    [
+        (ONE_TURN, None, set()),
+        (THOUGHT, None, {"reasoning"}),
+        (SPOKEN_CALL, TOOLS, {"tool calls", "tools"}),
+        ([*THOUGHT[:1], {**THOUGHT[1], "reasoning_content": ANSWER["content"]}], None, {"reasoning"}),
+    ],
+)
+def test_what_a_template_passes_over_is_known(
+    tmp_path: Path, messages: list[dict[str, Any]], tools: Any, left_out: set[str]
+) -> None:
+    row = Content(messages=messages, tools=tools)
+    assert Renderer.load(make_base(tmp_path / "a", "smollm2", sentencepiece=False)).left_out(row) == left_out
+    assert Renderer.load(make_tiny_base(tmp_path / "b", template=WRITES_ALL)).left_out(row) == set()

@@ -12,7 +12,7 @@ from webapp.accounts.access import TeamRequest, get_visible
 from webapp.adapters import tasks
 from webapp.adapters.histograms import histogram
 from webapp.adapters.models import BaseModel
-from webapp.adapters.token_counts import counts_of, kept_counts
+from webapp.adapters.token_counts import counts_of, kept_counts, rows_over
 from webapp.adapters.token_forms import VIEWS, SeenForm, link
 from webapp.adapters.tokens import ROWS, seen_rows
 from webapp.datasets.frame import frame
@@ -69,14 +69,9 @@ def _counted(version: DatasetVersion, given: dict[str, Any]) -> dict[str, Any]:
         histogram("Answers in a row", "answers", counts["turns"]),
     )
     suggested = min(counts["suggested"], base.facts.get("context_length") or counts["suggested"])
-    over = [(int(most), rows, _percent(rows, counts)) for most, rows in counts["over"].items()]
-    ended = next((at for at, (_, rows, _) in enumerate(over) if not rows), len(over) - 1)
-    ctx |= {"histograms": [one for one in shown if one], "suggested": suggested, "over": over[: ended + 1]}
+    over = rows_over(counts, length)
+    ctx |= {"histograms": [one for one in shown if one], "suggested": suggested, "over": over}
     return ctx | {"share": round(100 * counts["trained_share"]), "is_sample": counts["sampled"] < counts["rows"]}
-
-
-def _percent(rows: int, counts: dict[str, Any]) -> float:
-    return float(100 * rows / max(1, counts["sampled"] - counts["refused"]))
 
 
 def _versions(request: TeamRequest) -> Any:

@@ -82,13 +82,17 @@ class Conversation:
 
 @dataclass(frozen=True)
 class SeenRow:
-    """A row as it trains. `refused` says why there is nothing to see; `left_out`: nothing of it can be learnt."""
+    """A row as it trains. `refused` says why there is nothing to see; `left_out`: nothing of it can be learnt.
+
+    unwritten: what of it the base's template passes over.
+    """
 
     number: int
     shown: ShownRow
     conversations: list[Conversation] = field(default_factory=list)
     refused: str = ""
     left_out: bool = False
+    unwritten: str = ""
 
 
 def seen_rows(
@@ -111,11 +115,12 @@ def _seen(number: int, row: Row, renderer: Renderer, *, train_on: TrainOn, longe
     try:
         whole = renderer.examples(row, train_on=train_on)
         cut = renderer.examples(row, train_on=train_on, max_seq_length=longest)
+        unwritten = " and ".join(sorted(renderer.left_out(row)))
     except TrainerError as error:
         return SeenRow(number, shown, refused=_words(error))
     names = NAMES.get(row.kind, ("Good" if row.label else "Bad" if row.kind == "labelled" else "",))
     told = [_conversation(name, renderer, *pair) for name, *pair in zip(names, whole, cut, strict=False)]
-    return SeenRow(number, shown, told, left_out=any(not one.trained for one in told))
+    return SeenRow(number, shown, told, left_out=any(not one.trained for one in told), unwritten=unwritten)
 
 
 def _conversation(name: str, renderer: Renderer, whole: Example, cut: Example) -> Conversation:

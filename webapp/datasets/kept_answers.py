@@ -26,12 +26,16 @@ FAILURE_SECONDS = 3600  # after which one that failed is tried again
 
 @dataclass(frozen=True)
 class KeptAnswer:
-    """One of them, in the file `name`. `what` it is, and making it (`work`), in words."""
+    """One of them, in the file `name`. `what` it is, and making it (`work`), in words.
+
+    holds: a name in it that older code did not write; what lacks it is made again.
+    """
 
     version_id: UUID
     name: str
     what: str
     work: str
+    holds: str = ""
 
     @property
     def path(self) -> Path:
@@ -41,10 +45,15 @@ class KeptAnswer:
         """What the child wrote, or {"failure": …}; None while it is not there."""
         try:
             found: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-            stale = "failure" in found and time.time() - self.path.stat().st_mtime > FAILURE_SECONDS
+            stale = self._is_stale(found)
         except (FileNotFoundError, ValueError):
             return None
         return None if stale else found
+
+    def _is_stale(self, found: dict[str, Any]) -> bool:
+        if "failure" in found:
+            return time.time() - self.path.stat().st_mtime > FAILURE_SECONDS
+        return bool(self.holds) and self.holds not in found
 
     def is_due(self) -> bool:
         """Whether to ring for it: nobody did a moment ago."""

@@ -33,13 +33,17 @@ CERTAINTY = ((0.95, "sure"), (0.75, "fairly sure"), (0.0, "not sure"))
 
 @dataclass(frozen=True)
 class ShownMessage:
-    """A message as a bubble. `cut` is how many characters it has when not all are shown."""
+    """A message as a bubble. `cut` is how many characters it has when not all are shown.
+
+    reasoning: what it thought before; templates may pass over that.
+    """
 
     role: str
     text: str
     cut: int
     calls: list[str]
     untrained: bool
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ def _bubble(message: dict[str, Any]) -> ShownMessage:
     functions = [call["function"] for call in message.get("tool_calls", ())]
     calls = [f"{one['name']}({json.dumps(one['arguments'], ensure_ascii=False)})"[:MOST_SHOWN] for one in functions]
     cut = len(text) if len(text) > MOST_SHOWN else 0
-    return ShownMessage(message["role"], text[:MOST_SHOWN], cut, calls, message.get("weight") == 0)
+    thought = (message.get("reasoning_content") or "")[:MOST_SHOWN]
+    return ShownMessage(message["role"], text[:MOST_SHOWN], cut, calls, message.get("weight") == 0, thought)
 
 
 def read_as(report: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 from uuid import UUID
 
 from django.core.cache import cache
@@ -13,6 +14,8 @@ from trainer.formats import Row, read_rows
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 from webapp.adapters.models import BaseModel
+from webapp.adapters.token_counts import counts_of
+from webapp.common.words import number_text
 from webapp.datasets.models import DatasetVersion
 from webapp.jobs.models import Job, JobEvent, JobStatus, Worker
 
@@ -91,21 +94,42 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
 
 @dataclass(frozen=True)
 class Counted:
-    """Tokens of a dataset on a base model: of all rows, and of the longest sequence of each of some rows."""
+    """Tokens of a dataset on a base model: of all rows, and of the longest sequence of each of some rows.
+
+    refused: how many of the `looked_at` first rows the base's chat template refuses, the first with this `problem`.
+    """
 
     tokens: int
     lengths: tuple[int, ...] = ()
+    refused: int = 0
+    looked_at: int = 0
+    problem: str = ""
 
 
 def counted_in(version: DatasetVersion, base: BaseModel) -> Counted:
     """Tokens of a dataset as this base model counts them, from a sample of its rows. Remembered."""
-    key = f"counted:{version.pk}:{base.pk}"
-    known: tuple[int, tuple[int, ...]] | None = cache.get(key)
+    key = f"looked-at:{version.pk}:{base.pk}"
+    known: dict[str, Any] | None = cache.get(key)
     if known is None:
-        found = _count(version, base)
-        known = (found.tokens, found.lengths)
+        known = asdict(_count(version, base))
         cache.set(key, known, timeout=24 * 3600)
-    return Counted(*known)
+    return Counted(**known)
+
+
+def refusal(version: DatasetVersion, base: BaseModel) -> str:
+    """Why a training would fail at once: how many rows the base's chat template refuses, and the first problem."""
+    if not version.is_ready:
+        return ""
+    counts = counts_of(version, base) or {}
+    if "refused" in counts:
+        refused, of, problem = counts["refused"], counts["sampled"], counts["problem"]
+        which = "" if of == counts["rows"] else f"of {number_text(of)} looked at "
+    else:
+        counted = counted_in(version, base)
+        refused, of, problem = counted.refused, counted.looked_at, counted.problem
+        which = "" if of == version.row_count else f"of the first {number_text(of)} "
+    rows = "1 row" if refused == 1 else f"{number_text(refused)} rows"
+    return f"{rows} {which}cannot be trained on with this base model; the job would fail. {problem}" if refused else ""
 
 
 def taken_by_earlier(spec: TrainSpec, base: BaseModel, device: str) -> list[Taken]:
@@ -129,10 +153,12 @@ def _count(version: DatasetVersion, base: BaseModel) -> Counted:
         typical = int(version.report.get("statistics", {}).get("characters", {}).get("p50", 0))
         return Counted(version.row_count * max(1, typical // CHARACTERS_PER_TOKEN))
     sizes = [_characters(row) for row in rows]
-    a_character = _tokens_per_character(rows, sizes, base)
+    read = _read_by(base, rows, sizes)
+    a_character = read.tokens / read.characters if read.characters else 1 / CHARACTERS_PER_TOKEN
     longest = [size / max(1, len(row.conversations())) for row, size in zip(rows, sizes, strict=True)]
     lengths = tuple(max(1, round(size * a_character)) for size in longest)
-    return Counted(round(version.row_count * sum(sizes) / len(rows) * a_character), lengths)
+    tokens = round(version.row_count * sum(sizes) / len(rows) * a_character)
+    return Counted(tokens, lengths, read.refused, len(rows), read.problem)
 
 
 def _first_rows(version: DatasetVersion) -> list[Row]:
@@ -148,19 +174,34 @@ def _characters(row: Row) -> int:
     return len(json.dumps([row.text or row.conversations(), row.tools], ensure_ascii=False))
 
 
-def _tokens_per_character(rows: list[Row], sizes: list[int], base: BaseModel) -> float:
-    """Of the first rows, as far as they are read in a moment: a row may have millions of characters."""
-    read = tokens = 0
+@dataclass
+class _Read:
+    """Rows as a base reads them: characters and the tokens they are; how many it refuses, and why the first."""
+
+    characters: int = 0
+    tokens: int = 0
+    refused: int = 0
+    problem: str = ""
+
+
+def _read_by(base: BaseModel, rows: list[Row], sizes: list[int]) -> _Read:
+    """The first rows, as far as they are read in a moment: a row may have millions of characters."""
+    read = _Read()
     try:
         renderer = Renderer.load(base.folder)
-        for row, size in zip(rows, sizes, strict=True):
-            if read + size <= SAMPLE_CHARACTERS:
-                tokens += _tokens(row, renderer)
-                read += size
-    except (TrainerError, OSError, ValueError, KeyError) as error:  # a base without a template, rows it cannot show
+    except (TrainerError, OSError, ValueError, KeyError) as error:  # a base without a template
         logger.info("tokens on %s are guessed: %s", base, error)
-        return 1 / CHARACTERS_PER_TOKEN
-    return tokens / read if read else 1 / CHARACTERS_PER_TOKEN
+        return read
+    for row, size in zip(rows, sizes, strict=True):
+        if read.characters + size > SAMPLE_CHARACTERS:
+            continue
+        try:
+            read.tokens += _tokens(row, renderer)
+            read.characters += size
+        except TrainerError as error:
+            read.refused += 1
+            read.problem = read.problem or f"Line {row.line}: {error.text} {error.fix}"
+    return read
 
 
 def _tokens(row: Row, renderer: Renderer) -> int:
