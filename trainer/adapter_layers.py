@@ -14,7 +14,7 @@ from trainer.stacked_lora import linear_layers
 
 
 def layers_of(base: Path) -> BaseParts:
-    """By the names that adapters know them by. Raises ValueError for a config that transformers cannot use."""
+    """By the names that adapters know them by. Raises what transformers does for a config that makes no model."""
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     kind: Any = AutoModelForSeq2SeqLM if read_task(base) == "seq2seq" else AutoModelForCausalLM
     with torch.device("meta"):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from trainer.adapter_layers import layers_of
@@ -63,8 +64,10 @@ def issues_on_base(spec: TrainSpec, folder: Path) -> list[Issue]:
         parts = layers_of(folder)
     except TrainerError as error:
         return [Issue("model.base", error.text, error.fix)]
-    except ValueError as error:
-        return [Issue("model.base", f"The base model cannot be loaded: {error}.", "Choose another base model.")]
+    except (ValueError, KeyError, StrictDataclassError) as error:  # what transformers says of a config
+        why = str(error).rpartition("Error: ")[2].partition(". ")[0].removesuffix(".")
+        text = f"No model can be made from its config.json: {why}."
+        return [Issue("model.base", text, "Fetch it again, or choose another base model.")]
     return [*spec.issues_on(facts["task"], reads), *issues_in(parts, spec.lora)]
 
 

@@ -170,12 +170,25 @@ def test_a_base_that_is_not_there_is_named_as_it_was_given(
     assert issue.fix.endswith("Write ~ out.") == named.startswith("~")
 
 
-def test_a_base_that_transformers_does_not_know_is_told_beside_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model_type": "no_such_family"}, "has model type `no_such_family` but Transformers does not recognize"),
+        ({"num_attention_heads": 3}, "The hidden size (64) is not a multiple of"),
+        ({"hidden_act": "odd"}, "'odd'"),
+    ],
+    ids=str,
+)
+def test_a_config_that_makes_no_model_is_told_beside_the_rest(
+    tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
     folder = make_tiny_base(tmp_path / "base")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "no_such_family"}))
+    (folder / "config.json").write_text(json.dumps(config | changed))
     told = problems_of(make_spec(folder, tmp_path / "gone.jsonl"))
-    assert [one.path for one in told] == ["data.path", "model.base"] and "no_such_family" in told[1].problem
+    assert [one.path for one in told] == ["data.path", "model.base"]
+    assert told[1].problem.startswith("No model can be made from its config.json: ") and said in told[1].problem
+    assert "\n" not in told[1].problem
 
 
 def test_an_output_folder_that_cannot_be_made_is_named(base: Path, rows: Path) -> None:
