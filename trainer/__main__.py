@@ -15,7 +15,7 @@ from trainer import failures
 from trainer.commands import parser
 from trainer.errors import EXIT_CODES, Stopped, TrainerError
 from trainer.events import Emit, Finished
-from trainer.process import EventStream, die_with_parent
+from trainer.process import EventStream, die_with_parent, end
 
 # Loaded only when their command runs, by name: `check` runs often and must not wait a second for torch.
 HEAVY = {
@@ -164,4 +164,4 @@ RUNS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end(main(sys.argv[1:]))
