@@ -63,7 +63,7 @@ def test_tool_calls_keep_their_types_and_order(cast: Cast, version: DatasetVersi
         ({"messages": [{"role": "user", "content": "Q"}]}, "messages", "no message of the assistant"),
         ({"messages": [{"role": "user", "content": ""}, NEW["messages"][1]]}, "messages[0].content", "field is empty"),
         ({**NEW, "tools": [{"x": 1}]}, "tools[0]", "is not a tool definition"),
-        ('{"messages": NaN}', "NaN", "NaN and Infinity are not JSON"),
+        ('{"messages": NaN}', "messages", "NaN and Infinity are not JSON"),
         ('{"text": "a story"}', "text", "is no field of such a row"),
         ("[" * 5000, "", "nested too deep"),
     ],

@@ -87,17 +87,31 @@ BAD_ROWS = {
     "two rows on a line": (GOOD + GOOD, "invalid JSON: more after the end of the row", f"column {len(GOOD) + 1}"),
     "line end in a text": ('{"instruction": "a\tb", "output": "c"}', "invalid JSON: Invalid control", "column 19"),
     "same key twice": ('{"instruction": "a", "output": "b", "output": "c"}', "the same key twice", "output"),
-    "NaN": ('{"instruction": "a", "output": "b", "score": NaN}', "NaN and Infinity are not JSON", "NaN"),
-    "infinite": ('{"instruction": "a", "output": "b", "score": 1e999}', "number too large", "1e999"),
+    "NaN": ('{"instruction": "a", "output": "b", "score": NaN}', "NaN and Infinity are not JSON", "score"),
+    "infinite": ('{"instruction": "a", "output": "b", "score": 1e999}', "number too large", "score"),
     "huge integer": (
         '{"instruction": "a", "output": "b", "n": ' + "9" * 5000 + "}",
         "number too large",
-        "9" * 20 + "…",
+        "n",
     ),
-    "surrogate": ('{"instruction": "a", "output": "\\ud83d"}', "half a character (lone surrogate)", ""),
-    "NUL": ('{"instruction": "a", "output": "b\\u0000"}', "NUL character", ""),
-    "deep": ('{"instruction": "a", "output": "b", "x": ' + "[" * 150 + "]" * 150 + "}", "nested deeper than 100", ""),
-    "very deep": ("[" * 100_000, "nested too deeply", ""),
+    "NaN inside": (
+        '{"instruction": "a", "output": "b", "x": [{"y": [1, NaN]}]}',
+        "NaN and Infinity are not JSON",
+        "x[0].y[1]",
+    ),
+    "key twice inside": (
+        '{"instruction": "a", "output": "b", "x": [0, {"y": 1, "y": 1}]}',
+        "the same key twice",
+        "x[1].y",
+    ),
+    "surrogate": ('{"instruction": "a", "output": "\\ud83d"}', "half a character (lone surrogate)", "output"),
+    "NUL": ('{"instruction": "a", "output": "b\\u0000"}', "NUL character", "output"),
+    "deep": (
+        '{"instruction": "a", "output": "b", "x": ' + "[" * 150 + "]" * 150 + "}",
+        "nested deeper than 100",
+        "column 141",
+    ),
+    "very deep": ('["[", ' + "[" * 100_000, "nested too deeply", "column 106"),
     "mixed": (CHAT, "mixed formats: messages row in a file of alpaca rows", ""),
     "giant": ('{"instruction": "a", "output": "' + "x" * 5_000_000 + '"}', "row longer than 4 MB", ""),
 }
@@ -114,6 +128,20 @@ def test_bad_row_is_named_with_its_line(tmp_path: Path, case: str) -> None:
     assert error["text"] == text[:500]
     assert (report["rows"], report["bad_rows"], report["stopped_at"]) == (2, 1, 0)
     assert "line 3" in report["failed"]
+
+
+@pytest.mark.parametrize(
+    ("value", "fix"),
+    [
+        ("null", 'Write a text in "output", or remove this row.'),
+        ("5", 'Put the value of "output" in quotes.'),
+        ('{"a": "b"}', 'Write the text alone in "output", without the object around it.'),
+        ('["a"]', 'Write the text alone in "output", without the list around it.'),
+    ],
+)
+def test_the_fix_never_makes_a_text_of_what_is_none(tmp_path: Path, value: str, fix: str) -> None:
+    (error,) = check(tmp_path, f'{{"instruction": "a", "output": {value}}}')["errors"]
+    assert error["fix"] == fix
 
 
 BAD_MESSAGES = {

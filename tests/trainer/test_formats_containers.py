@@ -106,7 +106,10 @@ def test_cells_of_csv(tmp_path: Path) -> None:
 
 def test_nul_and_other_encodings_spoil_only_their_row_of_csv(tmp_path: Path) -> None:
     report = check(tmp_path, b"instruction,output\na\0,b\nc,caf\xe9\nd,e\n", skip=True)
-    assert [(e["line"], e["problem"]) for e in report["errors"]] == [(2, "NUL character"), (3, "not UTF-8")]
+    assert [(e["line"], e["field"], e["problem"]) for e in report["errors"]] == [
+        (2, "instruction", "NUL character"),
+        (3, "byte 6", "not UTF-8"),
+    ]
     assert "Latin-1" in report["errors"][1]["fix"]
     assert report["rows"] == 1
 

@@ -216,7 +216,14 @@ def test_rows_that_hang_on_lost_ones_are_each_named(tmp_path: Path) -> None:
         *((5, "the rows hang on each other in a circle"), (6, "the rows hang on each other in a circle")),
         *((7, "the same id twice"), (8, "no row has this id"), (9, "hangs on a lost row")),
     }
+    assert all(error["text"] == json.dumps(rows[error["line"] - 1]) for error in report["errors"])
     assert (report["rows"], report["bad_rows"]) == (1, 8)
+
+
+def test_rows_of_a_chain_that_do_not_fit_together_are_shown_as_they_stand(tmp_path: Path) -> None:
+    rows = [turn("a", None, "q", "a"), turn("b", "a", "q", "a", system="Other")]
+    (error,) = check(tmp_path, rows, skip=True)["errors"]
+    assert (error["line"], error["field"], error["text"]) == (2, "system", json.dumps(rows[1]))
 
 
 def test_a_chain_of_too_many_rows_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from trainer.formats.canonical import Content, Message
-from trainer.formats.extra import Extra, extra_of
+from trainer.formats.extra import extra_of
 from trainer.formats.family import Family, Gathered
 from trainer.formats.fields import maybe_text, read_text
 from trainer.formats.problems import BadRow, Problem, kind_of
@@ -21,16 +21,19 @@ FIELDS = frozenset({*QUESTIONS, *ANSWERS, "input", "system", "id", "parent_id"})
 TABLE = """
 CREATE TABLE rows(
     line INTEGER, id TEXT UNIQUE, parent TEXT, good INTEGER, turn TEXT, depth INTEGER, told INTEGER DEFAULT 0,
-    extra TEXT
+    extra TEXT, text TEXT
 );
 """
-INSERT = "INSERT INTO rows(line, id, parent, turn, good, extra) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT = """
+INSERT INTO rows(line, id, parent, turn, good, extra, text) VALUES (?1, ?2, ?3, ?4, ?4 IS NOT NULL, ?5, ?6)
+"""
+OF_BAD_ROW = (None, None, "{}", "")
 NEXT_DEPTH = """
 UPDATE rows SET depth = ? WHERE depth IS NULL AND good AND parent IN (SELECT id FROM rows WHERE depth = ?)
 """
-LEFT_OUT = "SELECT line, id, parent, turn FROM rows WHERE good AND depth IS NULL ORDER BY rowid"
+LEFT_OUT = "SELECT line, id, parent, text FROM rows WHERE good AND depth IS NULL ORDER BY rowid"
 ENDS = """
-SELECT line, id, extra FROM rows WHERE depth IS NOT NULL AND NOT EXISTS
+SELECT line, id, extra, text FROM rows WHERE depth IS NOT NULL AND NOT EXISTS
     (SELECT 1 FROM rows AS next WHERE next.parent = rows.id AND next.depth IS NOT NULL)
 ORDER BY rowid
 """
@@ -56,46 +59,52 @@ class Chains:
         self._rows = sqlite3.connect(self._path, isolation_level=None)
         self._rows.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLE} BEGIN;")
 
-    def add(self, line: int, row: dict[str, Any]) -> None:
-        """Takes a row in. A bad one is kept by its id alone, for the rows that hang on it."""
+    def add(self, line: int, row: dict[str, Any], text: str) -> None:
+        """Takes a row in, with its line. A bad one is kept by its id alone, for the rows that hang on it."""
         own = _identity(row, "id")
         if own is None:
             raise BadRow("id", "field is empty", "Give each row an id of its own.")
         try:
             parent, turn = _identity(row, "parent_id"), json.dumps(_turn(row), ensure_ascii=False)
         except BadRow:
-            self._insert(line, own, None, None)
+            self._insert(line, own)
             raise
-        self._insert(line, own, parent, turn, extra=json.dumps(extra_of(row, FIELDS)))
+        self._insert(line, own, (parent, turn, json.dumps(extra_of(row, FIELDS)), text))
 
-    def _insert(self, line: int, own: str, parent: str | None, turn: str | None, extra: str = "{}") -> None:
+    def _insert(self, line: int, own: str, columns: tuple[str | None, ...] = OF_BAD_ROW) -> None:
         try:
-            self._rows.execute(INSERT, (line, own, parent, turn, turn is not None, extra))
+            self._rows.execute(INSERT, (line, own, *columns))
         except sqlite3.IntegrityError:
             before = self._rows.execute("SELECT line FROM rows WHERE id = ?", (own,)).fetchone()[0]
             fix = f"Line {before} has this id too: give each row its own."
             raise BadRow("id", "the same id twice", fix) from None
 
     def results(self) -> Iterator[Gathered]:
-        """The rows that hang on nothing that can be used, then one conversation for each row without a successor."""
+        """The rows that hang on nothing that can be used, then one conversation for each row without a successor.
+
+        Of the other columns those of its last row count.
+        """
         self._rows.execute("CREATE INDEX of_parent ON rows(parent)")
         self._rows.execute("UPDATE rows SET depth = 1 WHERE good AND parent IS NULL")
         depth = 1
         while depth < LONGEST and self._rows.execute(NEXT_DEPTH, (depth + 1, depth)).rowcount:
             depth += 1
-        for line, own, parent, turn in self._rows.execute(LEFT_OUT):
-            yield Gathered(line, turn, found=self._why_left_out(own, parent))
-        for line, own, extra in self._rows.execute(ENDS):  # told, which is written meanwhile, is not looked at
-            yield self._conversation(line, own, json.loads(extra))
+        for line, own, parent, text in self._rows.execute(LEFT_OUT):
+            yield Gathered(line, text, found=self._why_left_out(own, parent))
+        for line, own, extra, text in self._rows.execute(ENDS):  # told, which is written meanwhile, is not looked at
+            try:
+                yield Gathered(line, text, content=replace(self._conversation(own), extra=json.loads(extra)))
+            except BadRow as bad:
+                yield Gathered(line, text, found=bad.found)
 
     def close(self) -> None:
         self._rows.close()
         self._path.unlink(missing_ok=True)
 
-    def _conversation(self, line: int, own: str | None, extra: Extra) -> Gathered:
+    def _conversation(self, own: str | None) -> Content:
         """Answers that an earlier conversation holds too are only read in this one: each is learnt once.
 
-        Of the other columns those of its last row count.
+        Raises BadRow.
         """
         turns: list[Any] = []
         known = 0
@@ -108,10 +117,7 @@ class Chains:
             known += told
             own = parent
         turns.reverse()
-        try:
-            return Gathered(line, "", content=replace(_content(turns, told=known), extra=extra))
-        except BadRow as bad:
-            return Gathered(line, json.dumps(turns[-1], ensure_ascii=False), found=bad.found)
+        return _content(turns, told=known)
 
     def _why_left_out(self, own: str, parent: str) -> Problem:
         seen, at = {own}, parent

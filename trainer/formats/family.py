@@ -36,8 +36,8 @@ class Gathered:
 class Gathering(Protocol):
     """Collects the records of a family whose rows hang together over the whole file, in bounded memory."""
 
-    def add(self, line: int, row: Record) -> None:
-        """Takes a record in; BadRow when it is wrong by itself."""
+    def add(self, line: int, row: Record, text: str) -> None:
+        """Takes a record in, with the line as it stands; BadRow when it is wrong by itself."""
 
     def results(self) -> Iterator[Gathered]:
         """After the last record: what came of them, in the order of the file."""

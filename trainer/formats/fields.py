@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.formats.problems import BadRow, kind_of
+from trainer.formats.problems import BadRow, fix_of_no_text, kind_of
 from trainer.formats.strict import parse
 
 
@@ -12,7 +12,7 @@ def read_text(row: dict[str, Any], field: str) -> str:
     if not isinstance(value, str):
         if field not in row:
             raise BadRow(field, "field is missing", f'Add "{field}" with a text to this row.')
-        raise BadRow(field, f"must be text, not {kind_of(value)}", f'Put the value of "{field}" in quotes.')
+        raise BadRow(field, f"must be text, not {kind_of(value)}", fix_of_no_text(value, field))
     if not value or value.isspace():
         raise BadRow(field, "field is empty", f'Write a text in "{field}", or remove this row.')
     return value
@@ -24,7 +24,7 @@ def maybe_text(row: dict[str, Any], field: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise BadRow(field, f"must be text, not {kind_of(value)}", f'Put the value of "{field}" in quotes.')
+        raise BadRow(field, f"must be text, not {kind_of(value)}", fix_of_no_text(value, field))
     return "" if value.isspace() else value
 
 

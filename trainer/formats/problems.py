@@ -50,6 +50,16 @@ class BadFile(Exception):
         self.found = Problem(field, problem, fix)
 
 
+def fix_of_no_text(value: object, field: str = "") -> str:
+    """What to do where a text is needed and this is there: "null" in quotes would be learnt as a word."""
+    where = f' in "{field}"' if field else " here"
+    if value is None:
+        return f"Write a text{where}, or remove this row."
+    if isinstance(value, (list, dict)):
+        return f"Write the text alone{where}, without the {'list' if isinstance(value, list) else 'object'} around it."
+    return f'Put the value of "{field}" in quotes.' if field else "Put the value in quotes."
+
+
 def kind_of(value: object) -> str:
     """The JSON name of a value's type, for sentences."""
     if value is None:

@@ -86,7 +86,7 @@ class Sieve:
             self.findings.mix(record.line, other.name)
             raise _bad(mixed(other, family))
         if self.gathering:
-            self.gathering.add(record.line, row)
+            self.gathering.add(record.line, row, record.text)
             return None
         return family.to_content(row)
 

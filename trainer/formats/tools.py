@@ -3,7 +3,7 @@
 from typing import Any
 
 from trainer.formats.canonical import Tools
-from trainer.formats.problems import BadRow, kind_of
+from trainer.formats.problems import BadRow, fix_of_no_text, kind_of
 from trainer.formats.strict import parse
 
 FIX_CALL = 'Use {"id", "type": "function", "function": {"name", "arguments"}}.'
@@ -37,7 +37,7 @@ def read_call(call: object, where: str) -> dict[str, Any]:
     clean: dict[str, Any] = {"type": "function"}
     if (found := call.get("id")) is not None:
         if not isinstance(found, str):
-            raise BadRow(f"{where}.id", f"must be text, not {kind_of(found)}", "Put the value in quotes.")
+            raise BadRow(f"{where}.id", f"must be text, not {kind_of(found)}", fix_of_no_text(found))
         clean["id"] = found
     place = f"{where}.function.arguments" if "function" in call else f"{where}.arguments"
     return clean | {"function": {"name": function["name"], "arguments": _arguments(function.get("arguments"), place)}}

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from trainer.formats.canonical import Message
-from trainer.formats.problems import BadRow, kind_of
+from trainer.formats.problems import BadRow, fix_of_no_text, kind_of
 from trainer.formats.tools import read_call, read_calls, read_calls_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -112,7 +112,7 @@ def _parts(parts: list[Any], key: str) -> str:
 
 def read_string(value: object, where: str) -> str:
     if not isinstance(value, str):
-        raise BadRow(where, f"must be text, not {kind_of(value)}", "Put the value in quotes.")
+        raise BadRow(where, f"must be text, not {kind_of(value)}", fix_of_no_text(value))
     return value
 
 

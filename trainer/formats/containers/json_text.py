@@ -9,7 +9,7 @@ from trainer.formats.containers.encodings import not_utf8
 from trainer.formats.containers.record import MAX_RECORD, SEPARATORS, TOO_LONG, Notes, Record
 from trainer.formats.problems import BadFile, Problem
 from trainer.formats.quick import ODD, decode
-from trainer.formats.strict import StrictDecoder
+from trainer.formats.strict import StrictDecoder, too_deep_at
 
 CHUNK = 1024 * 1024
 SPACE = " \t\r\n"
@@ -62,7 +62,8 @@ def record_of_line(raw: bytes, number: int, decoder: StrictDecoder, notes: Notes
     except JSONDecodeError as error:
         return Record(number, text, found=Problem(f"column {error.pos + 1}", f"invalid JSON: {error.msg}", FIX_SYNTAX))
     except RecursionError:
-        return Record(number, text, found=Problem("", "nested too deeply", "Flatten this row."))
+        found = Problem(f"column {too_deep_at(text) + 1}", "nested too deeply", "Flatten this row.")
+        return Record(number, text, found=found)
     if end < len(text):
         found = Problem(
             f"column {end + 1}", "invalid JSON: more after the end of the row", "Write one row on each line."
@@ -120,7 +121,7 @@ class ListReader:
                 if not self._read_on():
                     self._refuse(error)
             except RecursionError:
-                raise BadFile(line, "nested too deeply", "Flatten this row.", text=self._shown(self._at)) from None
+                self._broken(too_deep_at(self._window, self._at), "nested too deeply", "Flatten this row.")
         text = self._window[self._at : end]
         self._move(end)
         if len(text) > MAX_RECORD:
@@ -175,9 +176,9 @@ class ListReader:
             )
         self._broken(error.pos, f"invalid JSON: {error.msg}")
 
-    def _broken(self, place: int, problem: str) -> NoReturn:
+    def _broken(self, place: int, problem: str, fix: str = FIX_SYNTAX) -> NoReturn:
         line, column = self._position(place)
-        raise BadFile(line, problem, FIX_SYNTAX, text=self._shown(place), field=f"column {column}")
+        raise BadFile(line, problem, fix, text=self._shown(place), field=f"column {column}")
 
     def _shown(self, place: int) -> str:
         """The line of a place, without what lies far before it."""

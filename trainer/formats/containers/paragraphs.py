@@ -1,6 +1,7 @@
 """Plain text: a row is a paragraph where blank lines part them, a line where none do."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 from trainer.formats.containers.encodings import not_utf8
@@ -26,7 +27,7 @@ class Gathered:
         self._line = self._line or number
         self._size += len(raw)
         if b"\0" in raw:
-            self._found = self._found or NUL
+            self._found = self._found or replace(NUL, field="text")
         if self._size > MAX_RECORD:
             self._found = self._found or TOO_LONG
             return

@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from trainer.formats.cells import unguard
@@ -133,7 +134,10 @@ def _names(cells: list[str], line: int, notes: Notes) -> list[str]:
 def _record(line: int, cells: list[str], names: list[str], lines: Lines, notes: Notes) -> Record:
     found = lines.found
     if not found and len(cells) != len(names):
-        found = Problem("", f"{len(cells):,} cells under {len(names):,} columns", FIX_QUOTES)
+        first = names[len(cells)] if len(cells) < len(names) else f"column {len(names) + 1}"
+        found = Problem(first, f"{len(cells):,} cells under {len(names):,} columns", FIX_QUOTES)
+    if found is NUL:
+        found = replace(NUL, field=next((name for name, cell in zip(names, cells, strict=False) if "\0" in cell), ""))
     if found:
         return Record(line, lines.first.rstrip("\r\n"), found=found)
     value: dict[str, Any] = {}
