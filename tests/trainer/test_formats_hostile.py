@@ -58,6 +58,20 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "zip of 1,001 files": (lambda: many(1001), "the ZIP archive holds more than 1,000 files"),
     "zip in zip": (lambda: zipped(a__zip=zipped(b__jsonl=ROWS)), "the file is a ZIP archive inside another"),
     "gzip in gzip": (lambda: packed(packed(ROWS.encode(), "gz"), "gz"), "the file is compressed twice"),
+    "gzip twice in a zip": (
+        lambda: zipped(a__gz=packed(packed(ROWS.encode(), "gz"), "gz")),
+        "the file is compressed twice",
+    ),
+    "zip in gzip in zip": (
+        lambda: zipped(a__gz=gzip.compress(zipped(b__jsonl=ROWS))),
+        "the file is a ZIP archive inside",
+    ),
+    "gzip bomb in a zip": (lambda: zipped(a__gz=gzip.compress(BOMB, 1)), "unpacks to far more than its size"),
+    "zstd bomb in a zip": (lambda: zipped(a__zst=packed(BOMB, "zst")), "unpacks to far more than its size"),
+    "gzip in a zip cut off": (
+        lambda: zipped(a__gz=packed(ROWS.encode() * 999, "gz")[:-20]),
+        "the compressed file is cut off",
+    ),
     "link in a zip": (linked, "the ZIP archive holds a link"),
     "zip with a password": (locked, "the ZIP archive needs a password"),
     "empty zip": (zipped, "the ZIP archive is empty"),
@@ -136,3 +150,27 @@ def test_what_the_system_puts_into_archives_is_passed_over(tmp_path: Path) -> No
     report = check(tmp_path, zipped(a__jsonl=ROWS, **{"__MACOSX/._a__jsonl": "\0\1", ".DS_Store": "x"}))
     assert report["rows"] == 3
     assert report["repairs"] == ["2 files in the archive that hold no rows were passed over."]
+
+
+@pytest.mark.parametrize("how", ["gz", "zst"])
+def test_compressed_files_in_a_zip_are_read(tmp_path: Path, how: str) -> None:
+    report = check(tmp_path, zipped(a__jsonl=ROWS, **{f"b__jsonl.{how}": packed(ROWS.encode(), how)}))
+    assert (report["rows"], report["errors"], report["container"]) == (6, [], f"jsonl+{how}+zip")
+
+
+@pytest.mark.parametrize("about", ["README.md", "LICENSE", "data/licence.txt", "dataset_infos.json", ".gitattributes"])
+def test_what_is_written_about_the_data_is_left_out_of_an_archive(tmp_path: Path, about: str) -> None:
+    report = check(tmp_path, zipped(a__jsonl=ROWS, **{about: "Read me first.\n\nIt is good."}))
+    assert (report["rows"], report["errors"]) == (3, [])
+    assert report["repairs"] == [f"Left out of the archive, as they are about the data: {about}."]
+
+
+def test_a_readme_alone_is_what_was_meant(tmp_path: Path) -> None:
+    report = check(tmp_path, zipped(**{"README.md": "Read me first.\n\nIt is good."}))
+    assert (report["rows"], report["repairs"]) == (2, ["Plain text: what stands between blank lines is one row."])
+
+
+@pytest.mark.parametrize(("name", "rows"), [("a.jsonl", f"\n{GOOD}\n \n{GOOD}\n"), ("a.csv", "text\n\na\n\nb\n")])
+def test_blank_lines_are_counted(tmp_path: Path, name: str, rows: str) -> None:
+    report = check(tmp_path, rows, name=name)
+    assert (report["rows"], report["repairs"]) == (2, ["Blank lines hold no row and were passed over: 2."])

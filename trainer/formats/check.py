@@ -146,7 +146,7 @@ def _keep(record: Record, outcome: Outcome, writer: RowWriter) -> None:
 def _keep_sections(first: list[dict[str, Any]], outcome: Outcome, writer: RowWriter) -> None:
     """Read the file anew, in sections: the `first` rows among them."""
     reading, sieve = outcome.reading, outcome.sieve
-    reading.notes["separators"] = lines = 0
+    reading.notes["separators"] = reading.notes["blank lines"] = lines = 0
     for section in read_sections(reading.path, first, start=reading.lines_from):
         section.begin_at(lines)
         for pack in section.packs:

@@ -42,6 +42,7 @@ class LineReader:
     def record(self, raw: bytes) -> Record | None:
         """What the last line holds, None when it is blank."""
         if not raw or raw.isspace():
+            self._notes["blank lines"] += 1
             return None
         return record_of_line(raw, self.lines, self._strict, self._notes)
 

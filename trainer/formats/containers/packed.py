@@ -2,13 +2,14 @@
 
 import gzip
 import io
+import re
 import stat
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -26,6 +27,12 @@ CHUNK = 1024 * 1024
 FIX_UNPACK = "Unpack it and upload the files in it."
 FIX_DAMAGED = "Compress the file again, or upload it as it was before."
 SYSTEM_FILES = ("__MACOSX/", ".DS_Store", "Thumbs.db", "desktop.ini")
+# What is written about data and lies beside it.
+ABOUT = re.compile(
+    r"(?:\.|(?:readme|licen[cs]e|copying|notice|authors|changelog|changes|citation|dataset[ _-]?card)"
+    r"(?:[._-]\w+)*\Z|dataset_infos?\.json\Z)",
+    re.IGNORECASE,
+)
 OFFICE = ("[Content_Types].xml", "mimetype")
 
 
@@ -35,7 +42,7 @@ class Member:
 
     name: str
     stream: BinaryIO
-    packing: str = ""  # what it was wrapped in: "+gz", "+zst", "+zip"
+    packing: str = ""  # what it was wrapped in: "+gz", "+zst", "+zip", "+gz+zip"
 
 
 class Budget:
@@ -71,6 +78,8 @@ class Unpacked(io.RawIOBase):
             if error.errno is not None:  # of the disk, and not of Arrow's decompressor
                 raise
             raise self._broken(error) from error
+        except BadFile as outer:  # of what this one is packed in; lines are those of the rows
+            raise BadFile(self._lines + 1, outer.found.problem, outer.found.fix) from outer
         self._budget.spend(len(raw), self._lines + 1)
         self._lines += raw.count(b"\n")
         into[: len(raw)] = raw
@@ -88,17 +97,22 @@ def members(path: Path, notes: Notes) -> Iterator[Member]:
         magic = file.read(4)
         file.seek(0)
         budget = Budget(path.stat().st_size)
-        if magic.startswith(GZIP):
-            yield Member("", _unpacked(gzip.GzipFile(fileobj=file), budget), "+gz")
-        elif magic == ZSTD:
-            yield Member("", _unpacked(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), budget), "+zst")
-        elif magic in (ZIP, EMPTY_ZIP):
+        if magic in (ZIP, EMPTY_ZIP):
             yield from _members_of_zip(file, budget, notes)
         else:
-            yield Member("", file)
+            yield Member("", *_unwrapped(file, magic, budget))
 
 
-def _unpacked(source: Any, budget: Budget) -> BinaryIO:
+def _unwrapped(file: BinaryIO, magic: bytes, budget: Budget) -> tuple[BinaryIO, str]:
+    """What is in a compressed file, and what it was wrapped in; of any other the file itself."""
+    if magic.startswith(GZIP):
+        return _unpacked(gzip.GzipFile(fileobj=file), budget), "+gz"
+    if magic == ZSTD:
+        return _unpacked(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), budget), "+zst"
+    return file, ""
+
+
+def _unpacked(source: Any, budget: Budget) -> io.BufferedReader:
     return io.BufferedReader(Unpacked(source, budget), CHUNK)
 
 
@@ -107,9 +121,17 @@ def _members_of_zip(file: BinaryIO, budget: Budget, notes: Notes) -> Iterator[Me
         with zipfile.ZipFile(file) as archive:
             for info in _wanted(archive, notes):
                 with archive.open(info) as source:
-                    yield Member(info.filename, _unpacked(source, budget), "+zip")
+                    yield _member_of_zip(info.filename, _unpacked(source, budget), budget)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise BadFile(1, "the ZIP archive is damaged", FIX_DAMAGED) from error
+
+
+def _member_of_zip(name: str, file: io.BufferedReader, budget: Budget) -> Member:
+    try:
+        stream, wrapped = _unwrapped(file, file.peek(4)[:4], budget)
+    except BadFile as bad:
+        raise BadFile(bad.line, bad.found.problem, bad.found.fix, field=name) from bad
+    return Member(name, stream, f"{wrapped}+zip")
 
 
 def _wanted(archive: zipfile.ZipFile, notes: Notes) -> list[zipfile.ZipInfo]:
@@ -122,6 +144,9 @@ def _wanted(archive: zipfile.ZipFile, notes: Notes) -> list[zipfile.ZipInfo]:
     files = [info for info in every if not info.is_dir()]
     wanted = [info for info in files if not _of_system(info.filename)]
     notes["members passed over"] += len(files) - len(wanted)
+    if rows := [info for info in wanted if not ABOUT.match(PurePosixPath(info.filename).name)]:
+        notes.left_out += [info.filename for info in wanted if info not in rows]
+        wanted = rows
     for info in wanted:
         if stat.S_ISLNK(info.external_attr >> 16):
             raise BadFile(1, "the ZIP archive holds a link", FIX_UNPACK, field=info.filename)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,15 +33,25 @@ SENTENCES = {
     "bytes": "{n:,} values are bytes and were read as UTF-8 text.",
     "as text": "{n:,} dates, times or decimals were read as text.",
     "null fields": "Null fields inside {n:,} rows were read as absent: columns cannot tell the two apart.",
+    "blank lines": "Blank lines hold no row and were passed over: {n:,}.",
     "members passed over": "{n:,} files in the archive that hold no rows were passed over.",
 }
 
 
 class Notes(Counter[str]):
-    """How often each of SENTENCES happened."""
+    """How often each of SENTENCES happened; `left_out`: files of an archive that are about the data."""
+
+    def __init__(self, *counts: Mapping[str, int]) -> None:
+        super().__init__(*counts)
+        self.left_out: list[str] = []
 
     def sentences(self) -> list[str]:
-        return [sentence.format(n=self[name]) for name, sentence in SENTENCES.items() if self[name]]
+        found = [sentence.format(n=self[name]) for name, sentence in SENTENCES.items() if self[name]]
+        if self.left_out:
+            named = ", ".join(name[-60:] for name in self.left_out[:5])
+            more = f" and {len(self.left_out) - 5:,} more" if len(self.left_out) > 5 else ""
+            found.append(f"Left out of the archive, as they are about the data: {named}{more}.")
+        return found
 
 
 @dataclass(slots=True)

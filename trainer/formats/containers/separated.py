@@ -111,6 +111,7 @@ def read_separated(file: BinaryIO, delimiter: str, notes: Notes) -> Iterator[Rec
             yield Record(line, lines.first, found=Problem("", f"invalid CSV: {error}", FIX_QUOTES))
             continue
         if not cells:
+            notes["blank lines"] += 1
             continue
         if not names:
             names = _names(cells, line, notes)
