@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class BaseParts:
     table: str
     head: str
 
-    @property
+    @cached_property
     def holders(self) -> Mapping[str, Shapes]:
         """All that have weights of their own."""
         return {**self.modules, **self.own}

@@ -75,8 +75,8 @@ def _learning(causal: Any, lora: LoraSpec, chosen: Chosen, table: str) -> set[st
 
 def _peft_names(targets: Sequence[str], paths: list[str]) -> list[str]:
     """Target names as PEFT takes them: short, unless those would mean other layers too."""
-    short = {path.rpartition(".")[2] for path in paths}
-    same = all(path in paths for path in targets if path.rpartition(".")[2] in short)
+    short, meant = {path.rpartition(".")[2] for path in paths}, set(paths)
+    same = all(path in meant for path in targets if path.rpartition(".")[2] in short)
     return sorted(short) if same else paths
 
 

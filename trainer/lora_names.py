@@ -118,11 +118,11 @@ def _saved_issues(parts: BaseParts, names: Iterable[str]) -> list[Issue]:
 
 def _token_issues(parts: BaseParts, lora: LoraSpec, saved: Sequence[str]) -> list[Issue]:
     found, path, tokens = [], "lora.trainable_token_indices", lora.trainable_token_indices
-    size = parts.holders[parts.table]["weight"][0]
-    if tokens and max(tokens) >= size:
-        text = f"It names token {max(tokens)}."
-        found.append(Issue(path, text, f"The base model's tokens are 0 to {size - 1}."))
-    if both := [_leaf(one) for one in saved if tokens and one in (parts.table, parts.head)]:
+    if not tokens:
+        return []
+    if max(tokens) >= (size := parts.holders[parts.table]["weight"][0]):
+        found.append(Issue(path, f"It names token {max(tokens)}.", f"The base model's tokens are 0 to {size - 1}."))
+    if both := [_leaf(one) for one in saved if one in (parts.table, parts.head)]:
         found.append(Issue(path, f"{both[0]} learns whole already: see lora.modules_to_save.", "Use one of the two."))
     return found
 
