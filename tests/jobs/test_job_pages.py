@@ -193,7 +193,7 @@ def test_the_chart_is_thinned_and_without_repeats(cast: Cast, monkeypatch: pytes
     job = make_job(cast.team)
     for step in (*range(1, 31), *range(21, 46)):  # interrupted at 30, resumed from 20
         make_job_event(job, "progress", **vars(progress(step, of=45)))
-    curves = history.chart(job)
+    curves = history.chart(job, history.evaluations(job))
     assert len(curves["steps"]) <= 10
     assert curves["steps"] == sorted(set(curves["steps"]))
     assert curves["steps"][-1] == 45

@@ -1,14 +1,19 @@
 """The frame around every page: rail, theme, toasts, and error pages in the same shell."""
 
+from collections import Counter
+
 import pytest
 from django.contrib.messages import get_messages
+from django.db import connection
 from django.template.loader import render_to_string
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from tests.cast import Cast
-from tests.make import make_adapter, make_base, make_dataset
+from tests.make import make_adapter, make_base, make_dataset, make_job
 from webapp.accounts.models import Team
+from webapp.jobs.models import JobStatus
 
 pytestmark = pytest.mark.django_db
 
@@ -93,3 +98,16 @@ def test_the_live_region_is_there_before_any_message(cast: Cast) -> None:
     response = cast.client("alice").get("/")
     assert 'id="toasts" role="status"' in response.content.decode()
     assert not list(get_messages(response.wsgi_request))
+
+
+@pytest.mark.parametrize(
+    "page", ["home", "datasets", "jobs", "adapters", "chat", "base_models", "machines", "settings"]
+)
+def test_nothing_is_asked_of_the_database_twice(cast: Cast, page: str) -> None:
+    job = make_job(cast.team, status=JobStatus.RUNNING)
+    make_adapter(cast.team, job.base_model)
+    client = cast.client("bob")
+    with CaptureQueriesContext(connection) as asked:
+        assert client.get(reverse(page)).status_code == 200
+    times = Counter(one["sql"] for one in asked)
+    assert [sql for sql, count in times.items() if count > 1] == []

@@ -35,6 +35,11 @@ def get_with_role(rows: "models.QuerySet[M]", pk: UUID, user: User, role: Role =
 
 def require_role(team: Team, user: User, role: Role) -> None:
     """Raise PermissionDenied unless the user's role in the team is at least `role`."""
-    held = team.role_of(user)
-    if held is None or not held.includes(role):
+    if not has_role(team, user, role):
         raise PermissionDenied
+
+
+def has_role(team: Team, user: User, role: Role = Role.MEMBER) -> bool:
+    """The same as an answer, such as for what a page offers."""
+    held = team.role_of(user)
+    return held is not None and held.includes(role)

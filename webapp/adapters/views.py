@@ -27,8 +27,7 @@ TABS = {"overview": "Overview", "use": "Use it", "spec": "Spec", "files": "Files
 def adapters(request: TeamRequest) -> HttpResponse:
     rows = Adapter.objects.visible_to(request.user).listed_in(request.team).order_by("-created_at")
     listed = rows.select_related("team", "base_model", "dataset_version__dataset", "created_by")
-    role = request.team.role_of(request.user)
-    ctx = {"adapters": listed.prefetch_related("shares__team"), "can_import": role and role.includes(Role.MEMBER)}
+    ctx = {"adapters": listed.prefetch_related("shares__team")}
     return render(request, "adapters/list.html", ctx)
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from django.urls import reverse
 
-from webapp.accounts.models import Role, Team, User
+from webapp.accounts.access import has_role
+from webapp.accounts.models import User
 from webapp.datasets import drafts, services
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.preview import FORMATS, state_sentence
@@ -28,7 +29,7 @@ def frame(user: User, version: DatasetVersion, tab: str) -> dict[str, Any]:
         "version": version,
         "newest": dataset.newest,
         "sentence": state_sentence(version),
-        "can_change": can_change(user, dataset.team),
+        "can_change": has_role(dataset.team, user),
         "draft": drafts.summary(user, version),
         "kept_by": services.job_made_from(dataset),
         "tab": tab,
@@ -45,8 +46,3 @@ def _tabs(version: DatasetVersion) -> list[tuple[str, str, str]]:
         (name, label, reverse(PAGES[name], args=[version.pk]) if name in PAGES else own + name)
         for name, label in TABS.items()
     ]
-
-
-def can_change(user: User, team: Team) -> bool:
-    role = team.role_of(user)
-    return role is not None and role.includes(Role.MEMBER)

@@ -11,11 +11,11 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from trainer.formats.rows_file import rows_at
-from webapp.accounts.access import TeamRequest, get_visible, get_with_role
+from webapp.accounts.access import TeamRequest, get_visible, get_with_role, has_role
 from webapp.common.http import attachment_response, in_threads
 from webapp.datasets import drafts, export, row_marks
 from webapp.datasets.addresses import came_from
-from webapp.datasets.frame import can_change, frame
+from webapp.datasets.frame import frame
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.preview import MOST_COPIED, shown_row
 from webapp.datasets.row_forms import SIZES, MarksForm, RowsForm
@@ -96,8 +96,7 @@ def version_export_losses(request: TeamRequest, pk: UUID) -> HttpResponse:
 
 
 def _common(request: TeamRequest, version: DatasetVersion) -> dict[str, Any]:
-    changes = can_change(request.user, version.team)
-    return {"version": version, "can_change": changes, "back": request.get_full_path()}
+    return {"version": version, "can_change": has_role(version.team, request.user), "back": request.get_full_path()}
 
 
 def _versions(request: TeamRequest) -> Any:

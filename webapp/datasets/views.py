@@ -9,11 +9,11 @@ from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from webapp.accounts.access import TeamRequest, get_visible, get_with_role
+from webapp.accounts.access import TeamRequest, get_visible, get_with_role, has_role
 from webapp.common.http import attachment_response, in_threads
 from webapp.datasets import services
 from webapp.datasets.bad_lines import errors_of
-from webapp.datasets.frame import PAGES, TABS, can_change, frame
+from webapp.datasets.frame import PAGES, TABS, frame
 from webapp.datasets.listing import datasets_of, typed, versions_of
 from webapp.datasets.mapping import columns_of
 from webapp.datasets.models import Dataset, DatasetVersion
@@ -28,7 +28,7 @@ FRAGMENT = "HX-Request"
 def datasets(request: TeamRequest) -> HttpResponse:
     listing = datasets_of(request.team, q=typed(request.GET.get("q")), number=request.GET.get("page"))
     pending = any(version.is_pending for version, _ in listing.page)
-    ctx = {"listing": listing, "pending": pending, "can_change": can_change(request.user, request.team)}
+    ctx = {"listing": listing, "pending": pending, "can_change": has_role(request.team, request.user)}
     return render(request, "datasets/_table.html" if FRAGMENT in request.headers else "datasets/list.html", ctx)
 
 

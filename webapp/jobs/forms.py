@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, cast, get_origin, get_type_hints
 from uuid import UUID, uuid4
 
@@ -160,7 +161,7 @@ class JobForm(forms.Form):
 
     def _choose_method(self) -> None:
         """A method that learns from the rows which the form shows first."""
-        version = self._preselected()["dataset_version"]
+        version = self._chosen_first["dataset_version"]
         asked = self.get_initial_for_field(self.fields["data_method"], "data_method")
         if version and version.is_ready and kind_issues(asked, version.kind):
             methods = choices_of(PARTS["data"], "method")
@@ -217,11 +218,18 @@ class JobForm(forms.Form):
     def _preselected(self) -> dict[str, Any]:
         """What the browser would send for an untouched form."""
         said = {one.key: self.get_initial_for_field(self.fields[one.key], one.key) for one in spec_fields()}
-        for name in ("base_model", "dataset_version"):
-            rows = self._choice(name).queryset
-            # Not `rows and …`: no rows are an empty queryset, which is not None.
-            said[name] = rows.filter(pk=self.initial.get(name)).first() or rows.first() if rows is not None else None
-        return said
+        return said | self._chosen_first
+
+    @cached_property
+    def _chosen_first(self) -> dict[str, Any]:
+        """The base model and the dataset that an untouched form shows."""
+        return {name: self._first(name) for name in ("base_model", "dataset_version")}
+
+    def _first(self, name: str) -> Any:
+        rows, wish = self._choice(name).queryset, self.initial.get(name)
+        if rows is None:
+            return None
+        return (rows.filter(pk=wish).first() if wish else None) or rows.first()
 
     def offers(self) -> dict[str, bool]:
         """Whether there is anything to choose at all."""

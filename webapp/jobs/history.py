@@ -21,10 +21,12 @@ class Chart(TypedDict):
     eval_loss: list[float]
 
 
-def chart(job: Job) -> Chart:
-    """At most MOST_POINTS points; what an interrupted attempt did beyond the checkpoint it resumed from is left out."""
+def chart(job: Job, scored: list[dict[str, Any]]) -> Chart:
+    """At most MOST_POINTS points, and what was measured.
+
+    What an interrupted attempt did beyond the checkpoint it resumed from is left out.
+    """
     points = _without_repeats(_thinned(job))
-    scored = evaluations(job)
     return {
         "steps": [point["step"] for point in points],
         "loss": [point["loss"] for point in points],

@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from trainer.spec import SpecError
-from webapp.accounts.access import TeamRequest, get_visible, get_with_role, require_role
+from webapp.accounts.access import TeamRequest, get_visible, get_with_role, has_role, require_role
 from webapp.accounts.models import Role
 from webapp.adapters.specs import portable_yaml
 from webapp.common.http import attachment_response, in_threads, sse_response
@@ -43,7 +43,7 @@ def jobs(request: TeamRequest) -> HttpResponse:
         "status": status,
         "statuses": STATUSES,
         "moving": rows.unfinished().exists(),
-        "can_change": _can_change(request, request.team),
+        "can_change": has_role(request.team, request.user),
     }
     return render(request, "jobs/_list.html" if FRAGMENT in request.headers else "jobs/list.html", ctx)
 
@@ -121,20 +121,21 @@ def job(request: TeamRequest, pk: UUID) -> HttpResponse:
     found = get_visible(_with_all(request), pk)
     attempts = list(found.attempts.select_related("worker"))
     evaluations = history.evaluations(found)
+    published = history.published(found, evaluations)
     ctx = {
         "job": found,
         "sentence": standing(found),
         "reason": reason_words(found),
-        "chart": history.chart(found),
+        "chart": history.chart(found, evaluations),
         "evaluations": evaluations,
-        "gain": history.gain(history.published(found, evaluations)),
-        "forgotten": history.forgotten(history.published(found, evaluations)),
+        "gain": history.gain(published),
+        "forgotten": history.forgotten(published),
         "log": history.log_tail(found),
         "probes": history.probes(found),
         "attempts": attempts,
         "worker": attempts[-1].worker if attempts else None,
         "yaml": _yaml(found),
-        "can_change": _can_change(request, found.team),
+        "can_change": has_role(found.team, request.user),
         "retry": RetryForm(),
     }
     return render(request, "jobs/detail.html", ctx)
@@ -227,11 +228,6 @@ def _pieces(file: Path) -> Iterator[bytes]:
 def _with_all(request: TeamRequest) -> Any:
     related = ("team", "base_model", "dataset_version__dataset__team", "validation_version__dataset__team", "adapter")
     return Job.objects.visible_to(request.user).select_related(*related, "created_by")
-
-
-def _can_change(request: TeamRequest, team: Any) -> bool:
-    role = team.role_of(request.user)
-    return role is not None and role.includes(Role.MEMBER)
 
 
 def _number(text: str | None) -> int:

@@ -1,11 +1,13 @@
 """What the frame around every page needs: teams to switch between, the jobs that run, and the theme."""
 
+from functools import cache, partial
 from typing import Any
 
 from django.db.models import F
 from django.http import HttpRequest
 
-from webapp.accounts.models import Role, Team, User
+from webapp.accounts.access import has_role
+from webapp.accounts.models import Team
 from webapp.jobs.models import Job, JobStatus
 
 THEMES = ("light", "dark")
@@ -24,15 +26,10 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     return context | {
         "shell": "_bare.html" if fragment else "base.html",
         "teams": lambda: Team.objects.visible_to(user).order_by(F("personal_of").desc(nulls_last=True), "name"),
-        "running_jobs": lambda: running_jobs(team),
-        "can_make": lambda: can_make(user, team),
+        # Remembered: templates ask more than once.
+        "running_jobs": cache(partial(running_jobs, team)),
+        "can_make": cache(partial(has_role, team, user)),  # such as a job, or a dataset
     }
-
-
-def can_make(user: User, team: Team) -> bool:
-    """Whether somebody may start a job, upload a dataset and the like in the team they work in."""
-    role = team.role_of(user)
-    return role is not None and role.includes(Role.MEMBER)
 
 
 def running_jobs(team: Team) -> list[Job]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.db.models import Case, DurationField, ExpressionWrapper, F, Q, QuerySet, Value, When
 
-from webapp.accounts.access import TeamRequest
-from webapp.accounts.models import Role, Team, User
+from webapp.accounts.access import TeamRequest, has_role
+from webapp.accounts.models import Team, User
 from webapp.adapters.models import Adapter, BaseModel, BaseSource, BaseStatus
 from webapp.chat.models import Turn
 from webapp.datasets.models import DatasetVersion, VersionStatus
@@ -82,8 +82,7 @@ def home_context(request: TeamRequest) -> dict[str, Any]:
     steps = FirstSteps(team, user)
     jobs = Job.objects.filter(team=team)
     unfinished = list(jobs.unfinished().order_by(F("started_at").asc(nulls_last=True), "created_at"))
-    role = team.role_of(user)
-    can_change = role is not None and role.includes(Role.MEMBER)
+    can_change = has_role(team, user)
     context: dict[str, Any] = {
         "steps": steps if can_change and not steps.is_over else None,
         "base": steps.base,
