@@ -1,5 +1,6 @@
 """Dividing a version: by share and seed, evenly, by a second file; the next version's rows carry their part."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -94,6 +95,82 @@ def test_splits_are_taken_back(cast: Cast, version: DatasetVersion) -> None:
     made = newest(version)
     assert post(cast, made, method="none").status_code == 302
     assert newest(version).splits == {}
+
+
+def of_part(version: DatasetVersion, name: str) -> set[str]:
+    return {row.id for row in iter_rows(version.rows_path) if row.split == name}
+
+
+def test_a_split_stays_when_another_is_made(cast: Cast, version: DatasetVersion) -> None:
+    post(cast, version)
+    second = newest(version)
+    answer = post(cast, second, seed="8")
+    assert answer.status_code == 422
+    assert "There is a split “test” already, and it stays." in answer.content.decode()
+    assert post(cast, second, name="validation", percent="10", seed="8", method="length").status_code == 302
+    third = newest(version)
+    assert (third.splits, of_part(third, "test")) == (
+        {"train": 14, "test": 4, "validation": 2},
+        of_part(second, "test"),
+    )
+    page = cast.client("vera").get(reverse("dataset", args=[third.dataset_id])).content.decode()
+    assert "(by chance: 20 % of all rows, seed 7)" in page
+    assert "(evenly over lengths: 10 % of all rows, seed 8)" in page
+
+
+def test_a_split_is_replaced_or_taken_back_when_that_is_said(cast: Cast, version: DatasetVersion) -> None:
+    post(cast, version)
+    second = newest(version)
+    post(cast, second, name="validation")
+    third = newest(version)
+    assert post(cast, third, seed="8", replace="on").status_code == 302
+    fourth = newest(version)
+    assert of_part(fourth, "validation") == of_part(third, "validation")
+    assert of_part(fourth, "test") != of_part(third, "test")
+    assert post(cast, fourth, method="back", name="other").status_code == 422
+    post(cast, fourth, method="back", name="test")
+    assert newest(version).splits == {"train": 16, "validation": 4}
+    post(cast, newest(version), method="back", name="validation")
+    assert newest(version).splits == {}
+
+
+def test_rows_of_an_upload_keep_their_split(cast: Cast, version: DatasetVersion) -> None:
+    """The same file with a row more, a row less that was kept aside, and a copy of another one that is."""
+    post(cast, version)
+    second = newest(version)
+    gone, twice = [row for row in iter_rows(second.rows_path) if row.split == "test"][:2]
+    upload_page = cast.client("bob").get(reverse("dataset_version_new", args=[version.dataset_id])).content.decode()
+    assert "Version 2 keeps rows aside: test (4 rows)." in upload_page
+    rows = [row for row in ROWS if row != gone.shape()] + [{"prompt": "new", "completion": "one"}, twice.shape()]
+    told = [row if "messages" in row else {"messages": chat(**row)} for row in rows]
+    file = SimpleUploadedFile("rows.jsonl", "".join(json.dumps(row) + "\n" for row in told).encode())
+    cast.client("bob").post(reverse("dataset_version_new", args=[version.dataset_id]), {"file": file})
+    third = newest(version)
+    assert (third.status, third.splits) == ("ready", {"train": 16, "test": 4}), third.report
+    assert of_part(third, "test") == of_part(second, "test") - {gone.id} | {f"{twice.id}-2"}
+    assert third.report["splits_kept"] == {
+        "before": {"train": 16, "test": 4},
+        "kept": {"train": 16, "test": 3},
+        "new": 1,
+    }
+    page = cast.client("vera").get(reverse("dataset", args=[third.dataset_id])).content.decode()
+    assert "3 of the 4 rows that “test” had are in this version" in page
+    assert "1 row of the file is new, and in no split" in page
+    assert "<dt>in no split</dt>" in page
+
+
+def chat(prompt: str, completion: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+
+
+def test_a_file_with_none_of_the_rows_is_said_to_lose_the_split(cast: Cast, version: DatasetVersion) -> None:
+    post(cast, version)
+    newest(version)
+    file = SimpleUploadedFile("rows.jsonl", b'{"prompt": "quite", "completion": "new"}\n')
+    cast.client("bob").post(reverse("dataset_version_new", args=[version.dataset_id]), {"file": file})
+    assert newest(version).splits == {}
+    page = cast.client("vera").get(reverse("dataset", args=[version.dataset_id])).content.decode()
+    assert "None of its rows are in this file" in page
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,13 @@ class EarlierSplits:
     def __init__(self, rows: Path) -> None:
         """Raises TrainerError(user_config)."""
         self.before: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
         self.taken_over = Parts()
         self.new = 0
         self._by_id: dict[int, str | None] = {}  # of ids without a running number
         self._copies: dict[str, str | None] = {}
         self._by_content: dict[int, str | None] = {}  # of copies, and of rows that an edit made say something else
+        self._edits: set[int] = set()  # what they say, until the file says it
         try:
             with pq.ParquetFile(rows) as file:
                 names = [name for name in ("id", "split", "edited") if name in file.schema_arrow.names]
@@ -42,6 +44,8 @@ class EarlierSplits:
             if part is not None:
                 self.before[part] += 1
             says = edited[place] if edited else None
+            if says:
+                self._edits.add(int(says, 16))
             if COPY in row_id:
                 self._copies[row_id] = part
                 says = says or content_id(row_id)
@@ -55,19 +59,22 @@ class EarlierSplits:
         content = content_id(row_id)
         key = int(content, 16)
         if row_id in self._copies:
-            part = self._copies[row_id]
+            part, known = self._copies[row_id], True
         elif key in self._by_id:
-            part = self._by_id[key]
+            part, known = self._by_id[key], row_id == content  # else one copy more than there were
         elif key in self._by_content:
-            part = self._by_content[key]
+            part, known = self._by_content[key], key in self._edits
+            self._edits.discard(key)
         else:
-            part = None
+            part, known = None, False
             self.new += 1
+        if known and part:
+            self.kept[part] += 1
         self.taken_over.add(content, part)
         return part
 
     def report(self) -> dict[str, Any]:
         """Rows in each part; how many each had and how many of these are here again; how many rows nobody knew."""
-        kept = most_common(self.taken_over.counts)
-        told = {"before": most_common(self.before), "kept": kept, "new": self.new}
-        return {"splits": kept, "overlap": self.taken_over.overlap, "splits_kept": told}
+        told = {"before": most_common(self.before), "kept": most_common(self.kept), "new": self.new}
+        splits = most_common(self.taken_over.counts)
+        return {"splits": splits, "overlap": self.taken_over.overlap, "splits_kept": told}

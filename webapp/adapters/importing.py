@@ -24,7 +24,7 @@ from webapp.common.storage import adapter_folder, sync_tree
 from webapp.datasets import uploads
 from webapp.datasets.child import run_adapter_step
 from webapp.datasets.models import Upload
-from webapp.datasets.storing import Original, check_size, chunks_of, link, plain_name
+from webapp.datasets.storing import Original, check_size, chunks_of, plain_name
 
 CONFIG = "adapter_config.json"
 PACKINGS = (".zip", ".tar", ".tgz", ".gz", ".zst")

@@ -28,6 +28,7 @@ def frame(user: User, version: DatasetVersion, tab: str) -> dict[str, Any]:
         "dataset": dataset,
         "version": version,
         "newest": dataset.newest,
+        "next_number": dataset.next_number,
         "sentence": state_sentence(version),
         "can_change": has_role(dataset.team, user),
         "draft": drafts.summary(user, version),

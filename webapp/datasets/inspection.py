@@ -11,10 +11,10 @@ from trainer.errors import EXIT_CODES
 from trainer.formats import count_rows
 from trainer.formats.sample import SAMPLE
 from webapp.common.pulse import Pulse
-from webapp.common.storage import sync_path, work_folder
+from webapp.common.storage import link, sync_path, work_folder
 from webapp.datasets import hub, lifecycle
 from webapp.datasets.child import MEMORY_BYTES, Ending, run_check, run_revise
-from webapp.datasets.lineage import made_from
+from webapp.datasets.lineage import made_from, ready_before, split_plans
 from webapp.datasets.models import REVISED, DatasetVersion
 
 logger = logging.getLogger(__name__)
@@ -55,11 +55,15 @@ def _revised(version: DatasetVersion, out: Path, pulse: Callable[[], bool]) -> E
 
 
 def _told(version: DatasetVersion, out: Path) -> list[str]:
-    """What the child is told of the file: its name, and what a person said of its columns."""
+    """What the child is told of the file: its name, what a person said of its columns, and which splits rows have."""
     told = [f"--name={version.original_name}"]
     if version.mapping:
         (out / "mapping.json").write_text(json.dumps(version.mapping), encoding="utf-8")
         told.append(f"--mapping={out / 'mapping.json'}")
+    earlier = ready_before(version)
+    if earlier and earlier.frozen_splits:
+        link(earlier.rows_path, out / "earlier.parquet")  # by a name of our own: that version may be deleted meanwhile
+        told.append(f"--splits-of={out / 'earlier.parquet'}")
     return told
 
 
@@ -83,7 +87,8 @@ def _conclude(version: DatasetVersion, inspection: int, *, ending: Ending, out: 
         for file in (rows, out / "report.json"):
             file.replace(version.folder / file.name)
         sync_path(version.folder)
-        lifecycle.accept(version.pk, inspection, report, **made_from(version, report))
+        told = report | {"split_plans": plans} if (plans := split_plans(version, report)) else report
+        lifecycle.accept(version.pk, inspection, told, **made_from(version, report))
     elif ending.status == EXIT_CODES["dataset_invalid"] and report:
         lifecycle.reject(version.pk, inspection, report)
     else:

@@ -1,5 +1,6 @@
 """Where a version stands among others: what it was made from, what changed, and what was made from it."""
 
+import json
 import logging
 from typing import Any
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 from django.db.models import QuerySet
 
 from trainer.formats.comparing import compare
-from webapp.datasets.models import REVISED, Dataset, DatasetVersion
+from webapp.datasets.models import REVISED, Dataset, DatasetVersion, Origin
 
 logger = logging.getLogger(__name__)
 
@@ -18,11 +19,28 @@ def history(dataset: Dataset) -> "QuerySet[DatasetVersion]":
     return rows.prefetch_related("jobs", "jobs_measured", "adapters", "children")
 
 
+def ready_before(version: DatasetVersion) -> DatasetVersion | None:
+    """The version that an upload follows."""
+    return version.dataset.versions.ready().filter(number__lt=version.number).first()
+
+
+def split_plans(version: DatasetVersion, report: dict[str, Any]) -> dict[str, Any]:
+    """How each split came to be, by its name: what was asked for when it was made, in this version or one before."""
+    before = version.parent if version.origin in REVISED else ready_before(version)
+    plans = before.report.get("split_plans", {}) if before else {}
+    if version.origin == Origin.SPLIT:
+        asked = json.loads(version.changes_path.read_text(encoding="utf-8"))
+        plan = asked["splits"]
+        made = plan.get("shares") or {plan.get("name", ""): 1}
+        plans = plans | dict.fromkeys(made, plan | {"file": asked.get("file", "")})
+    return {name: plan for name, plan in plans.items() if name in report.get("splits", {})}
+
+
 def made_from(version: DatasetVersion, report: dict[str, Any]) -> dict[str, Any]:
     """The columns `parent` and `changes` of a version that was inspected well; its rows lie in its folder already."""
     if version.origin in REVISED:
         return {"changes": report.get("changes", {})}
-    before = version.dataset.versions.ready().filter(number__lt=version.number).first()
+    before = ready_before(version)
     if before is None:
         return {}
     try:

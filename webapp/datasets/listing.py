@@ -55,7 +55,7 @@ def typed(text: str | None) -> str:
 
 def datasets_of(team: Team, *, q: str, number: str | None) -> Listing:
     """The newest version of each dataset with its format; reports, which can be long, stay unread."""
-    newest = DatasetVersion.objects.filter(dataset=OuterRef("dataset")).order_by("-number").values("pk")[:1]
+    newest = DatasetVersion.objects.filter(dataset=OuterRef("dataset")).by_standing().values("pk")[:1]
     rows = DatasetVersion.objects.filter(dataset__team=team, pk=Subquery(newest))
     found = rows.filter(dataset__name__icontains=q) if q else rows
     found = found.select_related("dataset", "created_by").order_by("-created_at", "pk").defer("report", "survey_report")

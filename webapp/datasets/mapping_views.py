@@ -13,6 +13,7 @@ from webapp.datasets import mapping
 from webapp.datasets.addresses import version_link
 from webapp.datasets.bad_lines import bad_lines_name, bad_lines_path, errors_of
 from webapp.datasets.models import DatasetVersion
+from webapp.datasets.splits import divided
 
 FRAGMENT = "HX-Request"
 
@@ -24,6 +25,7 @@ def dataset_mapping(request: TeamRequest, pk: UUID) -> HttpResponse:
     version = get_with_role(rows, pk, request.user)
     asked = mapping.asked_mapping(version, request.POST if request.method == "POST" else request.GET)
     status, ctx = 200, {"version": version, "dataset": version.dataset, "columns": mapping.columns_of(version)}
+    ctx["held"] = divided(version.dataset)
     if request.method == "POST":
         try:
             made = mapping.read_differently(user=request.user, version=version, mapping=asked)

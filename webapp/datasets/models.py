@@ -9,6 +9,7 @@ from uuid import uuid4
 from django.db import models
 from django.utils import timezone
 
+from trainer.formats.splitting import TRAIN
 from webapp.accounts.models import Team, User
 from webapp.common.storage import dataset_folder, upload_path
 
@@ -37,7 +38,13 @@ class Dataset(models.Model):
 
     @property
     def newest(self) -> DatasetVersion | None:
-        return self.versions.first()
+        """A change that came to nothing leaves the version before in its place."""
+        return self.versions.by_standing().first()
+
+    @property
+    def next_number(self) -> int:
+        """Of the next version."""
+        return int(self.versions.aggregate(newest=models.Max("number"))["newest"] or 0) + 1
 
 
 class VersionStatus(models.TextChoices):
@@ -80,6 +87,11 @@ class DatasetVersionQuerySet(models.QuerySet["DatasetVersion"]):
 
     def ready(self) -> DatasetVersionQuerySet:
         return self.filter(status=VersionStatus.READY)
+
+    def by_standing(self) -> DatasetVersionQuerySet:
+        """The newest first, changes of another version that came to nothing last."""
+        failed = models.Q(status=VersionStatus.REJECTED, origin__in=REVISED)
+        return self.order_by(models.Case(models.When(failed, then=1), default=0), "-number")
 
 
 class DatasetVersion(models.Model):
@@ -172,6 +184,11 @@ class DatasetVersion(models.Model):
         return found
 
     @property
+    def frozen_splits(self) -> dict[str, int]:
+        """Those that training does not learn from."""
+        return {name: rows for name, rows in self.splits.items() if name != TRAIN}
+
+    @property
     def columns(self) -> list[str]:
         """The other columns of the upload that are kept beside its rows, the most filled first."""
         return list(self.report.get("statistics", {}).get("columns", {}))
@@ -196,6 +213,16 @@ class DatasetVersion(models.Model):
         return self.status in PENDING
 
     @property
+    def is_failed_change(self) -> bool:
+        """Whether it was to be a change of its parent, and came to nothing."""
+        return self.status == VersionStatus.REJECTED and self.origin in REVISED
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether its inspection said nothing about its rows, so that another one may."""
+        return self.status == VersionStatus.REJECTED and bool(self.report.get("failure", {}).get("again"))
+
+    @property
     def is_unfetched(self) -> bool:
         """Whether it was to come from the hub and did not."""
         return self.status == VersionStatus.REJECTED and "hub" in self.source and not self.original_sha256
@@ -203,7 +230,8 @@ class DatasetVersion(models.Model):
     @property
     def skippable_rows(self) -> int:
         """How many good rows a rejected file has to go on with; 0 when leaving the bad ones out does not help."""
-        if self.status != VersionStatus.REJECTED or self.report.get("stopped_at") or self.origin in REVISED:
+        of_changes = self.origin in REVISED and "second_file" not in self.report
+        if self.status != VersionStatus.REJECTED or self.report.get("stopped_at") or of_changes:
             return 0
         return int(self.report.get("rows", 0))
 

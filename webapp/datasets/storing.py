@@ -1,7 +1,6 @@
 """How the files of a dataset version come to lie in its folder, and how its row is added: both or neither."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,12 +12,11 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 from django.conf import settings
 from django.core.files import File
 from django.db import transaction
-from django.db.models import Max
 
 from trainer.formats.sample import SAMPLE
 from webapp.accounts.models import User
 from webapp.common.errors import UserError
-from webapp.common.storage import dataset_folder, sha256_of, staged_folder
+from webapp.common.storage import dataset_folder, link, sha256_of, staged_folder
 from webapp.common.words import bytes_text
 from webapp.datasets.models import Dataset, DatasetVersion, Upload
 from webapp.datasets.tasks import ring
@@ -128,8 +126,7 @@ def check_size(size: int) -> None:
 def add_version(dataset: Dataset, version: DatasetVersion, *, user: User) -> None:
     """Save the version under the dataset's next number and ring for its inspection, inside a transaction."""
     Dataset.objects.select_for_update().get(pk=dataset.pk)  # of two uploads at once, one waits for the other's number
-    newest = dataset.versions.aggregate(newest=Max("number"))["newest"]
-    version.dataset, version.number, version.created_by = dataset, (newest or 0) + 1, user
+    version.dataset, version.number, version.created_by = dataset, dataset.next_number, user
     version.save(force_insert=True)
     if version.is_pending:
         transaction.on_commit(lambda: ring(version.pk))
@@ -147,14 +144,6 @@ def plain_name(name: str | None) -> str:
     """The name people know a file by; never used as a path."""
     last = Path((name or "").replace("\0", "")).name
     return "".join(character for character in last if character.isprintable())[-255:] or "upload"
-
-
-def link(source: Path, target: Path) -> None:
-    """The same bytes under a second name: no version's original is ever written to."""
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
 
 
 def remove(folders: list[Path]) -> None:

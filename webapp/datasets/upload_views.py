@@ -22,6 +22,7 @@ from webapp.datasets.addresses import version_link
 from webapp.datasets.forms import MOST_CHOICES, CopyForm, FileForm, HubForm, UploadForm
 from webapp.datasets.listing import typed
 from webapp.datasets.models import Dataset, DatasetVersion
+from webapp.datasets.splits import divided
 
 PART_BYTES = 8 * 1024 * 1024  # larger files go in parts, so that what breaks off goes on
 WAYS = {"dataset_new": "Files", "dataset_copy": "Another dataset", "dataset_hub": "The hub"}
@@ -54,7 +55,7 @@ def dataset_version_new(request: TeamRequest, pk: UUID) -> HttpResponse:
     def save() -> str:
         return version_link(uploads.make_version(user=request.user, dataset=found, files=form.originals))
 
-    return _page(request, form, save, way="dataset_new", dataset=found)
+    return _page(request, form, save, way="dataset_new", dataset=found, held=divided(found))
 
 
 @login_required

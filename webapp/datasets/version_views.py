@@ -16,7 +16,7 @@ from webapp.datasets import comparisons, diff, tasks, versions
 from webapp.datasets.addresses import version_link
 from webapp.datasets.frame import frame
 from webapp.datasets.models import DatasetVersion
-from webapp.datasets.splits import SplitForm, overlap_of, parts_of
+from webapp.datasets.splits import SplitForm, about_splits
 
 FRAGMENT = "HX-Request"
 
@@ -90,8 +90,7 @@ def split_new(request: TeamRequest, pk: UUID) -> HttpResponse:
             return redirect(version_link(_split(request, version, form)))
         except UserError as error:
             form.add_error("file" if form.plan["method"] == "file" else None, str(error))
-    ctx = frame(request.user, version, "versions") | {"form": form, "parts": parts_of(version)}
-    ctx |= {"overlap": overlap_of(version)}
+    ctx = frame(request.user, version, "versions") | {"form": form} | about_splits(version)
     return render(request, "datasets/split.html", ctx, status=422 if form.is_bound else 200)
 
 

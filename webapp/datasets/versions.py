@@ -10,9 +10,9 @@ from django.db import transaction
 from webapp.accounts.audit import record
 from webapp.accounts.models import User
 from webapp.common.errors import UserError
-from webapp.common.storage import staged_folder
+from webapp.common.storage import link, staged_folder
 from webapp.datasets.models import Dataset, DatasetVersion, Origin
-from webapp.datasets.storing import add_version, files_removed_on_failure, link, link_inspected, remove, stored
+from webapp.datasets.storing import add_version, files_removed_on_failure, link_inspected, remove, stored
 
 if TYPE_CHECKING:
     from django.core.files import File
@@ -44,7 +44,9 @@ def split_by_file(
         with staged_folder(made.folder) as folder:
             _link_original(version, folder)
             link(upload.original_path, folder / made.test_file.name)
-            (folder / made.changes_path.name).write_text(json.dumps({"splits": plan}), encoding="utf-8")
+            (folder / made.changes_path.name).write_text(
+                json.dumps({"splits": plan, "file": upload.original_name}), encoding="utf-8"
+            )
     finally:
         remove([upload.folder])
     return _added(user, version, made)

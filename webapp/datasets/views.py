@@ -17,8 +17,9 @@ from webapp.datasets.frame import PAGES, TABS, frame
 from webapp.datasets.listing import datasets_of, typed, versions_of
 from webapp.datasets.mapping import columns_of
 from webapp.datasets.models import Dataset, DatasetVersion
-from webapp.datasets.preview import findings, first_rows, read_as, state_sentence
-from webapp.datasets.splits import overlap_of, parts_of
+from webapp.datasets.overview import overview
+from webapp.datasets.preview import first_rows, read_as, state_sentence
+from webapp.datasets.splits import about_splits
 
 FRAGMENT = "HX-Request"
 
@@ -62,9 +63,9 @@ def _tab(request: TeamRequest, version: DatasetVersion, tab: str) -> dict[str, A
         listing = versions_of(version.dataset, version, q=q, number=number)
         return {"listing": listing, "first_number": first, "kept": {"version": version.number, "tab": "versions"}}
     if tab == "overview":
-        ctx = errors_of(version, "") | {"parts": parts_of(version), "overlap": overlap_of(version)}
+        ctx = errors_of(version, "") | about_splits(version)
         ctx |= {"read_as": read_as(version.report), "columns": columns_of(version)}
-        shown = {"findings": findings(version.report), "rows": first_rows(version)} if version.is_ready else {}
+        shown = overview(version) | {"rows": first_rows(version)} if version.is_ready else {}
         return ctx | shown
     return {}
 
