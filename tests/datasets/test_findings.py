@@ -96,3 +96,77 @@ def test_the_overview_leads_to_the_findings(cast: Cast, version: DatasetVersion)
 def test_a_file_that_was_rejected_has_none(cast: Cast) -> None:
     version = make_version(make_dataset(cast.team), status="rejected")
     assert "it has no rows to look through" in page(cast, version)
+
+
+def overview(cast: Cast, version: DatasetVersion) -> str:
+    return cast.client("vera").get(reverse("dataset", args=[version.dataset_id])).content.decode()
+
+
+GOOD = "Every row is good"
+
+
+def test_the_overview_tells_what_was_found_in_the_rows(cast: Cast, version: DatasetVersion) -> None:
+    text = overview(cast, version)
+    rows, findings = (reverse(name, args=[version.pk]) for name in ("dataset_rows", "version_findings"))
+    assert f'href="{rows}?finding=personal">1 row</a> <a href="{findings}#finding-personal"' in text
+    assert GOOD not in text
+    assert "repeat an earlier row exactly" not in text, "the survey tells it, with its rows"
+
+
+def test_the_overview_calls_rows_good_only_when_they_were_looked_through(cast: Cast, tmp_path: Path) -> None:
+    version = make_surveyed(make_dataset(cast.team), tmp_path, ROWS[:2])
+    assert GOOD in overview(cast, version)
+    there = DatasetVersion.objects.filter(pk=version.pk)
+    there.update(survey_status=SurveyStatus.RUNNING, survey_report={})
+    text = overview(cast, version)
+    assert "The rows are being looked through" in text
+    assert GOOD not in text
+    place = f"{reverse('version_findings', args=[version.pk])}?brief=1"
+    assert place in text
+    assert "The rows are being looked through" in cast.client("vera").get(place).content.decode()
+    there.update(survey_status=SurveyStatus.FAILED, survey_report={"failure": "No room on the disk."})
+    assert "No room on the disk." in overview(cast, version)
+    assert GOOD not in overview(cast, version)
+
+
+def test_one_row_that_repeats_is_told_in_grammar(cast: Cast, version: DatasetVersion) -> None:
+    DatasetVersion.objects.filter(pk=version.pk).update(survey_status=SurveyStatus.WAITING, survey_report={})
+    assert "1 row repeats an earlier row exactly" in overview(cast, version)
+
+
+def test_an_opened_row_says_what_was_found_in_it(cast: Cast, version: DatasetVersion) -> None:
+    client = cast.client("vera")
+    for place in (reverse("row", args=[version.pk, 3]), f"{reverse('dataset_rows', args=[version.pk])}?row=3"):
+        text = client.get(place).content.decode().split("Found in this row")[1]
+        assert f"{reverse('version_findings', args=[version.pk])}#finding-repeated" in text
+        assert "says what row 1 says" in text
+        assert "finding=repeated&amp;start=1&amp;row=1" in text
+    assert "Found in this row" not in client.get(reverse("row", args=[version.pk, 2])).content.decode()
+    version.survey_path.write_bytes(b"damaged" * 1000)
+    assert client.get(reverse("row", args=[version.pk, 3])).status_code == 200
+
+
+def test_the_mix_of_letters_leads_to_the_rows(cast: Cast, tmp_path: Path) -> None:
+    rows = [
+        *ROWS,
+        asked("Кто ты такой?", "Я помощник."),
+        asked("你是谁，你叫什么名字？", "我是一个助手。"),
+        asked("1+1", "2"),
+    ]
+    version = make_surveyed(make_dataset(cast.team), tmp_path, rows)
+    text = overview(cast, version).split("Letters the rows are written in")[1]
+    for script, number in (("Cyrillic", 6), ("Chinese", 7)):
+        assert f"?script={script}" in text
+        shown, table = rows_page(cast.client("vera"), version, script=script)
+        assert shown == [number]
+        assert f"written in {script}" in table
+    assert "Hardly any letters" in text
+    assert "62.5 %" in text
+    older = version.survey_report | {"version": 3}
+    del older["scripts"]
+    DatasetVersion.objects.filter(pk=version.pk).update(survey_report=older)
+    assert rows_page(cast.client("vera"), version, script="Chinese")[0] == []
+
+
+def test_all_rows_of_the_same_letters_have_no_mix(cast: Cast, version: DatasetVersion) -> None:
+    assert "Letters the rows are written in" not in overview(cast, version)

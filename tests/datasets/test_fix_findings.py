@@ -70,6 +70,32 @@ def test_what_was_found_is_removed(cast: Cast, version: DatasetVersion, kind: st
     assert made.note.startswith("Removed: ")
 
 
+NUMBERED = [asked(f"Question number {n}?", f"{STORY} {n}.") for n in range(96)]
+UNUSUAL = {
+    "answered_differently": ([asked("Why?", "Because."), asked("Why?", "No reason."), asked("Why?", "So.")], [98, 99]),
+    "common_answer": ([asked(f"Why {n}?", "Please ask our support team.") for n in range(11)], [*range(98, 108)]),
+    "short_answer": ([asked("Why?", "Yes!")], [97]),
+    "long_row": ([asked("Why?", "long " * 3000)], [97]),
+    "other_script": ([asked("Question?", "Да, это ответ на русском языке.")], [97]),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_rows_are_removed_and_the_first_of_a_kind_stays(cast: Cast, tmp_path: Path, kind: str) -> None:
+    more, gone = UNUSUAL[kind]
+    version = make_surveyed(make_dataset(cast.team), tmp_path, [*NUMBERED, *more])
+    shown = cast.client("bob").get(reverse("finding_fix", args=[version.pk, kind])).context["preview"]
+    assert (shown.rows, shown.left) == (len(gone), 96 + len(more) - len(gone))
+    before = list(rows_of(version))
+    made = fixed(cast, version, kind)
+    assert list(rows_of(made)) == [one for number, one in enumerate(before, 1) if number not in gone]
+    assert kind not in made.survey_report["findings"]
+
+
+def test_each_kind_has_a_fix_or_says_why_not() -> None:
+    assert all(bool(kind.fix) != bool(kind.why_not) for kind in KINDS)
+
+
 @pytest.mark.parametrize(("kind", "numbers"), [("personal", [4, 7]), ("secret", [4])])
 def test_what_is_private_is_masked(cast: Cast, version: DatasetVersion, kind: str, numbers: list[int]) -> None:
     before = rows_of(version)

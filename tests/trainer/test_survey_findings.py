@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.formats import finding_near, finding_outliers, finding_private, finding_texts
+from trainer.formats import finding_near, finding_private, finding_texts, scripts
 from trainer.formats.canonical import Content, Row
 from trainer.formats.finding_groups import Splits
 from trainer.formats.finding_kinds import BY_NAME, KINDS
@@ -223,7 +223,7 @@ def test_one_answer_to_everything(tmp_path: Path) -> None:
     rows += [chat(f"Is {n} even?", "yes") for n in range(40)]
     common = found(tmp_path, rows)["common_answer"]
     assert common.keys() == set(range(1, 13))
-    assert common[1] == "12 rows have this answer"
+    assert common[1] == "12 rows have this answer, row 1 is the first"
 
 
 def test_rows_unlike_the_others_in_length_and_letters(tmp_path: Path) -> None:
@@ -366,5 +366,11 @@ def test_no_sentence_of_another_assistant_is_passed_over_for_want_of_a_hint(text
     ],
 )
 def test_scripts_are_told_by_their_letters(text: str, script: str) -> None:
-    assert finding_outliers._NAMES[finding_outliers.script_of(text)] == script
-    assert finding_outliers.script_of("1, 2, 3 – “ab”") == 0
+    assert scripts.NAMES[scripts.script_of(text)] == script
+    assert scripts.script_of("1, 2, 3 – “ab”") == 0
+
+
+def test_keys_in_reasoning_are_found(tmp_path: Path) -> None:
+    row = chat("A", "B.")
+    row.messages[-1]["reasoning_content"] = "sk-live0Zq8wYh3Tn5Rk7Bv2Cx9Dm4Lp6Gs1"
+    assert found(tmp_path, [row])["secret"] == {1: "access key (assistant)"}

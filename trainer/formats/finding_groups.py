@@ -116,8 +116,9 @@ class Copies:
         answers = np.frombuffer(self._answers, np.uint64)
         found = grouped(answers, np.zeros(len(answers), np.uint8))
         common = (answers[found.order] != NO_KEY) & (found.sizes >= max(10, len(answers) // 200))
-        for row, size in zip(found.order[common].tolist(), found.sizes[common].tolist(), strict=True):
-            yield row + 1, "common_answer", f"{size:,} rows have this answer"
+        sizes = found.sizes[common].tolist()
+        for (row, first), size in zip(_pairs(found, common, found.first), sizes, strict=True):
+            yield row + 1, "common_answer", f"{size:,} rows have this answer, row {first + 1:,} is the first"
 
 
 def _pairs(found: Groups, which: NDArray[np.bool_], others: Numbers) -> Iterator[tuple[int, int]]:

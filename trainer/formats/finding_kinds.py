@@ -1,15 +1,19 @@
 """The kinds of findings a survey has: what each means, how sure it is, and what mends it."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
-Fix = Literal["", "remove", "mask"]
+Fix = Literal["", "remove", "first", "mask"]  # first: rows that name an earlier one are removed, and that one stays
 Sure = Literal["certain", "likely", "a hint"]
 
 
 @dataclass(frozen=True)
 class FindingKind:
-    """title: of the rows, in a list. meaning: one sentence. label: of a single row, as in a filter."""
+    """title: of the rows, in a list. meaning: one sentence. label: of a single row, as in a filter.
+
+    why_not: why nothing mends all of them at once. names: whether what is told of a row names another one.
+    """
 
     name: str
     title: str
@@ -18,6 +22,8 @@ class FindingKind:
     sure: Sure
     fix: Fix = ""
     button: str = ""
+    why_not: str = ""
+    names: bool = False
 
 
 KINDS = (
@@ -47,6 +53,7 @@ KINDS = (
         "certain",
         "remove",
         "Take them out of the split measured on",
+        names=True,
     ),
     FindingKind(
         "nearly_in_two_splits",
@@ -56,6 +63,7 @@ KINDS = (
         "likely",
         "remove",
         "Take them out of the split measured on",
+        names=True,
     ),
     FindingKind(
         "repeated",
@@ -65,6 +73,7 @@ KINDS = (
         "certain",
         "remove",
         "Keep the first of each",
+        names=True,
     ),
     FindingKind(
         "near_duplicate",
@@ -74,6 +83,7 @@ KINDS = (
         "likely",
         "remove",
         "Keep the first of each",
+        names=True,
     ),
     FindingKind(
         "answered_differently",
@@ -81,6 +91,9 @@ KINDS = (
         "is answered differently elsewhere",
         "Another row asks exactly the same and answers otherwise, so the model learns a mixture.",
         "certain",
+        fix="first",
+        button="Keep the first answer to each",
+        names=True,
     ),
     FindingKind(
         "empty_answer",
@@ -97,6 +110,7 @@ KINDS = (
         "has an empty message",
         "A message of the system or of a tool is empty.",
         "certain",
+        why_not="An empty message may be meant, as a tool can answer nothing. Open the rows and mend them one by one.",
     ),
     FindingKind(
         "echo",
@@ -122,6 +136,9 @@ KINDS = (
         "has a very common answer",
         "Many rows have this very answer, so the model may give it to everything.",
         "certain",
+        fix="first",
+        button="Keep the first of each answer",
+        names=True,
     ),
     FindingKind(
         "cut_off",
@@ -138,6 +155,8 @@ KINDS = (
         "has an unusually short answer",
         "The answer is far shorter than nearly all others.",
         "a hint",
+        fix="remove",
+        button="Remove them",
     ),
     FindingKind(
         "long_row",
@@ -145,6 +164,8 @@ KINDS = (
         "is unusually long",
         "The row is far longer than nearly all others; a training may cut it.",
         "a hint",
+        fix="remove",
+        button="Remove them",
     ),
     FindingKind(
         "other_script",
@@ -152,6 +173,15 @@ KINDS = (
         "is written in another script",
         "The row is written in other letters than nearly all others.",
         "a hint",
+        fix="remove",
+        button="Remove them",
     ),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}
+_OTHER = re.compile(r"\brow ([\d,]+)")
+
+
+def other_row(detail: str) -> int | None:
+    """The number of the row that a detail of a kind that `names` one names."""
+    found = _OTHER.search(detail)
+    return int(found[1].replace(",", "")) if found else None

@@ -4,8 +4,10 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from trainer.formats.canonical import Message, Row, canonical_json
+from trainer.formats.scripts import script_in
 
 # Scripts that put no spaces between words: each of their letters is a word of its own, so that any part of a sentence
 # is found. Thai to Myanmar, Khmer, kana to CJK, Hangul, compatibility forms, and the supplementary ideographs.
@@ -32,6 +34,11 @@ class Said:
         texts = list(texts_of(row))
         return cls(row, texts, segmented("\n".join([text for _, text in texts])))
 
+    @cached_property
+    def script(self) -> int:
+        """The number of the letters that it is written in."""
+        return script_in([text for _, text in self.texts])
+
 
 def texts_of(row: Row) -> Iterator[tuple[str, str]]:
     """All that a row says, with who says it."""
@@ -43,6 +50,8 @@ def texts_of(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def _said(message: Message) -> Iterator[tuple[str, str]]:
+    if "reasoning_content" in message:
+        yield message["role"], message["reasoning_content"]
     if message["content"]:
         yield message["role"], message["content"]
     for call in message.get("tool_calls", ()):

@@ -17,13 +17,14 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Row, iter_rows
 from trainer.formats.publishing import aside, publish
+from trainer.formats.scripts import NAMES
 from trainer.formats.searching import Said
 from trainer.formats.survey_columns import TABLES as OF_COLUMNS
 from trainer.formats.survey_columns import ColumnValues
 from trainer.formats.survey_findings import Detectives
 from trainer.formats.survey_texts import TextParts
 
-VERSION = 3  # of what a survey finds: one more whenever surveys of rows that are here already are to be made again
+VERSION = 4  # of what a survey finds: one more whenever surveys of rows that are here already are to be made again
 ROWS_AT_ONCE = 500  # of which a part of the texts is a multiple
 MOST_SEARCHED_BYTES = 8_000_000_000  # of rows; beyond that an index for searching would take too long and too much disk
 FAST = (  # the file is thrown away when this breaks off, so nothing of it needs to be safe
@@ -35,7 +36,7 @@ FAST = (  # the file is thrown away when this breaks off, so nothing of it needs
 )
 TABLES = (
     "CREATE TABLE rows (number INTEGER PRIMARY KEY, id TEXT, line INT, turns INT, characters INT, "
-    "answer_characters INT, roles TEXT, split TEXT)",
+    "answer_characters INT, roles TEXT, split TEXT, script TEXT)",
     "CREATE TABLE findings (number INT, kind TEXT, detail TEXT)",
 )
 INDEXES = (
@@ -44,6 +45,7 @@ INDEXES = (
     "CREATE INDEX rows_by_turns ON rows (turns)",
     "CREATE INDEX rows_by_roles ON rows (roles)",
     "CREATE INDEX rows_by_split ON rows (split)",
+    "CREATE INDEX rows_by_script ON rows (script)",
     "CREATE INDEX findings_by_kind ON findings (kind, number)",
     "CREATE INDEX findings_by_number ON findings (number)",
 )
@@ -83,6 +85,7 @@ class Survey:
         self._columns = ColumnValues()
         self._splits: Counter[str] = Counter()
         self._roles: Counter[str] = Counter()
+        self._scripts: Counter[str] = Counter()
         self._longest = 0
         self.rows = 0
         for statement in (*FAST, *TABLES, *OF_COLUMNS):
@@ -91,23 +94,25 @@ class Survey:
     def add(self, some: list[Row]) -> None:
         numbered = list(enumerate(some, self.rows + 1))
         self.rows += len(some)
-        self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(self._record, numbered))
-        self._database.executemany("INSERT INTO says VALUES (?, ?)", self._columns.add(numbered))
         said = [(number, Said.of(row)) for number, row in numbered]
+        self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(self._record, said))
+        self._database.executemany("INSERT INTO says VALUES (?, ?)", self._columns.add(numbered))
         found = [(number, kind, detail) for number, one in said for kind, detail in self._found(one)]
         self._database.executemany("INSERT INTO findings VALUES (?, ?, ?)", found)
         if self._texts:
             self._texts.add([(number, one.words) for number, one in said])
 
-    def _record(self, numbered: tuple[int, Row]) -> tuple[Any, ...]:
-        number, row = numbered
+    def _record(self, numbered: tuple[int, Said]) -> tuple[Any, ...]:
+        number, said = numbered
+        row, script = said.row, NAMES[said.script]
         of = measure(row)
+        self._scripts[script] += 1
         self._roles.update(of.roles)
         self._longest = max(self._longest, of.characters)
         if row.split:
             self._splits[row.split] += 1
         lengths = (of.turns, of.characters, of.answer_characters)
-        return (number, row.id, row.line, *lengths, f" {' '.join(of.roles)} ", row.split)
+        return (number, row.id, row.line, *lengths, f" {' '.join(of.roles)} ", row.split, script)
 
     def _found(self, said: Said) -> Iterator[tuple[str, str]]:
         for kind, detail in self._detectives.add(said):
@@ -132,6 +137,7 @@ class Survey:
             "searchable": self._texts is not None,
             "longest": self._longest,
             "roles": dict(self._roles.most_common()),
+            "scripts": dict(self._scripts.most_common()),
             "splits": dict(self._splits.most_common()),
             "columns": self._columns.finish(self._database),
             "findings": dict(self._findings.most_common()),

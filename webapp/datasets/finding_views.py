@@ -14,6 +14,7 @@ from webapp.datasets import fixes
 from webapp.datasets.addresses import version_link
 from webapp.datasets.frame import frame
 from webapp.datasets.models import DatasetVersion
+from webapp.datasets.overview import overview
 
 FRAGMENT = "HX-Request"
 
@@ -22,6 +23,8 @@ FRAGMENT = "HX-Request"
 @require_safe
 def version_findings(request: TeamRequest, pk: UUID) -> HttpResponse:
     version = get_visible(_versions(request), pk)
+    if "brief" in request.GET:  # the overview asks again until the rows are looked through
+        return render(request, "datasets/_overview_findings.html", {"version": version} | overview(version))
     ctx = frame(request.user, version, "findings") | {"found": fixes.findings_of(version)}
     page = "datasets/_findings.html" if FRAGMENT in request.headers else "datasets/findings.html"
     return render(request, page, ctx)

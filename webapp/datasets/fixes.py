@@ -1,5 +1,6 @@
 """What a survey found in a version, and the fixes that make the next version of it."""
 
+import logging
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from urllib.parse import quote
 from django.db import transaction
 
 from trainer.formats.canonical import Content, Row
-from trainer.formats.finding_kinds import BY_NAME, KINDS, FindingKind
+from trainer.formats.finding_kinds import BY_NAME, KINDS, FindingKind, other_row
 from trainer.formats.finding_private import masked_shape
 from trainer.formats.rows_file import rows_at
 from webapp.accounts.models import User
@@ -17,6 +18,8 @@ from webapp.common.words import number_text
 from webapp.datasets import versions
 from webapp.datasets.diff import ShownChange, row_changes
 from webapp.datasets.models import Dataset, DatasetVersion
+
+logger = logging.getLogger(__name__)
 
 MOST_SHOWN = 10  # rows of a preview
 EXAMPLES = 3
@@ -56,6 +59,29 @@ def findings_of(version: DatasetVersion) -> list[Found]:
         return [Found(kind, counts[kind.name], _details(survey, kind.name, EXAMPLES)) for kind in there]
 
 
+@dataclass(frozen=True)
+class Told:
+    """What was found in one row; `other` is the number of the row that it names, None without one."""
+
+    kind: FindingKind
+    detail: str
+    other: int | None
+
+
+def told_of_row(version: DatasetVersion, number: int) -> list[Told]:
+    """All that was found in a row, the gravest first."""
+    if not version.survey_report.get("findings") or not version.survey_path.is_file():
+        return []
+    try:
+        with _opened(version) as survey:
+            found = dict(survey.execute("SELECT kind, detail FROM findings WHERE number = ?", [number]))
+    except sqlite3.DatabaseError:  # a damaged file: the row itself lies elsewhere
+        logger.exception("The survey of %s cannot be read", version.pk)
+        return []
+    there = [(kind, found[kind.name]) for kind in KINDS if kind.name in found]
+    return [Told(kind, detail, other_row(detail) if kind.names else None) for kind, detail in there]
+
+
 def fixable(version: DatasetVersion, name: str) -> FindingKind:
     """The kind that a fix of this name mends in the version. Raises UserError where it cannot be made."""
     kind = BY_NAME.get(name)
@@ -69,11 +95,12 @@ def fixable(version: DatasetVersion, name: str) -> FindingKind:
 
 def preview(version: DatasetVersion, kind: FindingKind) -> Preview:
     with _opened(version) as survey:
-        details = _details(survey, kind.name, MOST_SHOWN)
+        [(count,)] = survey.execute(_mended(kind, "COUNT(*)"), [kind.name])
+        first = _mended(kind, "number, detail", "ORDER BY number LIMIT ?")
+        details = survey.execute(first, [kind.name, MOST_SHOWN]).fetchall()
     rows = rows_at(version.rows_path, [number for number, _ in details])
-    count = version.survey_report["findings"][kind.name]
     changes = [(_change(rows[number], number, kind), told) for number, told in details if number in rows]
-    return Preview(kind, count, version.row_count - (count if kind.fix == "remove" else 0), changes)
+    return Preview(kind, count, version.row_count - (0 if kind.fix == "mask" else count), changes)
 
 
 def fix(*, user: User, version: DatasetVersion, name: str, note: str = "") -> DatasetVersion:
@@ -99,9 +126,15 @@ def _masked_row(row: Row, kind: FindingKind) -> Row:
 
 
 def _ids(version: DatasetVersion, kind: FindingKind) -> list[str]:
-    statement = "SELECT rows.id FROM findings JOIN rows USING (number) WHERE kind = ? ORDER BY number"
+    statement = _mended(kind, "(SELECT id FROM rows WHERE rows.number = findings.number)", "ORDER BY number")
     with _opened(version) as survey:
         return [row_id for (row_id,) in survey.execute(statement, [kind.name])]
+
+
+def _mended(kind: FindingKind, what: str, rest: str = "") -> str:
+    """Of the rows that a fix changes."""
+    which = " AND other_row(detail) < number" if kind.fix == "first" else ""
+    return f"SELECT {what} FROM findings WHERE kind = ?{which} {rest}"  # noqa: S608 # pieces of this file
 
 
 def _details(survey: sqlite3.Connection, name: str, most: int) -> list[tuple[int, str]]:
@@ -111,4 +144,6 @@ def _details(survey: sqlite3.Connection, name: str, most: int) -> list[tuple[int
 
 def _opened(version: DatasetVersion) -> "closing[sqlite3.Connection]":
     address = f"file:{quote(str(version.survey_path))}?mode=ro&immutable=1"
-    return closing(sqlite3.connect(address, uri=True))
+    survey = sqlite3.connect(address, uri=True)
+    survey.create_function("other_row", 1, other_row, deterministic=True)
+    return closing(survey)

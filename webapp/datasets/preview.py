@@ -135,15 +135,17 @@ def _rejected(report: dict[str, Any]) -> str:
     return f"The file cannot be read beyond line {number_text(line)}."
 
 
-def findings(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Sentences about what is worth knowing, each with its kind: good, info or warn."""
+def findings(report: dict[str, Any], *, surveyed: bool) -> list[tuple[str, str]]:
+    """Sentences about what the check found, each with its kind: info or warn. A survey tells more of some."""
     statistics = report.get("statistics", {})
     found = [("info", text) for text in report.get("repairs", [])]
     if bad := report.get("bad_rows"):
         found.append(("warn", f"{_rows(bad)} could not be used and left out: see the errors below."))
-    if twice := statistics.get("duplicates"):
-        found.append(("warn", f"{_rows(twice)} repeat an earlier row exactly. Repeated rows count more in training."))
-    if empty := statistics.get("empty"):
+    if (twice := statistics.get("duplicates")) and not surveyed:
+        repeat = "repeats" if twice == 1 else "repeat"
+        text = f"{_rows(twice)} {repeat} an earlier row exactly. Repeated rows count more in training."
+        found.append(("warn", text))
+    if (empty := statistics.get("empty")) and not surveyed:
         found.append(("info", f"{_rows(empty)} with an empty system or tool message."))
     columns = statistics.get("columns", {})
     if columns:
@@ -151,7 +153,7 @@ def findings(report: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("info", f"{text}: {_names(columns)}."))
     if ignored := [name for name in report.get("ignored_fields", {}) if name not in columns]:
         found.append(("info", f"Fields that training does not read and that are not kept: {_names(ignored)}."))
-    return found or [("good", "Every row is good: no errors, no repeated rows, nothing passed over.")]
+    return found
 
 
 def _names(names: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ class RowsForm(forms.Form):
     finding = forms.CharField(required=False, max_length=60)
     role = forms.CharField(required=False, max_length=20)
     split = forms.CharField(required=False, max_length=100)
+    script = forms.CharField(required=False, max_length=40)
     column = forms.CharField(required=False, max_length=300, strip=False)  # name=value, see survey_columns
     tag = forms.CharField(required=False, max_length=40)
     starred = forms.BooleanField(required=False)

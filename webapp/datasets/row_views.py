@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 from trainer.formats.rows_file import rows_at
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role, has_role
 from webapp.common.http import attachment_response, in_threads
-from webapp.datasets import drafts, export, row_marks
+from webapp.datasets import drafts, export, fixes, row_marks
 from webapp.datasets.addresses import came_from
 from webapp.datasets.frame import frame
 from webapp.datasets.models import DatasetVersion
@@ -113,6 +113,7 @@ def _choices(version: DatasetVersion, given: dict[str, Any]) -> dict[str, Any]:
         "findings": {ANY_FINDING: FINDING_NAMES[ANY_FINDING], **names} if findings else {},
         "roles": counted.get("roles", {}),
         "splits": counted.get("splits", {}),
+        "scripts": [script for script in counted.get("scripts", {}) if script],
         "values": (values := values_of(version)),
         "column_listed": any(given.get("column") == one for held in values.values() for one, _, _ in held),
         "tags": row_marks.tag_names(version.dataset),
@@ -137,6 +138,7 @@ def _opened(request: TeamRequest, version: DatasetVersion, number: int) -> dict[
         "opened": shown_row(found, number, MOST_COPIED),
         "row_id": found.id,
         "marks": marks,
+        "told": fixes.told_of_row(version, number),
         "split": found.split or "",
     }
     opened["in_draft"] = drafts.states(request.user, version, [found.id]).get(found.id, "")

@@ -36,6 +36,7 @@ class Wanted:
     finding: str = ""
     role: str = ""
     split: str = ""
+    script: str = ""  # the letters that most of it is written in
     column: str = ""  # what one of the upload's other columns says: "lang=de"
     shortest: int | None = None  # characters
     longest: int | None = None
@@ -142,6 +143,7 @@ def _plan(wanted: Wanted) -> _Plan | None:
         ("texts.text MATCH ?", query),
         (_ROLES, wanted.role and f" {wanted.role} "),
         ("rows.split = ?", wanted.split),
+        ("rows.script = ?", wanted.script),
         ("rows.characters >= ?", wanted.shortest),
         ("rows.characters <= ?", wanted.longest),
         ("rows.turns >= ?", wanted.turns),

@@ -27,7 +27,7 @@ MOST_SHOWN = 600  # characters of a cell that is opened; the row itself shows th
 MOST_CLOSED = 130  # characters of a cell that fit without opening it
 MOST_COLUMNS, MOST_VALUES = 12, 30  # to choose from; the page of a row leads to the others
 MARKS = ("starred", "rating", "tag")
-SOUGHT = ("q", "finding", "role", "split", "column", "shortest", "longest", "turns", "turns_to")
+SOUGHT = ("q", "finding", "role", "split", "script", "column", "shortest", "longest", "turns", "turns_to")
 FILTERS = (*SOUGHT, *MARKS)
 FINDING_NAMES = {"any": "any finding"} | {kind.name: kind.label for kind in KINDS}
 
@@ -160,6 +160,8 @@ def why_not(version: DatasetVersion, given: dict[str, Any]) -> str:
         return "The rows cannot be searched yet. This becomes possible when the survey is over."
     if "column" in given and "columns" not in version.survey_report:
         return "The other columns of this version are being gone through. Come back in a moment."
+    if "script" in given and "scripts" not in version.survey_report:
+        return "The letters of these rows are being looked at. Come back in a moment."
     if "q" in given and not version.survey_report.get("searchable"):
         return "This version is too large for a search in its text. Filters work."
     return ""
@@ -265,6 +267,7 @@ def _said(name: str, value: Any) -> str:
         "finding": FINDING_NAMES.get(str(value), str(value).replace("_", " ")),
         "role": f"has {value}",
         "split": f"split {value}",
+        "script": f"written in {value}",
         "column": str(value).replace("=", ": ", 1),
         "tag": f"tag {value}",
         "starred": "starred",

@@ -17,7 +17,7 @@ from webapp.accounts.models import Role
 from webapp.adapters.specs import portable_yaml
 from webapp.common.http import attachment_response, in_threads, sse_response
 from webapp.jobs import history, services
-from webapp.jobs.estimates import outlook
+from webapp.jobs.estimates import outlook, refusal
 from webapp.jobs.following import alook, follow_job
 from webapp.jobs.forms import JobForm, RetryForm, all_presets, initial_values, values_of
 from webapp.jobs.models import Job, JobQuerySet, JobStatus
@@ -110,6 +110,7 @@ def _estimated(form: JobForm) -> dict[str, Any]:
     spec, base, version = asked
     return {
         "outlook": outlook(spec, base, version),
+        "refusal": refusal(version, base),
         "yaml": portable_yaml(spec, base, version),
         "is_pending": version.is_pending,
     }
