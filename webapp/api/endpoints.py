@@ -1,10 +1,10 @@
 """Every call of the API in words and examples: the one table behind the OpenAPI document and the reference page."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from webapp.api.chat_request import IGNORED, UNABLE
+from webapp.api.chat_request import UNABLE
 from webapp.api.shapes import Schema, one_of, text, whole
 
 JSON, FORM, BINARY, ZIP = "application/json", "multipart/form-data", "application/octet-stream", "application/zip"
@@ -41,18 +41,13 @@ IDEMPOTENCY = (
     "A POST with an `Idempotency-Key` is carried out once, however often it is sent; chat completions and completions "
     "leave the key aside and answer each time anew."
 )
-
-
-def _named(fields: Iterable[str]) -> str:
-    return ", ".join(f"`{one}`" for one in fields)
-
-
 DIFFERENCES = (
     "`completions` with both `echo` and `logprobs` is refused: the prompt's own tokens are not scored.",
     "A job's list of checkpoints has what can be asked for answers, once the job has succeeded; the checkpoints in "
     "between that a job goes on from are not listed.",
-    f"In requests for answers, {_named(UNABLE)} are refused: they would change the answer, and cannot be had. What is "
-    f"said around an answer is taken and left aside: {_named(IGNORED)}.",
+    f"In requests for answers, {', '.join(f'`{one}`' for one in UNABLE)} are refused: they would change the answer "
+    "and cannot be had. Of what is said around an answer some is taken and left aside; its fields below say so.",
+    "A field that nobody knows is refused as an `unknown_parameter`, with the one that may be meant.",
 )
 PAGED = ("after", "limit", "order")
 MODEL = "ft:smollm2:red-team:style:0123456789ab"

@@ -87,7 +87,7 @@ class Fields:
             if name in known:
                 continue
             param = self.path(name[:100])
-            near = get_close_matches(name, known, n=1)
+            near = get_close_matches(name[:100], known, n=1)
             more = f"Did you mean '{self.path(near[0])}'?" if near else hint
             bad(param, f"Unknown parameter: '{param}'. {more}".strip(), "unknown_parameter")
 
