@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,9 @@ def _look(first: list[Record], outcome: Outcome) -> None:
     if outcome.sieve.family is None:
         outcome.recognition = recognise(rows)
         outcome.sieve.take_for(outcome.recognition.family)
+    if inside := outcome.reading.inside:
+        saw = f'The rows stand in the list "{inside[:40]}". {outcome.recognition.saw}'
+        outcome.recognition = replace(outcome.recognition, saw=saw)
 
 
 def _objects(records: list[Record]) -> list[dict[str, Any]]:

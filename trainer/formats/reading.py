@@ -13,6 +13,7 @@ from trainer.formats.containers.packed import EMPTY_ZIP, GZIP, ZIP, ZSTD, Member
 from trainer.formats.containers.paragraphs import has_paragraphs, read_text
 from trainer.formats.containers.record import Notes, Record
 from trainer.formats.containers.separated import find_delimiter, read_separated
+from trainer.formats.containers.wrapped import WrappedReader, list_of_rows
 from trainer.formats.problems import BadFile
 
 __all__ = ["Reading", "Record", "open_records"]
@@ -63,6 +64,7 @@ class Reading:
     kinds: list[str] = field(default_factory=list)
     packing: str = ""
     notes: Notes = field(default_factory=Notes)
+    inside: str = ""  # the list inside an object that holds the rows
     lines_from: int = -1  # the byte from which on the file itself is JSONL in UTF-8; -1 when it is anything else
 
     @property
@@ -120,6 +122,10 @@ def _of_member(member: Member, name: str, size: int, scratch: Path, reading: Rea
     file = as_utf8(stream, head, reading.notes)
     if kind == "jsonl" and file is stream and not member.packing:
         reading.lines_from = file.tell()
+    if kind == "json":
+        reading.inside = list_of_rows(head_as_utf8(head).decode(errors="replace"))
+        if reading.inside:
+            return WrappedReader(file, reading.notes, reading.inside).records()
     return _of_text(file, head_as_utf8(head), kind, name, reading.notes)
 
 
@@ -153,6 +159,8 @@ def _kind_of_text(head: bytes, name: str) -> str:
     if not lines:
         raise BadFile(1, *NO_ROWS)
     if lines[0].startswith(b"[") and (suffix not in (*OF_CELLS, *OF_TEXT[1:]) or LIST_OF_ROWS.match(head.lstrip())):
+        return "json"
+    if lines[0].startswith(b"{") and list_of_rows(head.decode(errors="replace")):
         return "json"
     if lines[0] == b"{":
         raise BadFile(1, "one row is spread over several lines", FIX_SPREAD, text="{")

@@ -91,6 +91,12 @@ class ListReader:
     def records(self) -> Iterator[Record]:
         """Every element in order. Raises BadFile where the list itself is broken: no element after it can be found."""
         self._peek()
+        yield from self._elements()
+        if self._peek():
+            raise BadFile(self._line, "more after the end of the list", "Put everything into one list.")
+
+    def _elements(self) -> Iterator[Record]:
+        """Those of the list that reading stands at; it stands behind it then."""
         self._move(self._at + 1)  # the opening bracket
         if self._peek() == "]":
             raise BadFile(self._line, "the file has no rows", "Upload a file with at least one row.")
@@ -107,8 +113,6 @@ class ListReader:
                 )
             self._move(self._at + 1)
         self._move(self._at + 1)
-        if self._peek():
-            raise BadFile(self._line, "more after the end of the list", "Put everything into one list.")
 
     def _element(self) -> Record:
         line = self._line

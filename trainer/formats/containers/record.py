@@ -12,6 +12,7 @@ CHUNK = 1024 * 1024  # bytes read at once
 MAX_RECORD = 4 * 1024 * 1024  # bytes of one row; longer than any context window by far
 TOO_LONG = Problem("", "row longer than 4 MB", "Split this row into several.")
 NUL = Problem("", "NUL character", "Remove it: no text holds one, and a file full of them was not written to its end.")
+MOST_NAMED = 5  # of what was passed over
 SEPARATORS = ("\u2028", "\u2029")
 
 # What is put right, or looks wrong and is not, and what the report says of it.
@@ -39,19 +40,28 @@ SENTENCES = {
 
 
 class Notes(Counter[str]):
-    """How often each of SENTENCES happened; `left_out`: files of an archive that are about the data."""
+    """How often each of SENTENCES happened; what else was passed over, by name.
+
+    left_out: files of an archive that are about the data. beside: what stands beside the list of rows in an object.
+    """
 
     def __init__(self, *counts: Mapping[str, int]) -> None:
         super().__init__(*counts)
         self.left_out: list[str] = []
+        self.beside: list[str] = []
 
     def sentences(self) -> list[str]:
         found = [sentence.format(n=self[name]) for name, sentence in SENTENCES.items() if self[name]]
         if self.left_out:
-            named = ", ".join(name[-60:] for name in self.left_out[:5])
-            more = f" and {len(self.left_out) - 5:,} more" if len(self.left_out) > 5 else ""
-            found.append(f"Left out of the archive, as they are about the data: {named}{more}.")
+            found.append(f"Left out of the archive, as they are about the data: {_named(self.left_out)}.")
+        if self.beside:
+            found.append(f"Beside the list of rows there are others, which were passed over: {_named(self.beside)}.")
         return found
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(name[-60:] for name in names[:MOST_NAMED]) + more
 
 
 @dataclass(slots=True)
