@@ -20,7 +20,7 @@ from webapp.adapters.importing_child import told_by
 from webapp.adapters.models import Adapter, BaseModel
 from webapp.adapters.publishing import create_adapter
 from webapp.common.errors import UserError
-from webapp.common.storage import adapter_folder, sync_tree
+from webapp.common.storage import adapter_folder, link, sync_tree
 from webapp.datasets import uploads
 from webapp.datasets.child import run_adapter_step
 from webapp.datasets.models import Upload
