@@ -197,6 +197,10 @@ def test_a_job_without_a_name_is_named_after_its_dataset(cast: Cast) -> None:
     for _ in range(3):
         cast.client("bob").post(reverse("job_new"), answers(cast, name=""))
     assert [job.name for job in Job.objects.order_by("created_at")] == ["capitals", "capitals 2", "capitals 3"]
+    job = Job.objects.first()
+    assert job and not job.is_named
+    form = cast.client("bob").get(f"{reverse('job_new')}?from={job.pk}").context["form"]
+    assert form["name"].value() == "", "the next one is named after it too"
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
