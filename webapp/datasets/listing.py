@@ -63,7 +63,8 @@ def datasets_of(team: Team, *, q: str, number: str | None) -> Listing:
     shown = list(page.object_list)
     formats = dict(rows.filter(pk__in=[one.pk for one in shown]).values_list("pk", KT("report__format")))
     page.object_list = [(one, FORMATS.get(formats[one.pk] or "", "–")) for one in shown]
-    return Listing(page, q, rows.count(), urlencode({"q": q}) + "&" if q else "")
+    whole = rows.count() if q else page.paginator.count
+    return Listing(page, q, whole, urlencode({"q": q}) + "&" if q else "")
 
 
 def versions_of(dataset: Dataset, shown: DatasetVersion, *, q: str, number: str | None) -> Listing:
@@ -71,5 +72,6 @@ def versions_of(dataset: Dataset, shown: DatasetVersion, *, q: str, number: str 
     every = history(dataset)
     found = every.filter(Q(note__icontains=q) | Q(original_name__icontains=q)) if q else every
     page = Paginator(found, VERSIONS_PER_PAGE).get_page(number)
+    whole = dataset.versions.count() if q else page.paginator.count
     about = {"version": shown.number, "tab": "versions"} | ({"q": q} if q else {})
-    return Listing(page, q, dataset.versions.count(), urlencode(about) + "&")
+    return Listing(page, q, whole, urlencode(about) + "&")
