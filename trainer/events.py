@@ -112,6 +112,16 @@ class Fetched:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowsRead:
+    """So many rows of a file are checked; and `done` of how many bytes, 0 where that is not known."""
+
+    kind: ClassVar[str] = "rows_read"
+    rows: int
+    done: int = 0
+    of: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finished:
     """The work is done; `folder` holds the verified result (the adapter, for training), `facts` what to keep of it."""
 
@@ -130,11 +140,12 @@ class Failed:
     fix: str = ""
 
 
-Event = Phase | Progress | Evaluated | Sample | Checkpoint | Memory | Log | Fetched | Finished | Failed
+Event = Phase | Progress | Evaluated | Sample | Checkpoint | Memory | Log | Fetched | RowsRead | Finished | Failed
 Emit = Callable[[Event], None]
 
 EVENT_TYPES: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Phase, Progress, Evaluated, Sample, Checkpoint, Memory, Log, Fetched, Finished, Failed)
+    cls.kind: cls
+    for cls in (Phase, Progress, Evaluated, Sample, Checkpoint, Memory, Log, Fetched, RowsRead, Finished, Failed)
 }
 
 

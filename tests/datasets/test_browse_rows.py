@@ -168,3 +168,11 @@ def test_a_long_row_is_copied_whole_and_a_giant_one_is_not_copied(cast: Cast) ->
     page = client.get(reverse("row", args=[version.pk, 2])).content.decode()
     assert "The first 200,000 of 300,1" in page
     assert "data-copy" not in page
+
+
+def test_a_search_before_the_survey_says_so_and_counts_nothing(cast: Cast, tmp_path: Path) -> None:
+    version = make_checked(make_dataset(cast.team), tmp_path, [asked("Who?", "I.")])
+    _, text = rows_page(cast.client("vera"), version, q="who")
+    assert "becomes possible when the survey is over" in text
+    assert "Not searched" in text
+    assert ">0 rows<" not in text

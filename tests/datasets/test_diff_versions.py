@@ -182,3 +182,22 @@ def test_weights_labels_and_tools_are_part_of_a_row() -> None:
     heavy = Row(id="a", line=1, messages=[*chat("?"), answer | {"weight": 0}])
     light = Row(id="a", line=1, messages=[*chat("?"), answer])
     assert [one.state for one in row_changes(heavy, light)[0].messages] == ["same", "edited"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "pieces"),
+    [
+        (
+            "Ask John.Doe-123@firma-nord.de, now.",
+            "Ask [e-mail address], now.",
+            [("", "Ask "), ("del", "John.Doe-123@firma-nord.de"), ("ins", "[e-mail address]"), ("", ", now.")],
+        ),
+        ("one two three", "one 2 three", [("", "one "), ("del", "two"), ("ins", "2"), ("", " three")]),
+        ("我是一个助手。", "你是一个老师。", None),
+    ],
+)
+def test_words_that_share_signs_are_not_mixed(before: str, after: str, pieces: list[tuple[str, str]] | None) -> None:
+    found = words_changed(before, after)
+    assert "".join(text for mark, text in found if mark != "ins") == before
+    assert "".join(text for mark, text in found if mark != "del") == after
+    assert pieces is None or found == pieces

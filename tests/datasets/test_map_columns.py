@@ -150,3 +150,15 @@ def test_a_file_without_columns_has_no_mapping(cast: Cast, content: bytes) -> No
     assert "No columns to choose from" in cast.client("bob").get(address(version)).content.decode()
     answer = cast.client("bob").post(reverse("dataset_mapping", args=[version.pk]), FIELDS)
     assert answer.status_code == 409
+
+
+def test_what_no_row_can_be_read_as_is_not_made(cast: Cast, unknown: DatasetVersion) -> None:
+    asked = FIELDS | {"kind": "chat", "of": "chat", "messages": "frage"}
+    client = cast.client("bob")
+    page = client.get(address(unknown, **asked), headers=PIECES).content.decode()
+    assert 'type="submit" disabled aria-describedby="mapping-hopeless"' in page
+    assert "None of the first rows can be read so." in page
+    assert "mapping-hopeless" not in client.get(address(unknown, **FIELDS), headers=PIECES).content.decode()
+    answer = client.post(reverse("dataset_mapping", args=[unknown.pk]), asked)
+    assert (answer.status_code, unknown.dataset.versions.count()) == (422, 1)
+    assert "None of the first rows can be read so." in answer.content.decode()

@@ -10,7 +10,8 @@ from django.urls import reverse
 
 from tests.cast import Cast
 from tests.make import make_checked, make_dataset, make_report, make_version
-from webapp.datasets.models import Dataset, VersionStatus
+from trainer.events import RowsRead, encode
+from webapp.datasets.models import Dataset, DatasetVersion, VersionStatus
 
 BAD = {"line": 7, "field": "output", "problem": "field is empty", "fix": "Write a text.", "text": "<b>the line</b>"}
 
@@ -184,3 +185,18 @@ def test_rows_of_every_kind_are_shown(cast: Cast, tmp_path: Path, kind: str) -> 
         assert text in rows and text in overview
     assert shown[-1] in overview
     assert shown[-1] in cast.client("vera").get(reverse("datasets")).content.decode()
+
+
+def test_an_inspection_says_how_far_it_is(cast: Cast) -> None:
+    version = make_dataset(cast.team, status=VersionStatus.INSPECTING).versions.get()
+    DatasetVersion.objects.filter(pk=version.pk).update(inspection=2)
+    out = version.aside("inspection-2")
+    out.mkdir(parents=True)
+    events = out / "events.jsonl"
+    for said, shown in (
+        (encode(1, RowsRead(rows=12_000)), "Every row is being checked: 12,000 rows so far."),
+        (encode(2, RowsRead(rows=90_000, done=450, of=1000)), "90,000 rows so far, 45 % of the file."),
+        ('{"n": 3, "kind": "rows_re', "Every row is being checked."),
+    ):
+        events.write_text(f"{said}\n")
+        assert shown in page(cast.client("vera"), version.dataset)[1]

@@ -1,6 +1,7 @@
 """The errors of a version: by kind, the first of each, all bad lines as a file, and what to do about them."""
 
 import json
+from urllib.parse import quote
 
 import pytest
 from django.urls import reverse
@@ -78,3 +79,21 @@ def test_going_on_without_them_keeps_what_was_left_out(cast: Cast, spoilt: Datas
     page = cast.client("vera").get(reverse("dataset", args=[version.dataset.pk])).content.decode()
     assert "123 rows could not be used and left out" in page
     assert reverse("version_bad_lines", args=[version.pk]) in page
+
+
+def test_the_kind_is_in_the_address_of_the_dataset(cast: Cast, spoilt: DatasetVersion) -> None:
+    place = reverse("dataset", args=[spoilt.dataset_id])
+    kind = next(iter(spoilt.report["error_counts"]))
+    text = cast.client("vera").get(place, {"problem": kind}).content.decode()
+    assert f'hx-push-url="{place}?version=1&amp;problem={quote(kind, safe="")}"' in text
+    assert 'aria-current="true"><span class="num">' in text.split("error-counts")[1]
+
+
+def test_the_place_that_is_wrong_is_shown_in_a_long_line(cast: Cast) -> None:
+    long = '{"prompt": "' + "a" * 3000 + '", "completion": wrong}'
+    version = uploaded(cast, f'{{"prompt": "A", "completion": "B"}}\n{long}\n'.encode())
+    [error] = version.report["errors"]
+    assert (error["field"], error["problem"][:12]) == (f"column {long.index('wrong') + 1}", "invalid JSON")
+    assert len(error["text"]) <= 500
+    for text in (fragment(cast, version), fragment(cast, version, error["problem"])):
+        assert "completion&quot;: <mark>w</mark>rong}" in text

@@ -16,6 +16,7 @@ from trainer.events import (
     Memory,
     Phase,
     Progress,
+    RowsRead,
     Sample,
     decode,
     encode,
@@ -40,6 +41,7 @@ EVENTS: list[Event] = [
     Memory(step=1, peak_bytes=7, foretold_bytes=6, device="cpu"),
     Log(text="hello", level="warning"),
     Fetched(done=1, of=2, what="weights"),
+    RowsRead(rows=1, done=2, of=3),
     Finished(folder="adapter", facts={"loss": 1.0}),
     Failed(code="internal", text="x", fix="y"),
 ]

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.files import GOOD, check
-from trainer.events import Finished
+from trainer.events import Event, Finished, RowsRead
 from trainer.formats import content_id, iter_rows, read_rows
+from trainer.formats.check import check_file
 
 CHAT = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}'
 
@@ -170,6 +171,21 @@ BAD_MESSAGES = {
         chat(USER, ANSWER | {"tool_calls": [{"function": {"name": "f", "arguments": "{oops"}}]}),
         "is not valid JSON",
         "messages[1].tool_calls[0].function.arguments",
+    ),
+    "tool without a call": (
+        chat(USER, {"role": "tool", "content": "5"}, ANSWER),
+        "a tool answers without a call",
+        "messages[1]",
+    ),
+    "unknown tool_call_id": (
+        chat(
+            USER,
+            {"role": "assistant", "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "content": "5", "tool_call_id": "c2"},
+            ANSWER,
+        ),
+        "no call before it has this id",
+        "messages[2].tool_call_id",
     ),
     "tools": (chat(USER, ANSWER, tools=[{"name": "f"}]), "is not a tool definition", "tools[0]"),
 }
@@ -375,3 +391,43 @@ def test_a_broken_object_around_rows_is_refused_at_its_line(tmp_path: Path, case
 def test_one_row_with_a_list_of_its_own_is_a_row(tmp_path: Path, row: str) -> None:
     report = check(tmp_path, row)
     assert (report["rows"], report["container"], report["errors"]) == (1, "jsonl", [])
+
+
+def test_it_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f'{{"prompt": "Question {n}?", "completion": "Yes."}}\n' for n in range(1000)))
+    monkeypatch.setattr("trainer.formats.progress.SECONDS", 0.0)
+    told: list[Event] = []
+    check_file(file, tmp_path / "plain", skip_bad_rows=False, emit=told.append)
+    assert [one.rows for one in told if isinstance(one, RowsRead)] == [256, 512, 768]
+    told.clear()
+    monkeypatch.setattr("trainer.formats.check.worth_sections", lambda reading: True)
+    check_file(file, tmp_path / "sections", skip_bad_rows=False, emit=told.append)
+    size = file.stat().st_size
+    assert [one for one in told if isinstance(one, RowsRead)][-1] == RowsRead(rows=1000, done=size, of=size)
+
+
+PARTS = {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}
+LET_THROUGH = {
+    "the same speaker twice": ([USER, USER, ANSWER], "Messages of the same speaker follow each other"),
+    "a late system message": (
+        [USER, ANSWER, {"role": "system", "content": "S"}, USER, ANSWER],
+        "A system message stands",
+    ),
+    "parts": ([PARTS, ANSWER], "The text parts of a message are joined as they stand"),
+    "calls as text": ([USER, ANSWER, {"role": "tool", "content": "5"}, ANSWER], "What tools return follows answers"),
+}
+
+
+@pytest.mark.parametrize("column", ["messages", "chosen"])
+@pytest.mark.parametrize("case", LET_THROUGH)
+def test_what_may_not_be_meant_is_let_through_by_name(tmp_path: Path, case: str, column: str) -> None:
+    turns, said = LET_THROUGH[case]
+    row = (
+        {"messages": turns}
+        if column == "messages"
+        else {"chosen": turns, "rejected": [*turns[:-1], ANSWER | {"content": "No"}]}
+    )
+    report = check(tmp_path, json.dumps(row))
+    assert (report["rows"], report["errors"], len(report["repairs"])) == (1, [], 1)
+    assert report["repairs"][0].startswith(said) and report["repairs"][0].endswith(" (1 row).")

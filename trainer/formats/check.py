@@ -15,11 +15,12 @@ from trainer.formats.earlier_splits import EarlierSplits
 from trainer.formats.family import Family
 from trainer.formats.findings import BadLines, most_common
 from trainer.formats.problems import BadFile
+from trainer.formats.progress import Progress
 from trainer.formats.publishing import aside, publish, publish_report
 from trainer.formats.reading import Reading, Record, open_records
 from trainer.formats.row_writer import RowWriter
 from trainer.formats.sample import SAMPLE, write_sample
-from trainer.formats.sections import read_sections, worth_sections
+from trainer.formats.sections import SECTION, read_sections, worth_sections
 from trainer.formats.sieve import Sieve
 
 LOOK_AT_BYTES = 8 * 1024 * 1024  # rows kept in memory to tell the format
@@ -69,7 +70,8 @@ def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, known:
         with RowWriter(rows, earlier=earlier) as writer, bad_lines.open("w", encoding="utf-8") as bad:
             sieve = Sieve(known.mapping, BadLines(bad), folder=out)
             with closing(sieve):
-                outcome = _read_all(open_records(file, known.name or file.name, scratch=out), writer, sieve)
+                reading = open_records(file, known.name or file.name, scratch=out)
+                outcome = _read_all(reading, writer, sieve, Progress(emit))
         report = _report(outcome, writer) | (earlier.report() if earlier else {})
         usable = writer.rows > 0 and not outcome.stopped_at and (skip_bad_rows or not report["bad_rows"])
         if usable:
@@ -84,8 +86,9 @@ def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, known:
     emit(Finished(folder=str(out), facts=facts))
 
 
-def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve) -> Outcome:
+def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve, progress: Progress) -> Outcome:
     outcome = Outcome(sieve, reading, chosen(sieve.family), [])
+    reading.records = progress.through(reading.records)
     first: list[Record] = []
     try:
         try:
@@ -100,7 +103,7 @@ def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve) -> Outcome:
                 seen.line, "format not recognised", FIX_UNKNOWN, text=seen.text, field=unknown_fields(rows[0])
             )
         if sieve.gathering is None and outcome.recognition.family is sieve.family and worth_sections(reading):
-            _keep_sections(_objects(first), outcome, writer)
+            _keep_sections(_objects(first), outcome, writer, progress)
         else:
             for record in chain(first, reading.records):
                 _keep(record, outcome, writer)
@@ -146,11 +149,12 @@ def _keep(record: Record, outcome: Outcome, writer: RowWriter) -> None:
         writer.add(record.line, content)
 
 
-def _keep_sections(first: list[dict[str, Any]], outcome: Outcome, writer: RowWriter) -> None:
+def _keep_sections(first: list[dict[str, Any]], outcome: Outcome, writer: RowWriter, progress: Progress) -> None:
     """Read the file anew, in sections: the `first` rows among them."""
     reading, sieve = outcome.reading, outcome.sieve
     reading.notes["separators"] = reading.notes["blank lines"] = lines = 0
-    for section in read_sections(reading.path, first, start=reading.lines_from):
+    size = reading.path.stat().st_size
+    for number, section in enumerate(read_sections(reading.path, first, start=reading.lines_from), 1):
         section.begin_at(lines)
         for pack in section.packs:
             writer.add_pack(pack)
@@ -159,6 +163,7 @@ def _keep_sections(first: list[dict[str, Any]], outcome: Outcome, writer: RowWri
             sieve.refuse(line + lines, found, text)
         reading.notes.update(section.notes)
         lines += section.lines
+        progress.tell(lines, done=min(number * SECTION, size), of=size)
 
 
 def _repairs(outcome: Outcome) -> list[str]:

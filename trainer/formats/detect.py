@@ -110,7 +110,8 @@ def _recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
         return Recognition(None, 0.0, f"No known format: {unknown_fields(rows[0])}.")
     whole = sum(family.matches(row) >= 1 for row in rows)
     counted = f"All {len(rows):,}" if whole == len(rows) else f"{whole:,} of the {len(rows):,}"
-    saw = f"{counted} rows looked at hold {_layouts(rows, family)}."
+    hold = "The only row holds" if len(rows) == 1 else f"{counted} rows looked at hold"
+    saw = f"{hold} {_layouts(rows, family)}."
     if others:
         saw += f" Others are of other formats: {', '.join(f'{name} ({n:,})' for name, n in others.most_common())}."
     sure = best / len(rows)

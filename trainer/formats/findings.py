@@ -1,6 +1,7 @@
 """What a check found: errors by line and by kind, statistics, and the report made of them."""
 
 import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,15 +14,30 @@ from trainer.formats.problems import Problem
 
 MAX_ERRORS = 100  # listed one by one; all are counted
 MAX_TEXT = 500  # characters of a line that are shown
+LEAD = 100  # of them at least come behind the column that is named
 MAX_KINDS = 50
 MAX_COLUMNS = 100  # beside what training reads, named
 MAX_MIXED_LINES = 10  # of each other format, named
 MAX_BAD_CHARACTERS = 64 * 1024 * 1024  # of all bad lines in their own file
 
 
+_AT_COLUMN = re.compile(r"\bcolumn (\d{1,9})\Z")
+
+
 def printable(text: str, limit: int = MAX_TEXT) -> str:
     """Text that every database and page can hold: no NUL, no half characters, not too long."""
     return text[:limit].encode("utf-8", "replace").decode().replace("\0", "\N{SYMBOL FOR NULL}")
+
+
+def excerpt(text: str, field: str) -> tuple[str, int]:
+    """A part of a line that is not too long, with the column that the field names; and where that is in it, or -1."""
+    named = _AT_COLUMN.search(field)
+    at = int(named[1]) - 1 if named else -1
+    if not 0 <= at <= len(text):
+        return printable(text), -1
+    start = at - MAX_TEXT // 2 if at > MAX_TEXT - LEAD else 0
+    shown = printable(f"{'…' if start else ''}{text[start:]}")
+    return shown, at - start + bool(start)
 
 
 class Findings:
@@ -39,7 +55,8 @@ class Findings:
         self.counts[problem if problem in self.counts or len(self.counts) < MAX_KINDS else "other"] += 1
         if len(self.errors) < MAX_ERRORS:
             field, fix = printable(found.field, 200), printable(found.fix)
-            error = {"line": line, "field": field, "problem": problem, "fix": fix, "text": printable(text)}
+            shown, at = excerpt(text, found.field)
+            error = {"line": line, "field": field, "problem": problem, "fix": fix, "text": shown, "at": at}
             self.errors.append(error)
 
     def ignore(self, names: Iterable[str], prefix: str = "") -> None:

@@ -33,6 +33,9 @@ CATALOGUE: dict[str, Entry] = {
     "upload_unfinished": Entry("{name} is not here as a whole yet.", "Choose the file again to go on sending it.", 409),
     "no_columns": Entry("This version was not read from columns.", "Upload the file again to map its columns.", 409),
     "mapping_wrong": Entry("The columns do not fit: {field}: {problem}.", "{fix}", 422),
+    "mapping_reads_nothing": Entry(
+        "None of the first rows can be read so.", "Choose other columns, or another kind of rows.", 422
+    ),
     "dataset_in_use": Entry(
         "The job {job} was made from it.", "Delete that job first, on its page; its adapter stays.", 409
     ),

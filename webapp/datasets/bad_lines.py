@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainer.formats.findings import excerpt
+from webapp.datasets.highlighting import Piece
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.storing import BAD_LINES
 
 MOST_SHOWN = 100
-SHOWN_TEXT = 500  # characters of a line
 OTHER = "other"  # what kinds beyond the fiftieth are counted as
 
 
@@ -27,11 +28,19 @@ def errors_of(version: DatasetVersion, problem: str) -> dict[str, Any]:
     problem = problem if problem in counts and problem != OTHER else ""
     errors = _of_kind(version, problem) if problem else report.get("errors", [])
     return {
-        "errors": errors,
+        "errors": [error | {"pieces": _pieces(error)} for error in errors],
         "problem": problem,
         "found": counts[problem] if problem else sum(counts.values()),
         "has_file": bad_lines_path(version).is_file(),
     }
+
+
+def _pieces(error: dict[str, Any]) -> list[Piece]:
+    """The line with the place that is wrong marked, where that is known; reports of earlier releases know none."""
+    text, at = error["text"], error.get("at", -1)
+    if not 0 <= at < len(text):
+        return [(text, False)]
+    return [piece for piece in ((text[:at], False), (text[at], True), (text[at + 1 :], False)) if piece[0]]
 
 
 def _of_kind(version: DatasetVersion, problem: str) -> list[dict[str, Any]]:
@@ -44,7 +53,8 @@ def _of_kind(version: DatasetVersion, problem: str) -> list[dict[str, Any]]:
     with path.open("rb") as lines:
         for line in lines:
             if needle in line and (error := json.loads(line))["problem"] == problem:
-                found.append(error | {"text": error["text"][:SHOWN_TEXT]})
+                text, at = excerpt(error["text"], error["field"])
+                found.append(error | {"text": text, "at": at})
                 if len(found) == MOST_SHOWN:
                     break
     return found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.events import Failed, decode
+from trainer.events import Event, Failed, decode
 from webapp.common.child_environment import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -23,6 +23,8 @@ BYTES_PER_SECOND = 2_000_000  # a tenth of what was measured on two busy cores
 PACKED = 10  # bytes of text in a byte of rows.parquet, at most in what was seen
 LOOK_SECONDS = 0.1
 STDERR_TAIL = 4000
+EVENTS = "events.jsonl"  # in the folder of its work
+LAST_LINE = 20_000  # characters of events, at most
 # Nothing else of our environment reaches the child: it has no need of keys, and reads what a stranger wrote.
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
@@ -109,7 +111,7 @@ def _run(
     environment: dict[str, str] | None = None,
 ) -> Ending | None:
     """Memory is limited for who reads what a stranger wrote, which has no environment of its own."""
-    events, stderr = out / "events.jsonl", out / "stderr.txt"
+    events, stderr = out / EVENTS, out / "stderr.txt"
     with events.open("wb") as said, stderr.open("wb") as complained:
         child = subprocess.Popen(
             [sys.executable, "-m", "trainer", *command],
@@ -129,7 +131,7 @@ def _run(
     if out_of_time is None:
         return None
     out_of_time = out_of_time or child.returncode == -signal.SIGXCPU
-    return Ending(child.returncode, _last_words(events), _tail(stderr), out_of_time)
+    return Ending(child.returncode, _last_words(out), _tail(stderr), out_of_time)
 
 
 def _environment() -> dict[str, str]:
@@ -168,14 +170,17 @@ def _kill(child: "subprocess.Popen[bytes]") -> None:
         child.wait()
 
 
-def _last_words(events: Path) -> Failed | None:
-    lines = _tail(events, 20_000).splitlines()
-    if not lines:
-        return None
+def last_event(out: Path) -> Event | None:
+    """What a child that works into the folder `out` said last; None before it said anything."""
     try:
-        _, event = decode(lines[-1])
-    except ValueError:
+        _, event = decode(_tail(out / EVENTS, LAST_LINE).splitlines()[-1])
+    except (FileNotFoundError, IndexError, ValueError):  # ValueError: the line is being written
         return None
+    return event
+
+
+def _last_words(out: Path) -> Failed | None:
+    event = last_event(out)
     return event if isinstance(event, Failed) else None
 
 

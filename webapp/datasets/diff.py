@@ -176,11 +176,29 @@ def words_changed(text: str, other: str) -> list[Piece]:
     left, right = WORDS.findall(text[:MOST_SHOWN]), WORDS.findall(other[:MOST_SHOWN])
     if max(len(left), len(right)) > MOST_WORDS:
         return [("del", text[:MOST_SHOWN]), ("ins", other[:MOST_SHOWN])]
-    found: list[Piece] = []
+    runs: list[tuple[bool, str, str]] = []  # whether both say the same there, and what each says
     for tag, a, b, c, d in SequenceMatcher(None, left, right, autojunk=len(left) > MOST_WORDS // 3).get_opcodes():
-        if tag == "equal":
-            found.append(("", "".join(left[a:b])))
-            continue
-        found += [("del", "".join(left[a:b]))] if b > a else []
-        found += [("ins", "".join(right[c:d]))] if d > c else []
+        runs.append((tag == "equal", "".join(left[a:b]), "".join(right[c:d])))
+    found: list[Piece] = []
+    for same, old, new in _whole_words(runs):
+        changed = [("del", old), ("ins", new)]
+        found += [("", old)] if same else [(mark, said) for mark, said in changed if said]
     return found
+
+
+def _whole_words(runs: list[tuple[bool, str, str]]) -> list[tuple[bool, str, str]]:
+    """The same, where signs that two changed words happen to share are part of the change."""
+    found: list[tuple[bool, str, str]] = []
+    for place, (same, old, new) in enumerate(runs):
+        if same and 0 < place < len(runs) - 1 and _is_inside_word(old):
+            same = False
+        if found and not same and not found[-1][0]:
+            _, before, after = found.pop()
+            old, new = before + old, after + new
+        found.append((same, old, new))
+    return found
+
+
+def _is_inside_word(text: str) -> bool:
+    """Not of scripts without spaces, where it may be most of a sentence."""
+    return not any(map(str.isspace, text)) and (text.isascii() or len(text) == 1)

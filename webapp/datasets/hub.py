@@ -7,11 +7,11 @@ from typing import Any
 
 from django.conf import settings
 
-from trainer.events import Fetched, Finished, decode
+from trainer.events import Fetched, Finished
 from webapp.common.storage import sha256_of
 from webapp.common.words import bytes_text
 from webapp.datasets import lifecycle
-from webapp.datasets.child import Ending, run_fetch
+from webapp.datasets.child import Ending, last_event, run_fetch
 from webapp.datasets.models import DatasetVersion
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def fetch(version: DatasetVersion, inspection: int, out: Path, still_ours: Calla
 def _facts(ending: Ending, out: Path) -> dict[str, Any]:
     if ending.failed:
         raise NotFetched(ending.failed.text, ending.failed.fix)
-    last = _last_event(out)
+    last = last_event(out)
     if not isinstance(last, Finished):
         logger.error("fetching ended with %s: %s", ending.status, ending.stderr)
         raise NotFetched("Fetching the files took too long or ended unexpectedly.", "Try again, or upload the files.")
@@ -63,15 +63,7 @@ def _facts(ending: Ending, out: Path) -> dict[str, Any]:
 
 def progress(version: DatasetVersion) -> str:
     """How far the fetching is, as a sentence."""
-    said = _last_event(version.aside(f"inspection-{version.inspection}"))
+    said = last_event(version.aside(f"inspection-{version.inspection}"))
     if isinstance(said, Fetched) and said.of:
         return f"{said.what}: {bytes_text(said.done)} of {bytes_text(said.of)} are here."
     return f"The data files of {version.source['hub']} are being fetched from the hub."
-
-
-def _last_event(folder: Path) -> object:
-    try:
-        lines = (folder / "events.jsonl").read_bytes().splitlines()
-        return decode(lines[-1].decode())[1]
-    except (FileNotFoundError, IndexError, ValueError):
-        return None

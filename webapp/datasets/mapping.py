@@ -92,11 +92,21 @@ def targets(version: DatasetVersion, mapping: Mapping) -> list[Target]:
 
 def first_rows_as(version: DatasetVersion, mapping: Mapping) -> list[Read]:
     """The first rows of its file as the mapping reads them; none while the mapping itself is wrong."""
+    return _sample_as(version, mapping, MOST_SHOWN)
+
+
+def is_hopeless(version: DatasetVersion, mapping: Mapping) -> bool:
+    """Whether none of the rows that are kept to look at can be read so."""
+    read = _sample_as(version, mapping, None)
+    return bool(read) and not any(one.row for one in read)
+
+
+def _sample_as(version: DatasetVersion, mapping: Mapping, most: int | None) -> list[Read]:
     if _problems(version, mapping):
         return []
     family = mapped_family(mapping)
     read = []
-    for number, row in enumerate(read_sample(version.folder / SAMPLE)[:MOST_SHOWN], 1):
+    for number, row in enumerate(read_sample(version.folder / SAMPLE)[:most], 1):
         try:
             content = family.to_content(row)
         except BadRow as bad:
@@ -112,6 +122,8 @@ def read_differently(*, user: User, version: DatasetVersion, mapping: Mapping) -
         raise UserError("no_columns")
     if wrong := _problems(version, mapping):
         raise UserError("mapping_wrong", field=wrong[0].field, problem=wrong[0].problem, fix=wrong[0].fix)
+    if is_hopeless(version, mapping):
+        raise UserError("mapping_reads_nothing")
     copy = same_original(version, mapping=mapping, skip_bad_rows=False)
     with files_removed_on_failure([copy]), transaction.atomic():
         add_version(version.dataset, copy, user=user)

@@ -34,7 +34,8 @@ def dataset_mapping(request: TeamRequest, pk: UUID) -> HttpResponse:
             ctx["error"] = error
             status = error.status
     ctx |= {"mapping": asked, "kinds": mapping.KINDS, "targets": mapping.targets(version, asked)}
-    ctx |= {"read": mapping.first_rows_as(version, asked), "asked": "kind" in request.GET or "kind" in request.POST}
+    ctx |= {"read": mapping.first_rows_as(version, asked), "hopeless": mapping.is_hopeless(version, asked)}
+    ctx |= {"asked": "kind" in request.GET or "kind" in request.POST}
     template = "datasets/_mapping.html" if FRAGMENT in request.headers else "datasets/mapping.html"
     return render(request, template, ctx, status=status)
 

@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.events import RowsRead
 from trainer.formats import Row, read_rows
 from trainer.formats.detect import FAMILIES
 from trainer.formats.extra import as_text
 from trainer.formats.survey_columns import said
 from webapp.common.words import number_text
 from webapp.datasets import hub
+from webapp.datasets.child import last_event
 from webapp.datasets.models import DatasetVersion, VersionStatus
 
 TEASER_ROWS = 3
@@ -117,10 +119,19 @@ def state_sentence(version: DatasetVersion) -> str:
     if version.status == VersionStatus.INSPECTING and hub.is_to_fetch(version):
         return hub.progress(version)
     if version.status == VersionStatus.INSPECTING:
-        return "Every row is being checked."
+        return _checked_so_far(version)
     if version.is_ready:
         return f"{_rows(version.row_count)}, ready for training."
     return _rejected(report)
+
+
+def _checked_so_far(version: DatasetVersion) -> str:
+    """How far its inspection is."""
+    said = last_event(version.aside(f"inspection-{version.inspection}"))
+    if not isinstance(said, RowsRead):
+        return "Every row is being checked."
+    share = f", {100 * said.done // said.of} % of the file" if said.of else ""
+    return f"Every row is being checked: {_rows(said.rows)} so far{share}."
 
 
 def _rejected(report: dict[str, Any]) -> str:

@@ -63,7 +63,7 @@ def _tab(request: TeamRequest, version: DatasetVersion, tab: str) -> dict[str, A
         listing = versions_of(version.dataset, version, q=q, number=number)
         return {"listing": listing, "first_number": first, "kept": {"version": version.number, "tab": "versions"}}
     if tab == "overview":
-        ctx = errors_of(version, "") | about_splits(version)
+        ctx = errors_of(version, request.GET.get("problem", "")) | about_splits(version)
         ctx |= {"read_as": read_as(version.report), "columns": columns_of(version)}
         shown = overview(version) | {"rows": first_rows(version)} if version.is_ready else {}
         return ctx | shown
