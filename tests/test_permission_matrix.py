@@ -177,6 +177,7 @@ TABLE = {
     "version_bad_lines": Row(SEEN, args=of("spoilt")),
     "dataset_skip_bad_rows": Row(NOT_SO, "login 404 403 409 409", of("version")),  # it has none
     "version_fetch_again": Row(NOT_SO, "login 404 403 409 409", of("version")),  # it has its file
+    "version_inspect_again": Row(NOT_SO, "login 404 403 409 409", of("version")),  # it was inspected to the end
     "version_findings": Row(SEEN, args=of("version")),
     "finding_fix": Row("login 404 403 409 409", "login 404 403 409 409", nothing_found),  # the version is sound
     "version_seen": Row(SEEN, args=of("version")),

@@ -85,7 +85,8 @@ def run_check(given: argparse.Namespace, emit: Emit) -> None:
 def run_revise(given: argparse.Namespace, emit: Emit) -> None:
     _make_folder(given.out)
     revise = importlib.import_module(HEAVY["revise"])
-    revise.revise_file(given.rows, given.changes, given.out, test_file=given.test_file, emit=emit)
+    files = (given.rows, given.changes, given.out)
+    revise.revise_file(*files, test_file=given.test_file, emit=emit, skip_bad_rows=given.skip_bad_rows)
 
 
 def run_survey(given: argparse.Namespace, emit: Emit) -> None:

@@ -124,6 +124,7 @@ def _add_revise(commands: Any) -> None:
     _add_path(revise, "--changes", "CHANGES", "a JSON file")
     _add_path(revise, *OUT)
     revise.add_argument("--test-file", metavar="FILE", type=Path, help='rows of their own split, for the method "file"')
+    revise.add_argument("--skip-bad-rows", action="store_true", help="use its good rows alone")
 
 
 def _add_survey(commands: Any) -> None:

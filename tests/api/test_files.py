@@ -148,7 +148,7 @@ def test_a_file_in_use_stays(client: OpenAI, people: Cast) -> None:
         asking.files.delete(file.id)
     assert caught.value.response.headers["x-should-retry"] == "false"
     assert (caught.value.code, caught.value.param) == ("dataset_in_use", "file_id")
-    assert "Delete that job first, on its page" in caught.value.message
+    assert "Delete that first, on its page" in caught.value.message
     assert client.files.retrieve(file.id).status == "processed"
 
 

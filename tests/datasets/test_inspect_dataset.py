@@ -1,7 +1,11 @@
 """Inspection by the real child: ready or rejected, within limits, once, and again when its worker was killed."""
 
 import json
+import os
 import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +15,11 @@ from django.urls import reverse
 
 from tests.cast import Cast
 from trainer.formats import count_rows
-from webapp.datasets import child, lifecycle, services
+from webapp.datasets import child, lifecycle, services, versions
 from webapp.datasets.inspection import MOST_INSPECTIONS
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.reconciling import Inspections
-from webapp.datasets.tasks import inspect
+from webapp.datasets.tasks import inspect, survey
 
 GOOD = '{"instruction": "Who are you?", "output": "I am Lowrank."}\n'
 BAD = '{"instruction": "Who are you?"}\n'
@@ -107,6 +111,87 @@ def test_a_file_that_is_interrupted_too_often_is_rejected(cast: Cast) -> None:
     version = upload(cast, GOOD)
     DatasetVersion.objects.update(inspection=MOST_INSPECTIONS)
     assert inspected(version).report["failure"]["text"] == "The inspection was interrupted too often."
+
+
+@pytest.fixture
+def killer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Has the next children killed as soon as they are there, as the kernel does it when memory ends."""
+    counts, told = tmp_path / "vmstat", [0]
+    counts.write_text("oom_kill 7\n")
+    monkeypatch.setattr(child, "COUNTS", counts)
+    limit = child._limit
+
+    def kill(times: int, *, for_memory: bool = False) -> None:
+        told[0] = times
+
+        def instead(pid: int, seconds: int) -> None:
+            if told[0] <= 0:
+                limit(pid, seconds)
+                return
+            told[0] -= 1
+            os.kill(pid, signal.SIGKILL)
+            counts.write_text(f"oom_kill {8 if for_memory else 7}\n")
+
+        monkeypatch.setattr(child, "_limit", instead)
+
+    return kill
+
+
+def test_a_killed_child_is_no_fault_of_the_file(cast: Cast, killer: Callable[..., None]) -> None:
+    version = upload(cast, GOOD)
+    killer(2)
+    assert inspected(version).status == "uploaded", "it waits for the next try"
+    assert inspected(version).status == "uploaded"
+    assert (inspected(version).status, version.inspection) == ("ready", 3)
+
+
+def test_a_child_that_is_killed_each_time_leaves_the_file_to_be_inspected_again(
+    cast: Cast, killer: Callable[..., None]
+) -> None:
+    version = upload(cast, GOOD)
+    killer(MOST_INSPECTIONS)
+    for _ in range(MOST_INSPECTIONS):
+        inspected(version)
+    assert version.report["failure"]["text"] == "The inspection was killed from outside (SIGKILL)."
+    assert version.was_cut_short
+    page = cast.client("bob").get(reverse("dataset", args=[version.dataset_id])).content.decode()
+    assert "The file is kept: inspect it again." in page
+    again = reverse("version_inspect_again", args=[version.pk])
+    assert again in page and "Upload a corrected file" not in page
+    places = {cast.client("bob").post(again)["Location"] for _ in range(2)}
+    assert [place.rpartition("?")[2] for place in places] == ["version=2"], "two clicks, one version"
+    second = inspected(version.dataset.versions.get(number=2))
+    assert (second.status, second.original_sha256) == ("ready", version.original_sha256)
+    assert cast.client("bob").post(reverse("version_inspect_again", args=[second.pk])).status_code == 409
+
+
+def test_the_kernels_want_of_memory_is_said(cast: Cast, killer: Callable[..., None]) -> None:
+    version = upload(cast, GOOD)
+    killer(1, for_memory=True)
+    DatasetVersion.objects.update(inspection=MOST_INSPECTIONS - 1)
+    text = "The inspection was killed because the machine ran out of memory."
+    assert inspected(version).report["failure"]["text"] == text
+
+
+def test_a_killed_revision_is_made_again(cast: Cast, killer: Callable[..., None]) -> None:
+    first = inspected(upload(cast, GOOD))
+    killer(1)
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    made = versions.revise(user=cast.bob, version=first, changes={"add": [row]}, note="one more")
+    DatasetVersion.objects.filter(pk=made.pk).update(inspection=MOST_INSPECTIONS - 1)
+    assert inspected(made).was_cut_short
+    cast.client("bob").post(reverse("version_inspect_again", args=[made.pk]))
+    again = inspected(made.dataset.versions.get(number=3))
+    assert (again.status, again.row_count, again.parent, again.note) == ("ready", 2, first, "one more")
+
+
+def test_a_killed_survey_is_made_again(cast: Cast, killer: Callable[..., None]) -> None:
+    version = inspected(upload(cast, GOOD))
+    killer(1)
+    for expected in ("waiting", "done"):
+        survey(str(version.pk))
+        version.refresh_from_db()
+        assert version.survey_status == expected
 
 
 def test_a_database_that_is_away_ends_no_inspection(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

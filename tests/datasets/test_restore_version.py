@@ -79,18 +79,18 @@ def test_a_version_in_use_stays(cast: Cast, first: DatasetVersion) -> None:
     second = first.dataset.newest
     assert second is not None
     job = make_job(cast.team, version=first, name="my job")
-    assert "The job my job" in refused(cast, first)
+    assert "the job my job" in refused(cast, first)
     job.dataset_version, job.validation_version = second, first
     job.save()
-    assert "The job my job" in refused(cast, first), "it is measured on"
+    assert "the job my job" in refused(cast, first), "it is measured on"
     job.delete()
     make_adapter(cast.team, make_base(name="another"), name="my-adapter", dataset_version=first)
-    assert "The adapter my-adapter" in refused(cast, first)
+    assert "the adapter my-adapter" in refused(cast, first)
 
 
 def test_the_parent_of_a_version_in_the_making_stays(cast: Cast, first: DatasetVersion) -> None:
     versions.revise(user=cast.bob, version=first, changes={"add": ROWS[:1]})
-    assert "Version 3, which is being made of it" in refused(cast, first)
+    assert "version 3 is being made of it" in refused(cast, first)
 
 
 def test_the_only_version_stays(cast: Cast) -> None:

@@ -12,6 +12,7 @@ from django.urls import reverse
 from tests.cast import Cast
 from tests.make import make_dataset
 from trainer.formats import iter_rows
+from webapp.common.errors import UserError
 from webapp.datasets import versions
 from webapp.datasets.models import DatasetVersion, Origin
 from webapp.datasets.tasks import inspect
@@ -82,11 +83,41 @@ def test_what_the_second_file_has_is_left_out_when_asked(cast: Cast, version: Da
     assert (made.splits, made.report["overlap"], made.changes["removed"]) == ({"train": 19, "test": 1}, 0, 1)
 
 
-def test_a_bad_second_file_rejects_the_version_with_its_lines(cast: Cast, version: DatasetVersion) -> None:
+def test_a_bad_second_file_leaves_the_version_before_in_its_place(cast: Cast, version: DatasetVersion) -> None:
     file = SimpleUploadedFile("held-out.jsonl", b'{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
     post(cast, version, method="file", file=file)
     made = newest(version)
-    assert (made.status, made.report["errors"][0]["line"], made.skippable_rows) == ("rejected", 2, 0)
+    assert (made.status, made.report["errors"][0]["line"], made.number) == ("rejected", 2, 2)
+    assert version.dataset.newest == version
+    bob, here = cast.client("bob"), reverse("dataset", args=[made.dataset_id])
+    assert "ready for training" in bob.get(here).content.decode()
+    assert "rejected" not in bob.get(reverse("datasets")).content.decode().lower()
+    page = bob.get(f"{here}?version=2").content.decode()
+    assert "The second file, held-out.jsonl, cannot be the split. 1 of 2 rows cannot be used." in page
+    assert "changes nothing" in page and "Upload a corrected file" not in page
+    assert f"{reverse('split_new', args=[version.pk])}?method=file" in page
+    bad = bob.get(reverse("version_bad_lines", args=[made.pk])).getvalue()
+    assert json.loads(bad)["line"] == 2
+    assert reverse("version_bad_lines", args=[made.pk]) in page
+    assert 'value="file" selected' in bob.get(f"{reverse('split_new', args=[version.pk])}?method=file").content.decode()
+
+
+def test_the_good_rows_of_a_second_file_are_gone_on_with(cast: Cast, version: DatasetVersion) -> None:
+    file = SimpleUploadedFile("held-out.jsonl", b'{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
+    post(cast, version, method="file", file=file)
+    made = newest(version)
+    assert cast.client("bob").post(reverse("dataset_skip_bad_rows", args=[made.pk])).status_code == 302
+    third = newest(version)
+    assert (third.number, third.splits, third.parent) == (3, {"train": 20, "test": 1}, version)
+    page = cast.client("vera").get(reverse("dataset", args=[made.dataset_id])).content.decode()
+    assert "(the rows of held-out.jsonl)" in page
+
+
+def test_the_only_version_that_can_be_used_is_not_deleted(cast: Cast, version: DatasetVersion) -> None:
+    post(cast, version, method="file", file=SimpleUploadedFile("held-out.jsonl", b'{"prompt": "a"}\n'))
+    newest(version)
+    with pytest.raises(UserError, match="it is the only one"):
+        versions.delete_version(user=cast.bob, version=version)
 
 
 def test_splits_are_taken_back(cast: Cast, version: DatasetVersion) -> None:

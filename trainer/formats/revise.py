@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Content, Kind, Row, content_id, iter_rows, read_rows
-from trainer.formats.check import check_file
+from trainer.formats.check import BAD_LINES, check_file
 from trainer.formats.finding_private import masked_shape, private_in
 from trainer.formats.findings import Findings, Statistics, most_common
 from trainer.formats.problems import BadRow
@@ -78,10 +78,13 @@ class Given:
         return iter_rows(self.second) if self.second else iter(())
 
 
-def revise_file(rows: Path, changes: Path, out: Path, *, test_file: Path | None, emit: Emit) -> None:
+def revise_file(
+    rows: Path, changes: Path, out: Path, *, test_file: Path | None, emit: Emit, skip_bad_rows: bool = False
+) -> None:
     """Write `out`/rows.parquet and `out`/report.json: `rows` with these changes; emit Finished.
 
-    Ids stay: an edited row keeps its own. `test_file` is any file that a check accepts, for the split method `file`.
+    Ids stay: an edited row keeps its own. `test_file` is any file that a check accepts, for the split method `file`;
+    with `skip_bad_rows` its good rows alone are taken.
     Raises TrainerError(dataset_invalid) after the report is written when an edited or added row cannot be used, when
     a row to change is not there, or when no row is left.
     """
@@ -89,7 +92,8 @@ def revise_file(rows: Path, changes: Path, out: Path, *, test_file: Path | None,
         raise TrainerError("user_config", f"There is no file {rows}.", "Give the path of a rows.parquet.")
     asked, outcome = Changes.read(changes), Outcome(read_rows(rows, 0, 1)[0].kind)
     with TemporaryDirectory(dir=out) as folder:
-        given = _read_given(asked, outcome, second=_checked(test_file, asked, Path(folder), out))
+        second = _checked(test_file, asked, Path(folder), skip_bad_rows=skip_bad_rows)
+        given = _read_given(asked, outcome, second=second)
         with aside(out) as path:
             with RowWriter(path, taken=_ids_at_risk(rows, given)) as writer:
                 _write_all(rows, asked, given, outcome, writer=writer)
@@ -105,17 +109,18 @@ def revise_file(rows: Path, changes: Path, out: Path, *, test_file: Path | None,
     emit(Finished(folder=str(out), facts={name: report[name] for name in ("kind", "rows", "content_hash", "changes")}))
 
 
-def _checked(test_file: Path | None, asked: Changes, folder: Path, out: Path) -> Path | None:
-    """The rows of the second file. Its report is what is left when it cannot be used."""
+def _checked(test_file: Path | None, asked: Changes, folder: Path, *, skip_bad_rows: bool) -> Path | None:
+    """The rows of the second file. Its report and its bad lines are what is left when it cannot be used."""
     if (test_file is None) == (asked.splits is not None and asked.splits.method == "file"):
         raise TrainerError("user_config", "The split method file and a test file belong together.", FIX)
     if test_file is None:
         return None
     try:
-        check_file(test_file, folder, skip_bad_rows=False, emit=lambda event: None)
+        check_file(test_file, folder, skip_bad_rows=skip_bad_rows, emit=lambda event: None)
     except TrainerError:
-        if (folder / "report.json").is_file():
-            publish(folder / "report.json", out / "report.json")
+        for name in ("report.json", BAD_LINES):
+            if (folder / name).is_file():
+                publish(folder / name, folder.parent / name)
         raise
     return folder / "rows.parquet"
 

@@ -36,13 +36,12 @@ CATALOGUE: dict[str, Entry] = {
     "mapping_reads_nothing": Entry(
         "None of the first rows can be read so.", "Choose other columns, or another kind of rows.", 422
     ),
-    "dataset_in_use": Entry(
-        "The job {job} was made from it.", "Delete that job first, on its page; its adapter stays.", 409
-    ),
+    "dataset_in_use": Entry("The dataset stays: {what}.", "Delete that first, on its page.", 409),
     "dataset_not_ready": Entry("This dataset cannot be used yet: it is {status}.", "Wait for the inspection.", 409),
     "too_many_tags": Entry("This dataset has {limit} different tags.", "Use one of them, or remove some.", 409),
     "search_not_ready": Entry("The rows cannot be searched yet.", "Wait for the survey to end.", 409),
     "no_good_rows": Entry("There are no good rows to go on with.", "Correct the file and upload it again.", 409),
+    "nothing_to_inspect": Entry("Version {number} was inspected to the end.", "Look at what was found.", 409),
     "nothing_to_fetch": Entry("Version {number} has its file.", "Use it, or fetch a new dataset.", 409),
     "nothing_to_change": Entry("There is nothing to change.", "Edit, add or remove a row first.", 409),
     "row_gone": Entry("This row is not in version {number}.", "Go back to the rows.", 404),
@@ -61,7 +60,7 @@ CATALOGUE: dict[str, Entry] = {
         "Version {newest} was made after version {number}.", "Fix what was found in the newest one.", 409
     ),
     "nothing_left": Entry("No row would be left.", "Look at the rows, and remove some of them.", 409),
-    "version_in_use": Entry("{what} keeps version {number}.", "{fix}", 409),
+    "version_in_use": Entry("Version {number} stays: {what}.", "{fix}", 409),
     # adapters
     "base_not_ready": Entry("The base model {name} is not ready.", "Wait for the download, or choose another.", 409),
     "base_in_use": Entry("The base model {name} has adapters or jobs.", "Delete those first.", 409),

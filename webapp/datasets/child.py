@@ -25,18 +25,38 @@ LOOK_SECONDS = 0.1
 STDERR_TAIL = 4000
 EVENTS = "events.jsonl"  # in the folder of its work
 LAST_LINE = 20_000  # characters of events, at most
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+COUNTS = Path("/proc/vmstat")  # the kernel's
 # Nothing else of our environment reaches the child: it has no need of keys, and reads what a stranger wrote.
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How the child ended: exit status (negative: the signal), what it said last, and whether it ran out of time."""
+    """How the child ended: exit status (negative: the signal), what it said last, and whether it ran out of time.
+
+    for_memory: whether the kernel killed a process for want of memory meanwhile.
+    """
 
     status: int
     failed: Failed | None
     stderr: str
     out_of_time: bool = False
+    for_memory: bool = False
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether somebody else ended it, which says nothing about what it read."""
+        return -self.status in FROM_OUTSIDE and not self.out_of_time
+
+    @property
+    def cause(self) -> str:
+        """Why it ended, where it said nothing itself; goes on after its name."""
+        if not self.was_killed:
+            return f"ended unexpectedly (status {self.status})"
+        if self.for_memory:
+            return "was killed because the machine ran out of memory"
+        return f"was killed from outside ({signal.Signals(-self.status).name})"
 
 
 def run_check(
@@ -52,11 +72,18 @@ def run_check(
 
 
 def run_revise(
-    rows: Path, changes: Path, out: Path, *, test_file: Path | None, still_ours: Callable[[], bool]
+    rows: Path,
+    changes: Path,
+    out: Path,
+    *,
+    test_file: Path | None,
+    skip_bad_rows: bool,
+    still_ours: Callable[[], bool],
 ) -> Ending | None:
     """Make the rows that `changes` ask for into the folder `out`. None when `still_ours` said no."""
     command = ["revise", str(rows), f"--changes={changes}", "--out", str(out)]
     command += [f"--test-file={test_file}"] if test_file else []
+    command += ["--skip-bad-rows"] if skip_bad_rows else []
     size = rows.stat().st_size * PACKED + changes.stat().st_size + (test_file.stat().st_size if test_file else 0)
     return _run(command, out, seconds=_seconds_for(size), still_ours=still_ours)
 
@@ -111,7 +138,7 @@ def _run(
     environment: dict[str, str] | None = None,
 ) -> Ending | None:
     """Memory is limited for who reads what a stranger wrote, which has no environment of its own."""
-    events, stderr = out / EVENTS, out / "stderr.txt"
+    events, stderr, kills = out / EVENTS, out / "stderr.txt", _kills_for_memory()
     with events.open("wb") as said, stderr.open("wb") as complained:
         child = subprocess.Popen(
             [sys.executable, "-m", "trainer", *command],
@@ -131,7 +158,16 @@ def _run(
     if out_of_time is None:
         return None
     out_of_time = out_of_time or child.returncode == -signal.SIGXCPU
-    return Ending(child.returncode, _last_words(out), _tail(stderr), out_of_time)
+    for_memory = child.returncode == -signal.SIGKILL and _kills_for_memory() > kills
+    return Ending(child.returncode, _last_words(out), _tail(stderr), out_of_time, for_memory)
+
+
+def _kills_for_memory() -> int:
+    """How many processes the kernel has killed for want of memory since it started; 0 where it does not say."""
+    try:
+        return int(dict(line.split() for line in COUNTS.read_text().splitlines()).get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def _environment() -> dict[str, str]:

@@ -6,7 +6,7 @@ from django.urls import reverse
 
 from webapp.accounts.access import has_role
 from webapp.accounts.models import User
-from webapp.datasets import drafts, services
+from webapp.datasets import drafts, lineage
 from webapp.datasets.models import DatasetVersion
 from webapp.datasets.preview import FORMATS, state_sentence
 
@@ -32,7 +32,7 @@ def frame(user: User, version: DatasetVersion, tab: str) -> dict[str, Any]:
         "sentence": state_sentence(version),
         "can_change": has_role(dataset.team, user),
         "draft": drafts.summary(user, version),
-        "kept_by": services.job_made_from(dataset),
+        "kept_by": lineage.made_of(dataset.versions.all()),
         "tab": tab,
         "tabs": _tabs(version),
         "report": version.report,

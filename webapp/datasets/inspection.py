@@ -26,7 +26,7 @@ def inspect_version(version_id: UUID, inspection: int) -> None:
     """Carry through the inspection that was begun, and say what came of it."""
     version = DatasetVersion.objects.get(pk=version_id)
     if inspection > MOST_INSPECTIONS:
-        lifecycle.reject(version_id, inspection, _failure("The inspection was interrupted too often.", FIX_AGAIN))
+        lifecycle.reject(version_id, inspection, _no_fault("The inspection was interrupted too often."))
         return
     pulse = Pulse(lambda: lifecycle.beat(version_id, inspection))
     try:
@@ -51,7 +51,9 @@ def _revised(version: DatasetVersion, out: Path, pulse: Callable[[], bool]) -> E
     if parent is None:
         raise FileNotFoundError(f"{version} has no parent")
     test_file = version.test_file if version.test_file.is_file() else None
-    return run_revise(parent.rows_path, version.changes_path, out, test_file=test_file, still_ours=pulse)
+    skip = version.skip_bad_rows and test_file is not None
+    files = (parent.rows_path, version.changes_path, out)
+    return run_revise(*files, test_file=test_file, skip_bad_rows=skip, still_ours=pulse)
 
 
 def _told(version: DatasetVersion, out: Path) -> list[str]:
@@ -67,12 +69,9 @@ def _told(version: DatasetVersion, out: Path) -> list[str]:
     return told
 
 
-FIX_AGAIN = "Upload the file again; if it happens again, split it into smaller files."
-
-
 def broken(mark: str) -> dict[str, Any]:
     """The report when our own code failed."""
-    return _failure(f"The inspection failed on our side (error {mark}); the server's log has the cause.", FIX_AGAIN)
+    return _no_fault(f"The inspection failed on our side (error {mark}); the server's log has the cause.")
 
 
 def _conclude(version: DatasetVersion, inspection: int, *, ending: Ending, out: Path) -> None:
@@ -90,10 +89,21 @@ def _conclude(version: DatasetVersion, inspection: int, *, ending: Ending, out: 
         told = report | {"split_plans": plans} if (plans := split_plans(version, report)) else report
         lifecycle.accept(version.pk, inspection, told, **made_from(version, report))
     elif ending.status == EXIT_CODES["dataset_invalid"] and report:
-        lifecycle.reject(version.pk, inspection, report)
+        lifecycle.reject(version.pk, inspection, report | _second_file(version, report))
+    elif ending.was_killed and inspection < MOST_INSPECTIONS:
+        logger.warning("inspection %s of %s %s: it is made again", inspection, version.pk, ending.cause)
+        lifecycle.give_back(version.pk, inspection)
     else:
         logger.error("inspection of %s ended with %s: %s", version.pk, ending.status, ending.stderr)
         lifecycle.reject(version.pk, inspection, _unexpected(ending))
+
+
+def _second_file(version: DatasetVersion, report: dict[str, Any]) -> dict[str, Any]:
+    """The name of the file that the report is about, where that is not the version's own."""
+    if "changes" in report or not version.test_file.is_file():
+        return {}
+    asked = json.loads(version.changes_path.read_text(encoding="utf-8"))
+    return {"second_file": asked.get("file", "")}
 
 
 def _report_in(out: Path) -> dict[str, Any] | None:
@@ -112,7 +122,14 @@ def _unexpected(ending: Ending) -> dict[str, Any]:
     if "MemoryError" in ending.stderr or "MemoryError" in (ending.failed.text if ending.failed else ""):
         limit = f"{MEMORY_BYTES // 1024**3} GB"
         return _failure(f"Reading the file took more than {limit} of memory.", "Split it into smaller files.")
-    return _failure(f"The inspection ended unexpectedly (status {ending.status}).", FIX_AGAIN)
+    return _no_fault(f"The inspection {ending.cause}.")
+
+
+def _no_fault(text: str) -> dict[str, Any]:
+    """The report when the file had no part in it, as far as is known."""
+    report = _failure(text, "The file is kept: inspect it again. If that ends so too, the server's log has more.")
+    report["failure"]["again"] = True
+    return report
 
 
 def _failure(text: str, fix: str) -> dict[str, Any]:

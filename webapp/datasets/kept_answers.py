@@ -85,4 +85,4 @@ class KeptAnswer:
             return f"{self.work} took too long."
         if ending.failed and ending.failed.code != "internal":
             return f"{ending.failed.text} {ending.failed.fix}".strip()
-        return f"The {self.what} ended unexpectedly (status {ending.status})."
+        return f"The {self.what} {ending.cause}."

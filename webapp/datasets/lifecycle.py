@@ -43,6 +43,11 @@ def interrupt(version_id: UUID, inspection: int, *, seen_beat: int) -> bool:
     return bool(silent.update(status=VersionStatus.UPLOADED))
 
 
+def give_back(version_id: UUID, inspection: int) -> bool:
+    """inspecting → uploaded, by the inspection itself, whose child was killed."""
+    return bool(_held(version_id, inspection).update(status=VersionStatus.UPLOADED))
+
+
 def _held(version_id: UUID, inspection: int) -> Any:
     """The version, as long as this inspection is its newest and has not ended."""
     rows = DatasetVersion.objects.filter(pk=version_id, status=VersionStatus.INSPECTING)

@@ -8,15 +8,33 @@ import pyarrow as pa
 from django.db.models import QuerySet
 
 from trainer.formats.comparing import compare
+from webapp.common.words import number_text
 from webapp.datasets.models import REVISED, Dataset, DatasetVersion, Origin
 
 logger = logging.getLogger(__name__)
+
+MOST_NAMED = 3  # adapters in a sentence
 
 
 def history(dataset: Dataset) -> "QuerySet[DatasetVersion]":
     """All versions, the newest first, with the jobs and adapters that used each."""
     rows = dataset.versions.select_related("created_by", "parent")
     return rows.prefetch_related("jobs", "jobs_measured", "adapters", "children")
+
+
+def made_of(rows: "QuerySet[DatasetVersion]") -> str:
+    """What was made with one of these versions and keeps it from vanishing, in words; empty when nothing was."""
+    names = [one for field in ("jobs", "jobs_measured") for one in _names(rows, field)]
+    told = [f"the job {names[0]} was made from it"] if names else []
+    if adapters := _names(rows, "adapters"):
+        some, rest = adapters[:MOST_NAMED], len(adapters) - MOST_NAMED
+        several = f"the adapters {', '.join(some)}" + (f" and {number_text(rest)} more" if rest > 0 else "") + " were"
+        told.append(f"the adapter {some[0]} was trained on it" if len(adapters) == 1 else f"{several} trained on it")
+    return ", and ".join(told)
+
+
+def _names(rows: "QuerySet[DatasetVersion]", field: str) -> list[str]:
+    return list(rows.exclude(**{field: None}).values_list(f"{field}__name", flat=True).distinct())
 
 
 def ready_before(version: DatasetVersion) -> DatasetVersion | None:

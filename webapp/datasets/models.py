@@ -67,6 +67,7 @@ class Origin(models.TextChoices):
 
 
 REVISED = (Origin.EDIT, Origin.SPLIT)
+FAILED_CHANGE = models.Q(status=VersionStatus.REJECTED, origin__in=REVISED)
 
 
 class SurveyStatus(models.TextChoices):
@@ -90,8 +91,7 @@ class DatasetVersionQuerySet(models.QuerySet["DatasetVersion"]):
 
     def by_standing(self) -> DatasetVersionQuerySet:
         """The newest first, changes of another version that came to nothing last."""
-        failed = models.Q(status=VersionStatus.REJECTED, origin__in=REVISED)
-        return self.order_by(models.Case(models.When(failed, then=1), default=0), "-number")
+        return self.order_by(models.Case(models.When(FAILED_CHANGE, then=1), default=0), "-number")
 
 
 class DatasetVersion(models.Model):

@@ -16,6 +16,8 @@ from trainer.formats.writing import layouts_for
 from webapp.accounts.audit import record
 from webapp.accounts.models import Team, User
 from webapp.common.errors import UserError
+from webapp.datasets import versions
+from webapp.datasets.lineage import made_of
 from webapp.datasets.models import Dataset, DatasetVersion
 from webapp.datasets.storing import add_version, files_removed_on_failure, link_inspected, remove, same_original, stored
 
@@ -48,10 +50,14 @@ def skip_bad_rows(*, user: User, version: DatasetVersion) -> DatasetVersion:
     """A new version of the same original without the rows that cannot be used."""
     if not version.skippable_rows:
         raise UserError("no_good_rows")
-    copy = same_original(version, mapping=version.mapping, skip_bad_rows=True)
-    with files_removed_on_failure([copy]), transaction.atomic():
-        add_version(version.dataset, copy, user=user)
-    return copy
+    return versions.once_more(user=user, version=version, skip_bad_rows=True)
+
+
+def inspect_again(*, user: User, version: DatasetVersion) -> DatasetVersion:
+    """The next version, of the same file or changes. Raises UserError unless the inspection was cut short."""
+    if not version.was_cut_short:
+        raise UserError("nothing_to_inspect", number=version.number)
+    return versions.once_more(user=user, version=version, skip_bad_rows=version.skip_bad_rows)
 
 
 def copy_version(*, user: User, team: Team, version: DatasetVersion, name: str = "") -> Dataset:
@@ -94,24 +100,20 @@ def fetch_again(*, user: User, version: DatasetVersion) -> DatasetVersion:
     return made
 
 
-def job_made_from(dataset: Dataset) -> str:
-    """The name of a job that keeps the dataset from being deleted; empty when none does."""
-    made = dataset.versions.exclude(jobs=None).values_list("jobs__name", flat=True).first()
-    measured = dataset.versions.exclude(jobs_measured=None).values_list("jobs_measured__name", flat=True).first()
-    return made or measured or ""
-
-
 def delete_dataset(*, user: User, dataset: Dataset) -> None:
-    """Remove the dataset with all its versions and files. Refused while a job refers to it."""
+    """Remove the dataset with all its versions and files. Refused while a job or an adapter was made with it."""
     folders = [version.folder for version in dataset.versions.all()]
     try:
         with transaction.atomic():
+            Dataset.objects.select_for_update().get(pk=dataset.pk)
+            if what := made_of(dataset.versions.all()):
+                raise UserError("dataset_in_use", what=what)
             record(actor=user, action="dataset.delete", team=dataset.team, target=dataset.name)
             dataset.delete()
             transaction.on_commit(lambda: remove(folders))
-    except ProtectedError as error:
+    except ProtectedError as error:  # a job that came meanwhile
         job = next(iter(error.protected_objects))
-        raise UserError("dataset_in_use", job=str(job)) from error
+        raise UserError("dataset_in_use", what=f"the job {job} was made from it") from error
 
 
 def rows_as_jsonl(version: DatasetVersion) -> Iterator[bytes]:

@@ -122,6 +122,7 @@ class SplitForm(forms.Form):
         unfit = {"label"} if version.kind != "labelled" else {"turns"}
         unfit |= set() if version.splits else {"back", "none"}
         unfit |= set() if version.columns else {"column"}
+        self.fields["name"].required = self["method"].value() != "none"
         self.fields["column"].choices = [("", "–"), *((name, name) for name in version.columns)]  # type: ignore[attr-defined]
         choices = [(name, label) for name, label in METHODS.items() if name not in unfit]
         self.fields["method"].choices = choices  # type: ignore[attr-defined]

@@ -52,6 +52,11 @@ def interrupt(version_id: UUID, survey: int, *, seen_beat: int) -> bool:
     return bool(silent.update(survey_status=SurveyStatus.WAITING))
 
 
+def give_back(version_id: UUID, survey: int) -> bool:
+    """running → waiting, by the survey itself, whose child was killed."""
+    return bool(_held(version_id, survey).update(survey_status=SurveyStatus.WAITING))
+
+
 def _held(version_id: UUID, survey: int) -> Any:
     """The version, as long as this survey is its newest and has not ended."""
     return DatasetVersion.objects.filter(pk=version_id, survey_status=SurveyStatus.RUNNING, survey=survey)

@@ -43,6 +43,9 @@ def _conclude(version: DatasetVersion, survey: int, *, ending: Ending, out: Path
         (out / "survey.sqlite").replace(version.survey_path)
         sync_path(version.folder)
         survey_lifecycle.finish(version.pk, survey, report)
+    elif ending.was_killed and survey < MOST_SURVEYS:
+        logger.warning("survey %s of %s %s: it is made again", survey, version.pk, ending.cause)
+        survey_lifecycle.give_back(version.pk, survey)
     else:
         logger.error("survey of %s ended with %s: %s", version.pk, ending.status, ending.stderr)
         survey_lifecycle.fail(version.pk, survey, _unexpected(ending))
@@ -61,4 +64,4 @@ def _unexpected(ending: Ending) -> str:
         return "Going through all rows took too long."
     if ending.failed and ending.failed.code != "internal":
         return ending.failed.text
-    return f"The survey ended unexpectedly (status {ending.status})."
+    return f"The survey {ending.cause}."

@@ -133,3 +133,11 @@ def version_fetch_again(request: TeamRequest, pk: UUID) -> HttpResponse:
     rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
     version = get_with_role(rows, pk, request.user)
     return redirect(version_link(services.fetch_again(user=request.user, version=version)))
+
+
+@login_required
+@require_POST
+def version_inspect_again(request: TeamRequest, pk: UUID) -> HttpResponse:
+    rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
+    version = get_with_role(rows, pk, request.user)
+    return redirect(version_link(services.inspect_again(user=request.user, version=version)))

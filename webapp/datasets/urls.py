@@ -34,6 +34,7 @@ urlpatterns = [
     path("versions/<uuid:pk>/errors/", mapping_views.version_errors, name="version_errors"),
     path("versions/<uuid:pk>/bad-lines/", mapping_views.version_bad_lines, name="version_bad_lines"),
     path("versions/<uuid:pk>/skip-bad-rows/", upload_views.dataset_skip_bad_rows, name="dataset_skip_bad_rows"),
+    path("versions/<uuid:pk>/inspect-again/", upload_views.version_inspect_again, name="version_inspect_again"),
     path("versions/<uuid:pk>/fetch-again/", upload_views.version_fetch_again, name="version_fetch_again"),
     path("versions/<uuid:pk>/findings/", finding_views.version_findings, name="version_findings"),
     path("versions/<uuid:pk>/findings/<slug:kind>/fix/", finding_views.finding_fix, name="finding_fix"),

@@ -84,7 +84,7 @@ def version_delete(request: TeamRequest, pk: UUID) -> HttpResponse:
 def split_new(request: TeamRequest, pk: UUID) -> HttpResponse:
     version = get_with_role(_versions(request), pk, request.user)
     sent = request.method == "POST"
-    form = SplitForm(request.POST, request.FILES, version=version) if sent else SplitForm(version=version)
+    form = SplitForm(*((request.POST, request.FILES) if sent else ()), version=version, initial=_asked_before(request))
     if form.is_bound and form.is_valid():
         try:
             return redirect(version_link(_split(request, version, form)))
@@ -92,6 +92,11 @@ def split_new(request: TeamRequest, pk: UUID) -> HttpResponse:
             form.add_error("file" if form.plan["method"] == "file" else None, str(error))
     ctx = frame(request.user, version, "versions") | {"form": form} | about_splits(version)
     return render(request, "datasets/split.html", ctx, status=422 if form.is_bound else 200)
+
+
+def _asked_before(request: TeamRequest) -> dict[str, str]:
+    """What the form begins with, where a link says how."""
+    return {name: request.GET[name] for name in ("method", "name") if name in request.GET}
 
 
 def _split(request: TeamRequest, version: DatasetVersion, form: SplitForm) -> DatasetVersion:

@@ -11,8 +11,9 @@ from webapp.accounts.audit import record
 from webapp.accounts.models import User
 from webapp.common.errors import UserError
 from webapp.common.storage import link, staged_folder
-from webapp.datasets.models import Dataset, DatasetVersion, Origin
-from webapp.datasets.storing import add_version, files_removed_on_failure, link_inspected, remove, stored
+from webapp.datasets.lineage import made_of
+from webapp.datasets.models import FAILED_CHANGE, REVISED, Dataset, DatasetVersion, Origin
+from webapp.datasets.storing import add_version, files_removed_on_failure, link_inspected, remove, same_original, stored
 
 if TYPE_CHECKING:
     from django.core.files import File
@@ -52,6 +53,27 @@ def split_by_file(
     return _added(user, version, made)
 
 
+def once_more(*, user: User, version: DatasetVersion, skip_bad_rows: bool) -> DatasetVersion:
+    """The next version, made as this one was to be: of the same original, or the same changes of the same parent.
+
+    Of two clicks at once, the second gets what the first made.
+    """
+    told = {"origin": version.origin, "note": version.note, "mapping": version.mapping, "skip_bad_rows": skip_bad_rows}
+    parent = version.parent if version.origin in REVISED else None
+    with transaction.atomic():
+        Dataset.objects.select_for_update().get(pk=version.dataset_id)
+        same = {"original_sha256": version.original_sha256, "skip_bad_rows": skip_bad_rows, "parent": parent}
+        if under_way := version.dataset.versions.pending().filter(number__gt=version.number, **same).first():
+            return under_way
+        made = same_original(version, parent=parent, **told)
+        with files_removed_on_failure([made]):
+            for file in (version.changes_path, version.test_file):
+                if file.is_file():
+                    link(file, made.folder / file.name)
+            add_version(version.dataset, made, user=user)
+    return made
+
+
 def restore(*, user: User, version: DatasetVersion, note: str = "") -> DatasetVersion:
     """The next version, equal to this one: the same files under another name, so there is nothing to inspect."""
     kept = ("status", "content_hash", "row_count", "report", "skip_bad_rows", "mapping", "source")
@@ -88,14 +110,12 @@ def _added(user: User, version: DatasetVersion, made: DatasetVersion) -> Dataset
 
 def kept_by(version: DatasetVersion) -> tuple[str, str]:
     """What keeps a version from being deleted and what to do about it; empty texts when nothing does."""
-    if job := version.jobs.first() or version.jobs_measured.first():
-        return f"The job {job}", "Delete that job first, on its page; its adapter stays."
-    if adapter := version.adapters.first():
-        return f"The adapter {adapter}", "It was trained on these rows: delete the adapter first."
+    if made := made_of(DatasetVersion.objects.filter(pk=version.pk)):
+        return made, "Delete that first, on its page."
     if child := version.children.pending().first():
-        return f"Version {child.number}, which is being made of it,", "Wait until that is ready."
-    if not version.dataset.versions.exclude(pk=version.pk).exists():
-        return "That it is the only one", "Delete the dataset instead."
+        return f"version {child.number} is being made of it", "Wait until that is ready."
+    if not version.dataset.versions.exclude(FAILED_CHANGE).exclude(pk=version.pk).exists():
+        return "it is the only one", "Delete the dataset instead."
     return "", ""
 
 
