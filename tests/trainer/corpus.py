@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.formats.canonical import Message
+from trainer.formats.conversations import JOINED
 
 Record = dict[str, Any]
 
@@ -124,15 +125,18 @@ ALPACA = {
 CHAT = {
     "messages": one("messages", {"messages": [system("S"), HI, HELLO]}, system("S"), HI, HELLO),
     "system beside": one("messages", {"messages": [HI, HELLO], "system": "S"}, system("S"), HI, HELLO),
-    "parts": one(
+    "parts": Sample(
         "messages",
-        {
-            "messages": [
-                {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]},
-                HELLO,
-            ]
-        },
-        *(HI, HELLO),
+        [
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]},
+                    HELLO,
+                ]
+            }
+        ],
+        [{"messages": [HI, HELLO]}],
+        [f"{JOINED} (1 row)."],
     ),
     "weights and names": one(
         "messages",

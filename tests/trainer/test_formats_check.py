@@ -1,7 +1,6 @@
 """Checking a file: which rows are good, what is said of the others, and on which line of the file."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -346,53 +345,6 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     assert int(done.stdout) < 200 * 1024  # kB; the imports alone are about 75 MB
 
 
-WRAPPED = {
-    "alone": '{"data": [%s]}',
-    "spread": '{\n  "data": [\n    %s\n  ]\n}\n',
-    "between others": '{"version": "1", "train": [%s], "n": {"of": [1, 2]}}',
-    "under a name of its own": '{"paare": [%s]}',
-}
-
-
-@pytest.mark.parametrize("case", WRAPPED)
-def test_rows_in_a_list_inside_an_object_are_read(tmp_path: Path, case: str) -> None:
-    report = check(tmp_path, WRAPPED[case] % f"{GOOD},\n{GOOD}", name="rows.json")
-    assert (report["rows"], report["errors"], report["container"]) == (2, [], "json")
-    name = re.search(r'"(\w+)": \[\s*{', WRAPPED[case] % GOOD)
-    assert name and report["saw"].startswith(f'The rows stand in the list "{name[1]}". All 2 rows')
-    beside = ["Beside the list of rows there are others, which were passed over: version, n."]
-    assert report["repairs"] == (beside if case == "between others" else [])
-
-
-def test_a_bad_row_in_such_a_list_has_its_line(tmp_path: Path) -> None:
-    report = check(tmp_path, f'{{"data": [\n{GOOD},\n{{"instruction": "a"}}]}}')
-    assert [(error["line"], error["field"]) for error in report["errors"]] == [(3, "output")]
-
-
-BROKEN = {
-    "a second list": (f'{{"train": [{GOOD}],\n "test": [{GOOD}]}}', "a second list of rows", 2),
-    "not closed": (f'{{"data": [{GOOD}]\n', "the object is not closed with }", 2),
-    "more behind": (f'{{"data": [\n{GOOD}]}} x', "more after the end of the object", 2),
-    "no rows": ('{"data": [{"a": "b"},\n]}', "a comma after the last row", 2),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_object_around_rows_is_refused_at_its_line(tmp_path: Path, case: str) -> None:
-    text, problem, line = BROKEN[case]
-    report = check(tmp_path, text, name="rows.json")
-    assert not (tmp_path / "out" / "rows.parquet").exists()
-    assert [(report["errors"][-1][name]) for name in ("line", "problem")] == [line, problem]
-
-
-@pytest.mark.parametrize(
-    "row", [CHAT, '{"prompt": "p", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2}]}']
-)
-def test_one_row_with_a_list_of_its_own_is_a_row(tmp_path: Path, row: str) -> None:
-    report = check(tmp_path, row)
-    assert (report["rows"], report["container"], report["errors"]) == (1, "jsonl", [])
-
-
 def test_it_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(f'{{"prompt": "Question {n}?", "completion": "Yes."}}\n' for n in range(1000)))
@@ -405,29 +357,3 @@ def test_it_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     check_file(file, tmp_path / "sections", skip_bad_rows=False, emit=told.append)
     size = file.stat().st_size
     assert [one for one in told if isinstance(one, RowsRead)][-1] == RowsRead(rows=1000, done=size, of=size)
-
-
-PARTS = {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}
-LET_THROUGH = {
-    "the same speaker twice": ([USER, USER, ANSWER], "Messages of the same speaker follow each other"),
-    "a late system message": (
-        [USER, ANSWER, {"role": "system", "content": "S"}, USER, ANSWER],
-        "A system message stands",
-    ),
-    "parts": ([PARTS, ANSWER], "The text parts of a message are joined as they stand"),
-    "calls as text": ([USER, ANSWER, {"role": "tool", "content": "5"}, ANSWER], "What tools return follows answers"),
-}
-
-
-@pytest.mark.parametrize("column", ["messages", "chosen"])
-@pytest.mark.parametrize("case", LET_THROUGH)
-def test_what_may_not_be_meant_is_let_through_by_name(tmp_path: Path, case: str, column: str) -> None:
-    turns, said = LET_THROUGH[case]
-    row = (
-        {"messages": turns}
-        if column == "messages"
-        else {"chosen": turns, "rejected": [*turns[:-1], ANSWER | {"content": "No"}]}
-    )
-    report = check(tmp_path, json.dumps(row))
-    assert (report["rows"], report["errors"], len(report["repairs"])) == (1, [], 1)
-    assert report["repairs"][0].startswith(said) and report["repairs"][0].endswith(" (1 row).")

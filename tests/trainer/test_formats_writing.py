@@ -49,7 +49,8 @@ def calls(draw: Any) -> list[dict[str, Any]]:
     found = []
     for number in range(draw(st.integers(1, 2))):
         function = {"name": draw(TEXT), "arguments": draw(ARGUMENTS)}
-        found.append({"type": "function", **({"id": f"c{number}"} if some(draw, 2) else {}), "function": function})
+        named = {"id": f"c{number}"} if not number or some(draw, 2) else {}
+        found.append({"type": "function", **named, "function": function})
     return found
 
 

@@ -1,16 +1,24 @@
 """Conversations in a row: which column holds one, its messages, and the order they must come in."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from trainer.formats.canonical import Message
 from trainer.formats.fields import maybe_text, unpacked
 from trainer.formats.problems import BadRow, kind_of
-from trainer.formats.turns import CANONICAL, SPOKEN, read_turn
+from trainer.formats.strict import parse
+from trainer.formats.turns import CALL, CANONICAL, SPOKEN, read_turn
 
 COLUMNS = ("messages", "conversations", "conversation", "texts", "dialogue", "dialog", "chat")
 CONVERSATIONS = frozenset(COLUMNS)
 FIELDS = frozenset({*COLUMNS, "system", "tools", "functions", "parallel_tool_calls"})
+CALLS = frozenset({"tool_calls", CALL})
+# What odd_turns says; without a full stop, as the rows are counted.
+SAME_SPEAKER = "Messages of the same speaker follow each other and stay apart, which some chat templates refuse"
+LATE_SYSTEM = "A system message stands behind others and stays there, which some chat templates refuse"
+JOINED = "The text parts of a message are joined as they stand, with nothing between them"
+CALLS_AS_TEXT = "What tools return follows answers without calls: these are taken to stand in the answer's text"
 OF_TEXT = {name: role for name, role in CANONICAL.items() if role in SPOKEN or name == "system"}
 TRACE = "_trace"  # how Unsloth's column of a conversation may end
 
@@ -66,7 +74,43 @@ def read_messages(row: dict[str, Any], field: str) -> list[Message]:
             messages.append(read_turn(turn))
     except BadRow as bad:
         raise bad.under(f"{field}[{len(messages)}]") from None
+    _check_results(messages, field)
     return messages
+
+
+def _check_results(messages: list[Message], field: str) -> None:
+    """What a tool returns follows a call: one of the assistant's, as such or written in its answer's text."""
+    ids: set[str] = set()
+    before = ""
+    for at, message in enumerate(messages):
+        if message["role"] == "tool":
+            if before not in ("assistant", "tool"):
+                fix = "Put the assistant's call before it, or remove this row."
+                raise BadRow(f"{field}[{at}]", "a tool answers without a call", fix)
+            if ids and message.get("tool_call_id", next(iter(ids))) not in ids:
+                fix = f"Use the id of the call that it answers: {', '.join(sorted(ids))[:200]}."
+                raise BadRow(f"{field}[{at}].tool_call_id", "no call before it has this id", fix)
+        elif "tool_calls" in message:
+            ids.update(call["id"] for call in message["tool_calls"] if "id" in call)
+        before = message["role"]
+
+
+def odd_turns(row: dict[str, Any], *fields: str) -> Iterator[str]:
+    """What is let through in the conversations of a good row although it may not be meant, once each."""
+    roles: list[list[str | None]] = []
+    parts = as_text = False
+    for turns in map(_turns_of, (row.get(field) for field in fields)):
+        roles.append([_canonical(turn.get("role", turn.get("from"))) for turn in turns])
+        parts = parts or any([type(turn.get("content")) is list and len(turn["content"]) > 1 for turn in turns])
+        as_text = as_text or ("tool" in roles[-1] and not any([CALLS & turn.keys() for turn in turns]))
+    if any([one == other and one in SPOKEN for said in roles for one, other in pairwise(said)]):
+        yield SAME_SPEAKER
+    if any(["system" in said[1:] for said in roles]):
+        yield LATE_SYSTEM
+    if parts:
+        yield JOINED
+    if as_text and not any([CALL in said for said in roles]):
+        yield CALLS_AS_TEXT
 
 
 def read_conversation(row: dict[str, Any], field: str, *, key: str = "role") -> list[Message]:
@@ -76,17 +120,35 @@ def read_conversation(row: dict[str, Any], field: str, *, key: str = "role") -> 
     return with_system(messages, row)
 
 
+def _turns_of(value: object) -> list[dict[str, Any]]:
+    """The turns in a field that may hold something else, or not be read at all."""
+    if isinstance(value, str) and value.startswith("[{"):
+        try:
+            value = parse(value)
+        except (ValueError, RecursionError):
+            return []
+    return value if isinstance(value, list) and all([isinstance(one, dict) for one in value]) else []
+
+
+def _canonical(role: object) -> str | None:
+    return CANONICAL.get(role) if isinstance(role, str) else None
+
+
 def usual(row: dict[str, Any], field: str, keys: list[str]) -> tuple[list[Message], int] | None:
     """What `read_conversation` makes of a row that is nothing but a plain conversation; see Family."""
     turns = row.get(field)
     if type(turns) is not list or len(row) != 1 or not turns:
         return None
     messages: list[Message] = []
+    before: str | None = ""
     for turn in turns:
         if type(turn) is not dict or list(turn) != keys:
             return None
         said, text = turn.values()
         role = OF_TEXT.get(said) if type(said) is str else None
+        if role == before or (role == "system" and messages):
+            return None
+        before = role
         if role is None or type(text) is not str or not text or text.isspace() or "\0" in text:
             return None
         messages.append({"role": role, "content": text})

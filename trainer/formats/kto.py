@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from trainer.formats.canonical import Content, Message
-from trainer.formats.conversations import COLUMNS, column_with, read_conversation
+from trainer.formats.conversations import COLUMNS, column_with, odd_turns, read_conversation
 from trainer.formats.family import Family
 from trainer.formats.problems import BadRow, kind_of
 from trainer.formats.question import PROMPT_FIELDS, QUESTIONS, read_answer, read_prompt, unread
@@ -57,6 +57,7 @@ def read_label(row: dict[str, Any], field: str) -> bool:
 def repaired(row: dict[str, Any]) -> Iterable[str]:
     if not isinstance(row.get(TAG, row.get("label")), bool):
         yield REPAIR
+    yield from odd_turns(row, *COLUMNS, *QUESTIONS, *ANSWERS)
 
 
 def ignored(row: dict[str, Any]) -> list[str]:

@@ -44,7 +44,9 @@ def ignored(row: dict[str, Any]) -> Iterable[str]:
 def repaired(row: dict[str, Any]) -> Iterable[str]:
     column = column_of(row)
     roles = [turn.get("role") for turn in unpacked(row[column], column)]
-    return (DEVELOPER,) if "developer" in roles else ()
+    if "developer" in roles:
+        yield DEVELOPER
+    yield from conversations.odd_turns(row, column)
 
 
 FAMILY = Family(

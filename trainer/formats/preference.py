@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from trainer.formats.canonical import Content, Message
-from trainer.formats.conversations import check_answer, check_prompt, column_with, read_messages, with_system
+from trainer.formats.conversations import check_answer, check_prompt, column_with, odd_turns, read_messages, with_system
 from trainer.formats.family import Family
 from trainer.formats.fields import read_text
 from trainer.formats.problems import BadRow
@@ -141,4 +141,5 @@ FAMILY = Family(
     read=read,
     reads=_names,
     ignored=ignored,
+    repaired=lambda row: odd_turns(row, *_names(row), *QUESTIONS, *COLUMNS),
 )

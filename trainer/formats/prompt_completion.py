@@ -3,6 +3,7 @@
 from typing import Any
 
 from trainer.formats.canonical import Content
+from trainer.formats.conversations import odd_turns
 from trainer.formats.family import Family
 from trainer.formats.question import PROMPT_FIELDS, is_messages, read_answer, read_prompt, unread
 from trainer.formats.tools import tools_of
@@ -30,4 +31,5 @@ FAMILY = Family(
     matches=matches,
     read=read,
     ignored=unread,
+    repaired=lambda row: odd_turns(row, "prompt", "completion"),
 )

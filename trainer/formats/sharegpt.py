@@ -40,5 +40,6 @@ FAMILY = Family(
     read=read,
     reads=lambda row: (column_of(row, "from"),),
     ignored=ignored,
+    repaired=lambda row: conversations.odd_turns(row, column_of(row, "from")),
     usual=lambda row: conversations.usual(row, "conversations", ["from", "value"]),
 )

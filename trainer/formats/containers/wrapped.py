@@ -65,7 +65,7 @@ def _behind_space(text: str, at: int) -> int:
 
 def _holds_rows(text: str, at: int, name: str, *, whole: bool) -> bool:
     opening = OBJECTS.match(text, at)
-    if not opening or name in NEVER_TEXT:
+    if not opening or name in (*NEVER_TEXT, "functions"):
         return False
     row = _decoded(text, opening.end() - 1)
     if row is None:
