@@ -13,6 +13,7 @@ from trainer.base_facts import inspect_folder
 from trainer.data import Trainable
 from trainer.estimate import ADAM_BYTES, Estimate, Place, estimate
 from trainer.events import Log, Memory
+from trainer.micro_batch import MicroBatch
 from trainer.run import Run
 
 # On a GPU two passes take a moment. On a processor they take as long as two steps, so only where what is foretold at
@@ -43,34 +44,31 @@ def take_dry_steps(run: Run) -> float:
     On a processor nothing refuses memory in time, so there the first pass is half of the second: where that one would
     not fit, MemoryError is raised in its place.
     """
-    device, rows = run.model.device, largest_rows(run)
+    device, largest = run.model.device, largest_pass(run)
+    rows, tokens = largest.rows, largest.ids.numel()
     half = rows if device.is_cuda else rows[: max(1, len(rows) // 2)]
     values = run.optimizer.gradient.numel() * ADAM_BYTES[run.spec.optim.optimizer]
     kept = torch.ones(values, dtype=torch.uint8, device=device.place)  # as AdamW's averages will be
     before, free = device.held_bytes(), device.free_bytes()
     with torch.random.fork_rng(devices=[device.place] if device.is_cuda else []):
-        _dry_pass(run, half)
-        taken = (device.peak_bytes() - before) * _tokens(run, rows) // _tokens(run, half)
+        tried = _dry_pass(run, half)
+        taken = (device.peak_bytes() - before) * tokens // tried
         if len(half) < len(rows) and taken > free:
             raise MemoryError(f"a part of a pass foretells {taken:,} bytes of {free:,}")
         _dry_pass(run, rows)
     del kept
     peak = device.peak_bytes()
-    run.emit(Log(text=f"Two dry passes of up to {_tokens(run, rows):,} tokens: {peak / 1e9:.1f} GB at the peak"))
+    run.emit(Log(text=f"Two dry passes of up to {tokens:,} tokens: {peak / 1e9:.1f} GB at the peak"))
     return peak
 
 
-def _tokens(run: Run, rows: Sequence[Trainable]) -> int:
-    return sum(batch.ids.numel() for batch in run.model.passes(rows, run.position.budget))
-
-
-def largest_rows(run: Run) -> Sequence[Trainable]:
-    """The rows of the largest pass that any step makes."""
+def largest_pass(run: Run) -> MicroBatch:
+    """The largest that any step makes."""
     budget = run.position.budget
     windows = [run.plan.window(step) for step in range(min(run.plan.steps, WINDOWS))]
     likely = heapq.nlargest(LIKELY, windows, key=partial(_size, budget=budget))
     passes = (batch for window in likely for batch in run.model.passes(window, budget))
-    return max(passes, key=lambda batch: batch.ids.numel()).rows
+    return max(passes, key=lambda batch: batch.ids.numel())
 
 
 def _size(rows: Sequence[Trainable], *, budget: int) -> tuple[int, int]:
@@ -79,13 +77,17 @@ def _size(rows: Sequence[Trainable], *, budget: int) -> tuple[int, int]:
     return max(min(budget, sum(lengths)), *lengths), sum(lengths)
 
 
-def _dry_pass(run: Run, rows: Sequence[Trainable]) -> None:
+def _dry_pass(run: Run, rows: Sequence[Trainable]) -> int:
+    """Returns how many tokens went through the model."""
+    tokens = 0
     for batch in run.model.passes(rows, run.position.budget):
         loss, _ = run.objective.summed(batch, 0.0)
         share = loss / max(1, run.objective.units(rows))
         (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
         run.optimizer.collect()
+        tokens += batch.ids.numel()
     run.optimizer.discard()
+    return tokens
 
 
 def memory_taken(run: Run, foretold: Estimate) -> Memory:

@@ -55,8 +55,8 @@ def micro_batches(
     `sharing`: what packed rows begin with alike is there once.
     """
     if packed:
-        lay = merged if sharing else apart
-        return [_pack(some, lay) for some in _lines(samples, budget, lay)]
+        lay, common = (merged, _common(samples)) if sharing else (apart, 0)
+        return [_pack(some, lay) for some in _lines(samples, budget, lay, common)]
     ordered = sorted(samples, key=_longest, reverse=True)  # rows of like length together: little to pad
     batches = []
     while ordered:
@@ -69,11 +69,10 @@ def micro_batches(
 Lay = Callable[[Sequence[Tokens]], Line]
 
 
-def _lines(samples: Sequence[Trainable], budget: int, lay: Lay) -> list[list[Trainable]]:
-    """First-fit decreasing: the longest first, each where there is room."""
+def _lines(samples: Sequence[Trainable], budget: int, lay: Lay, common: int) -> list[list[Trainable]]:
+    """First-fit decreasing: the longest first, each where there is room. A line has the `common` tokens once."""
     lines: list[list[Trainable]] = []
     room: list[int] = []
-    common = _common(samples) if lay is merged else 0
     sizes = [(lay(_read(sample)).tokens, sample) for sample in samples]
     for tokens, sample in sorted(sizes, key=itemgetter(0), reverse=True):
         # Beside others. What is predicted has a state of its own each, however much of a row is shared.

@@ -128,25 +128,19 @@ def _attend(
     plain = attention_mask is None and query.shape[2] == key.shape[2] and not options.get("dropout")
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    longest = max((span.whole for span in spans(segments)), default=query.shape[2])
+    stretches = spans(segments or (Segment(query.shape[2]),))  # of each row
+    longest = max(span.whole for span in stretches)
     alike = key.shape[-1] == value.shape[-1] == query.shape[-1]
     if plain and causal and alike and query.device.type == "cpu" and 1 < longest <= LONGEST:
         scaling = options.get("scaling")
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        places = _places(query, segments)
+        places = [(row, span) for row in range(query.shape[0]) for span in stretches]
         return _CausalProducts.apply(query, key, value, places, scale), None  # type: ignore[no-untyped-call]
     if not segments:
         found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return found
-    each = [_one_by_one(module, query, key, value, span, options) for span in spans(segments)]
+    each = [_one_by_one(module, query, key, value, span, options) for span in stretches]
     return torch.cat(each, dim=1), None
-
-
-def _places(query: Tensor, segments: tuple[Segment, ...]) -> list[Place]:
-    if segments:
-        return [(0, span) for span in spans(segments)]
-    rows, whole = query.shape[0], spans((Segment(query.shape[2]),))
-    return [(row, whole[0]) for row in range(rows)]
 
 
 def _one_by_one(

@@ -84,9 +84,9 @@ def test_a_processor_is_not_filled_to_its_end(
     seen: list[int] = []
     genuine = dry_steps._dry_pass
 
-    def counted(run: Any, rows: Any) -> None:
+    def counted(run: Any, rows: Any) -> int:
         seen.append(len(rows))
-        genuine(run, rows)
+        return genuine(run, rows)
 
     monkeypatch.setattr(dry_steps, "_dry_pass", counted)
     with pytest.raises(TrainerError, match="ran out of memory at step 1"):
@@ -99,7 +99,7 @@ def test_the_largest_pass_is_that_of_the_longest_rows(base: Path, tmp_path: Path
     found: list[int] = []
 
     def look(run: Any) -> float:
-        rows = dry_steps.largest_rows(run)
+        rows = dry_steps.largest_pass(run).rows
         of_steps = [sum(row.length for row in run.plan.window(step)) for step in range(run.plan.steps)]
         found.extend([sum(row.length for row in rows), max(of_steps)])
         return 0.0

@@ -157,10 +157,10 @@ def is_alive(pid: int) -> bool:
 
 def test_one_of_several_ends_before_python_is_taken_down(tmp_path: Path) -> None:
     """Else a thread of gloo that lets go of a tensor then aborts it, now and then, after all went well."""
-    code = "import atexit, runpy; atexit.register(print, 'taken down'); runpy.run_module('trainer', run_name='__main__')"
+    run = "import atexit, runpy; atexit.register(print, 'taken down'); runpy.run_module('trainer', None, '__main__')"
     for rank, seen in (({}, True), ({"RANK": "0"}, False)):
         environment = os.environ | rank
-        command = [sys.executable, "-c", code, "check", str(tmp_path / "none.jsonl"), "--out", str(tmp_path)]
+        command = [sys.executable, "-c", run, "check", str(tmp_path / "none.jsonl"), "--out", str(tmp_path)]
         found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert found.returncode == 2, found.stderr
         assert ("taken down" in found.stdout + found.stderr) is seen
