@@ -170,6 +170,7 @@ TABLE = {
     "version_export": Row(SEEN, args=of("version")),
     "version_export_losses": Row(SEEN, args=of("version")),
     "dataset_download": Row(SEEN, args=of("version")),
+    "dataset_rename": Row(NOT_SO, MEMBERS, of("dataset")),
     "dataset_delete": Row(NOT_SO, MEMBERS, of("free_dataset")),
     "dataset_mapping": Row("login 404 403 200 200", "login 404 403 409 409", of("version")),  # it has no columns
     "mapping_tokens": Row("login 404 403 200 200", args=of("version")),

@@ -176,3 +176,11 @@ def test_a_search_before_the_survey_says_so_and_counts_nothing(cast: Cast, tmp_p
     assert "becomes possible when the survey is over" in text
     assert "Not searched" in text
     assert ">0 rows<" not in text
+
+
+def test_members_add_a_row_from_where_the_rows_are(cast: Cast) -> None:
+    version = make_dataset(cast.team).versions.get()
+    link = f'href="{reverse("row_add", args=[version.pk])}"'
+    address = reverse("dataset_rows", args=[version.pk])
+    assert link in cast.client("bob").get(address).content.decode()
+    assert link not in cast.client("vera").get(address).content.decode()

@@ -67,6 +67,7 @@ def test_the_page_shows_each_change_and_undoes_it(cast: Cast, version: DatasetVe
     client = cast.client("bob")
     page = client.get(reverse("draft", args=[version.pk])).content.decode()
     assert "1 edited against version 1" in page
+    assert "<del>I am Lowrank</del><ins>Edited</ins>" in page, "what was, and what is"
     assert "Save as version 2" in page
     assert reverse("row_edit", args=[version.pk, 1]) in page
     client.post(reverse("draft_undo", args=[change.pk]))
@@ -86,7 +87,11 @@ def test_rows_are_removed_by_their_numbers(cast: Cast, version: DatasetVersion) 
     client, address = cast.client("bob"), reverse("draft_remove", args=[version.pk])
     assert client.post(address, {"number": ["1", "3", "99"]}).status_code == 302
     assert drafts.summary(cast.bob, version) == Summary(removed=2)
+    page = client.get(reverse("draft", args=[version.pk])).content.decode()
+    assert "2 rows: 1 “Who are you?”; 3 “Name a colour.”" in page
     client.post(address, {"number": ["1", "2"]})
+    page = client.get(reverse("draft", args=[version.pk])).content.decode()
+    assert "What is 2 + 2?</a>" in page and "row 2</span>" in page and "<summary>The row</summary>" in page
     assert drafts.summary(cast.bob, version) == Summary(removed=3), "a row goes once"
     for bad in ("x", "-1", "", "9" * 30):
         assert b"Choose some rows first." in client.post(address, {"number": bad}, follow=True).content

@@ -80,7 +80,12 @@ def test_what_the_second_file_has_is_left_out_when_asked(cast: Cast, version: Da
     file = SimpleUploadedFile("held-out.jsonl", b'{"prompt": "question 1", "completion": "Yes. "}\n')
     post(cast, version, method="file", file=file, drop_overlap="on")
     made = newest(version)
-    assert (made.splits, made.report["overlap"], made.changes["removed"]) == ({"train": 19, "test": 1}, 0, 1)
+    assert (made.splits, made.report["overlap"]) == ({"train": 19, "test": 1}, 0)
+    assert made.changes == {"added": 0, "removed": 0, "edited": 0, "moved": 20, "beside": 0}, "as the diff has it"
+    assert (
+        "20 to another split"
+        in cast.client("vera").get(f"{reverse('dataset', args=[made.dataset_id])}?tab=versions").content.decode()
+    )
 
 
 def test_a_bad_second_file_leaves_the_version_before_in_its_place(cast: Cast, version: DatasetVersion) -> None:
@@ -96,7 +101,7 @@ def test_a_bad_second_file_leaves_the_version_before_in_its_place(cast: Cast, ve
     assert "The second file, held-out.jsonl, cannot be the split. 1 of 2 rows cannot be used." in page
     assert "changes nothing" in page and "Upload a corrected file" not in page
     assert f"{reverse('split_new', args=[version.pk])}?method=file" in page
-    bad = bob.get(reverse("version_bad_lines", args=[made.pk])).getvalue()
+    bad = body_of(bob.get(reverse("version_bad_lines", args=[made.pk])))
     assert json.loads(bad)["line"] == 2
     assert reverse("version_bad_lines", args=[made.pk]) in page
     assert 'value="file" selected' in bob.get(f"{reverse('split_new', args=[version.pk])}?method=file").content.decode()

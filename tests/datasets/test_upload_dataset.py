@@ -51,6 +51,15 @@ def test_pasted_rows_go_in_too(cast: Cast) -> None:
     assert version.original_path.read_text() == text
 
 
+def test_pasted_lines_end_as_they_were_written(cast: Cast) -> None:
+    """A form sends every end of a line as CR LF, which is no more the person's than it is Windows'."""
+    line = '{"instruction": "a", "output": "b"}'
+    cast.client("bob").post(reverse("dataset_new"), {"text": f"{line}\r\n{line}\r\n"})
+    version = inspect(DatasetVersion.objects.get())
+    assert version.original_path.read_text(newline="") == f"{line}\n{line}\n"
+    assert version.report["repairs"] == []
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -109,6 +118,14 @@ def test_new_version_gets_the_next_number(cast: Cast) -> None:
     answer = cast.client("bob").post(reverse("dataset_version_new", args=[dataset.pk]), {"file": file()})
     assert answer["Location"] == f"{reverse('dataset', args=[dataset.pk])}?version=2"
     assert [version.number for version in dataset.versions.all()] == [2, 1]
+
+
+def test_a_new_version_gets_a_note(cast: Cast) -> None:
+    dataset = make_dataset(cast.team)
+    address = reverse("dataset_version_new", args=[dataset.pk])
+    assert 'name="note"' in cast.client("bob").get(address).content.decode()
+    cast.client("bob").post(address, {"text": '{"text": "a"}', "note": "The rows of March"})
+    assert dataset.versions.get(number=2).note == "The rows of March"
 
 
 def test_files_of_a_version_that_was_not_saved_are_removed(cast: Cast) -> None:

@@ -1,6 +1,7 @@
 """The audit trail: one row for each privileged act. Rows are added, never changed, and hold no secret."""
 
 from allauth.account.adapter import get_adapter
+from allauth.core import context as allauth_context
 from django.http import HttpRequest
 
 from webapp.accounts.models import AuditEntry, Team, User
@@ -15,6 +16,7 @@ def record(
 
     Call it inside the transaction of the act, so that either both happened or neither.
     """
+    request = request or allauth_context.request  # who calls from a service has none at hand
     ip = address_of(request) if request else None
     return AuditEntry.objects.create(actor=actor, action=action, team=team, target=one_line(target), ip=ip)
 

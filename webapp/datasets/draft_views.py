@@ -20,6 +20,7 @@ from webapp.accounts.models import Role
 from webapp.common.errors import UserError
 from webapp.datasets import drafts
 from webapp.datasets.addresses import came_from, version_link
+from webapp.datasets.draft_changes import shown_changes
 from webapp.datasets.draft_forms import EMPTY, DraftForm
 from webapp.datasets.frame import frame
 from webapp.datasets.models import DatasetVersion, DraftChange
@@ -101,11 +102,7 @@ def draft_remove(request: TeamRequest, pk: UUID) -> HttpResponse:
         messages.error(request, str(form.errors["number"][0]))
         return redirect(_back(request, version))
     rows = rows_at(version.rows_path, form.cleaned_data["number"])
-    if len(rows) == 1:
-        ((number, row),) = rows.items()
-        drafts.remove_row(user=request.user, version=version, row=row, number=number)
-    else:
-        drafts.remove_rows(user=request.user, version=version, row_ids=[row.id for row in rows.values()])
+    drafts.remove_numbered(user=request.user, version=version, rows=rows)
     messages.success(request, f"Your draft removes {len(rows)} row{'' if len(rows) == 1 else 's'}.")
     return redirect(_back(request, version))
 
@@ -117,7 +114,8 @@ def draft(request: TeamRequest, pk: UUID) -> HttpResponse:
 
 
 def _draft_page(request: TeamRequest, version: DatasetVersion, form: DraftForm, status: int = 200) -> HttpResponse:
-    ctx = frame(request.user, version, "rows") | {"form": form, "changes": drafts.changes_of(request.user, version)}
+    ctx = frame(request.user, version, "rows") | {"form": form}
+    ctx["changes"] = shown_changes(version, drafts.changes_of(request.user, version))
     return render(request, "datasets/draft.html", ctx, status=status)
 
 

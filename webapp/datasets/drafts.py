@@ -1,7 +1,7 @@
 """What a person means to change in a version: collected row by row, undone one by one, saved as the next version."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from webapp.datasets.models import Dataset, DatasetVersion, DraftChange
 Action = DraftChange.Action
 MOST_NAMED = 5  # rows in a sentence
 LABEL_LENGTH = 120
+LABEL_START = 25  # characters of each of several rows
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,23 @@ def remove_rows(*, user: User, version: DatasetVersion, row_ids: Iterable[str], 
             many: dict[str, Any] = {"row_ids": new, "count": len(new), "label": label[:200]}
             DraftChange.objects.create(version=version, user=user, action=Action.REMOVE, **many)
     return len(new)
+
+
+def remove_numbered(*, user: User, version: DatasetVersion, rows: Mapping[int, Row]) -> None:
+    """Put the removal of rows into the draft that are known by their numbers; those it removes already stay so."""
+    known = states(user, version, [row.id for row in rows.values()])
+    new = {number: row for number, row in rows.items() if known.get(row.id) != Action.REMOVE}
+    if len(new) == 1:
+        ((number, row),) = new.items()
+        remove_row(user=user, version=version, row=row, number=number)
+        return
+    remove_rows(user=user, version=version, row_ids=[row.id for row in new.values()], label=_named_rows(new))
+
+
+def _named_rows(rows: Mapping[int, Row]) -> str:
+    """Rows by their numbers, each with how its question begins, as far as there is room for."""
+    told = "; ".join(f"{number_text(number)} “{_label(row)[:LABEL_START]}”" for number, row in rows.items())
+    return told if len(told) <= LABEL_LENGTH else told[: LABEL_LENGTH - 1] + "…"
 
 
 def undo(change: DraftChange) -> None:

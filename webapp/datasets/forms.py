@@ -87,6 +87,12 @@ class FileForm(forms.Form):
         return files or [_pasted(self.cleaned_data["text"])]
 
 
+class VersionForm(FileForm):
+    """Rows for the next version of a dataset."""
+
+    note = forms.CharField(max_length=500, required=False, label="Note", help_text="What is new in it, and why.")
+
+
 class UploadForm(FileForm):
     """Rows for one new dataset, or for several."""
 
@@ -118,11 +124,18 @@ def dataset_name(files: Iterable[Original]) -> str:
 
 
 def _pasted(text: str) -> "File[bytes]":
-    """Pasted rows, under the name that such a file would have."""
+    """Pasted rows, under the name that such a file would have. Forms send each end of a line as CR LF."""
+    text = text.replace("\r\n", "\n")
     start = text.lstrip("\ufeff \t\r\n")
     first = start.splitlines()[0]
     ending = "jsonl" if start[0] in "{[" else "tsv" if "\t" in first else "csv" if "," in first else "txt"
     return ContentFile(text.encode(), name=str(Path("pasted").with_suffix(f".{ending}")))
+
+
+class NameForm(forms.Form):
+    """What a dataset is called from now on."""
+
+    name = forms.CharField(max_length=120)
 
 
 class CopyForm(forms.Form):
@@ -158,7 +171,7 @@ class CopyForm(forms.Form):
 
 def _version_label(version: DatasetVersion) -> str:
     rows = f"{version.row_count:,} row{'' if version.row_count == 1 else 's'}"
-    return f"{version.dataset.name}, version {version.number} ({rows}, {version.dataset.team.name})"
+    return f"{version.dataset.name}, version {version.number} ({rows}, {version.dataset.team.name}) · {version.came_as}"
 
 
 class HubForm(forms.Form):

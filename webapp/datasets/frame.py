@@ -8,7 +8,7 @@ from webapp.accounts.access import has_role
 from webapp.accounts.models import User
 from webapp.datasets import drafts, lineage
 from webapp.datasets.models import DatasetVersion
-from webapp.datasets.preview import FORMATS, state_sentence
+from webapp.datasets.preview import FORMATS, checked_percent, state_sentence
 
 TABS = {
     "overview": "Overview",
@@ -30,6 +30,7 @@ def frame(user: User, version: DatasetVersion, tab: str) -> dict[str, Any]:
         "newest": dataset.newest,
         "next_number": dataset.next_number,
         "sentence": state_sentence(version),
+        "percent": checked_percent(version),
         "can_change": has_role(dataset.team, user),
         "draft": drafts.summary(user, version),
         "kept_by": lineage.made_of(dataset.versions.all()),

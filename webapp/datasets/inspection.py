@@ -87,7 +87,7 @@ def _conclude(version: DatasetVersion, inspection: int, *, ending: Ending, out: 
             file.replace(version.folder / file.name)
         sync_path(version.folder)
         told = report | {"split_plans": plans} if (plans := split_plans(version, report)) else report
-        lifecycle.accept(version.pk, inspection, told, **made_from(version, report))
+        lifecycle.accept(version.pk, inspection, told, **made_from(version))
     elif ending.status == EXIT_CODES["dataset_invalid"] and report:
         lifecycle.reject(version.pk, inspection, report | _second_file(version, report))
     elif ending.was_killed and inspection < MOST_INSPECTIONS:

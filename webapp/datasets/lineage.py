@@ -54,11 +54,9 @@ def split_plans(version: DatasetVersion, report: dict[str, Any]) -> dict[str, An
     return {name: plan for name, plan in plans.items() if name in report.get("splits", {})}
 
 
-def made_from(version: DatasetVersion, report: dict[str, Any]) -> dict[str, Any]:
+def made_from(version: DatasetVersion) -> dict[str, Any]:
     """The columns `parent` and `changes` of a version that was inspected well; its rows lie in its folder already."""
-    if version.origin in REVISED:
-        return {"changes": report.get("changes", {})}
-    before = ready_before(version)
+    before = version.parent if version.origin in REVISED else ready_before(version)
     if before is None:
         return {}
     try:

@@ -199,6 +199,11 @@ class DatasetVersion(models.Model):
         return f"{Path(self.original_name).stem}.jsonl"
 
     @property
+    def came_as(self) -> str:
+        """By which versions of datasets that are called the same are told apart."""
+        return f"{self.original_name[:40]}, {timezone.localtime(self.created_at):%-d %b %Y %H:%M}"
+
+    @property
     def is_ready(self) -> bool:
         return self.status == VersionStatus.READY
 

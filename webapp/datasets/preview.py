@@ -130,8 +130,15 @@ def _checked_so_far(version: DatasetVersion) -> str:
     said = last_event(version.aside(f"inspection-{version.inspection}"))
     if not isinstance(said, RowsRead):
         return "Every row is being checked."
-    share = f", {100 * said.done // said.of} % of the file" if said.of else ""
+    percent = checked_percent(version)
+    share = "" if percent is None else f", {percent} % of the file"
     return f"Every row is being checked: {_rows(said.rows)} so far{share}."
+
+
+def checked_percent(version: DatasetVersion) -> int | None:
+    """How much of its file is read; None where that is not known."""
+    said = last_event(version.aside(f"inspection-{version.inspection}")) if version.is_pending else None
+    return 100 * said.done // said.of if isinstance(said, RowsRead) and said.of else None
 
 
 def _rejected(report: dict[str, Any]) -> str:

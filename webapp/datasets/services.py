@@ -100,6 +100,12 @@ def fetch_again(*, user: User, version: DatasetVersion) -> DatasetVersion:
     return made
 
 
+def rename_dataset(*, user: User, dataset: Dataset, name: str) -> None:
+    with transaction.atomic():
+        Dataset.objects.filter(pk=dataset.pk).update(name=name)
+        record(actor=user, action="dataset.rename", team=dataset.team, target=f"{dataset.name} to {name}")
+
+
 def delete_dataset(*, user: User, dataset: Dataset) -> None:
     """Remove the dataset with all its versions and files. Refused while a job or an adapter was made with it."""
     folders = [version.folder for version in dataset.versions.all()]

@@ -19,7 +19,7 @@ from webapp.accounts.models import Role
 from webapp.common.errors import UserError
 from webapp.datasets import services, uploads
 from webapp.datasets.addresses import version_link
-from webapp.datasets.forms import MOST_CHOICES, CopyForm, FileForm, HubForm, UploadForm
+from webapp.datasets.forms import MOST_CHOICES, CopyForm, FileForm, HubForm, UploadForm, VersionForm
 from webapp.datasets.listing import typed
 from webapp.datasets.models import Dataset, DatasetVersion
 from webapp.datasets.splits import divided
@@ -50,10 +50,11 @@ def dataset_new(request: TeamRequest) -> HttpResponse:
 def dataset_version_new(request: TeamRequest, pk: UUID) -> HttpResponse:
     found = get_with_role(Dataset.objects.visible_to(request.user), pk, request.user)
     given = (request.POST, request.FILES) if request.method == "POST" else ()
-    form = FileForm(*given, user=request.user)
+    form = VersionForm(*given, user=request.user)
 
     def save() -> str:
-        return version_link(uploads.make_version(user=request.user, dataset=found, files=form.originals))
+        told = {"files": form.originals, "note": form.cleaned_data["note"]}
+        return version_link(uploads.make_version(user=request.user, dataset=found, **told))
 
     return _page(request, form, save, way="dataset_new", dataset=found, held=divided(found))
 

@@ -162,10 +162,11 @@ def make_datasets(*, user: User, team: Team, groups: list[tuple[str, list[Origin
     return made
 
 
-def make_version(*, user: User, dataset: Dataset, files: list[Original]) -> DatasetVersion:
+def make_version(*, user: User, dataset: Dataset, files: list[Original], note: str = "") -> DatasetVersion:
     """The files as the dataset's next version."""
     refuse_unfinished(files)
     version = stored_all(files)
+    version.note = note
     with files_removed_on_failure([version]), transaction.atomic():
         add_version(dataset, version, user=user)
         forget(files)

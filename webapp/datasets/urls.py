@@ -23,6 +23,7 @@ urlpatterns = [
     path("sample/", upload_views.dataset_sample, name="dataset_sample"),
     path("<uuid:pk>/", views.dataset, name="dataset"),
     path("<uuid:pk>/new-version/", upload_views.dataset_version_new, name="dataset_version_new"),
+    path("<uuid:pk>/rename/", views.dataset_rename, name="dataset_rename"),
     path("<uuid:pk>/delete/", views.dataset_delete, name="dataset_delete"),
     path("versions/<uuid:pk>/rows/", row_views.dataset_rows, name="dataset_rows"),
     path("versions/<uuid:pk>/rows/<int:number>/", row_views.row, name="row"),

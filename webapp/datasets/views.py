@@ -7,18 +7,21 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role, has_role
 from webapp.common.http import attachment_response, in_threads
 from webapp.datasets import services
+from webapp.datasets.addresses import came_from
 from webapp.datasets.bad_lines import errors_of
+from webapp.datasets.forms import NameForm
 from webapp.datasets.frame import PAGES, TABS, frame
 from webapp.datasets.listing import datasets_of, typed, versions_of
 from webapp.datasets.mapping import columns_of
 from webapp.datasets.models import Dataset, DatasetVersion
 from webapp.datasets.overview import overview
-from webapp.datasets.preview import first_rows, read_as, state_sentence
+from webapp.datasets.preview import checked_percent, first_rows, read_as, state_sentence
 from webapp.datasets.splits import about_splits
 
 FRAGMENT = "HX-Request"
@@ -50,7 +53,7 @@ def dataset(request: TeamRequest, pk: UUID) -> HttpResponse:
 def _refresh(request: TeamRequest, version: DatasetVersion) -> HttpResponse:
     """What the page asks for while an inspection runs; when that is over the whole page loads again."""
     if version.is_pending:
-        ctx = {"version": version, "sentence": state_sentence(version)}
+        ctx = {"version": version, "sentence": state_sentence(version), "percent": checked_percent(version)}
         return render(request, "datasets/_inspecting.html", ctx)
     return HttpResponse(headers={"HX-Refresh": "true"})
 
@@ -78,6 +81,18 @@ def dataset_download(request: TeamRequest, pk: UUID) -> HttpResponseBase:
         raise Http404
     pieces = in_threads(services.rows_as_jsonl(version))
     return attachment_response(pieces, name=version.download_name, content_type="application/jsonl")
+
+
+@login_required
+@require_POST
+def dataset_rename(request: TeamRequest, pk: UUID) -> HttpResponse:
+    found = get_with_role(Dataset.objects.visible_to(request.user), pk, request.user)
+    form = NameForm(request.POST)
+    if form.is_valid():
+        services.rename_dataset(user=request.user, dataset=found, name=form.cleaned_data["name"])
+    else:
+        messages.error(request, f"The name stays: {form.errors['name'][0]}")
+    return redirect(came_from(request) or reverse("dataset", args=[pk]))
 
 
 @login_required

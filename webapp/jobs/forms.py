@@ -113,7 +113,7 @@ class VersionChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not ge
         kind = {"preference": " of chosen and rejected", "labelled": " of good and bad"}.get(obj.kind, "")
         if obj.is_pending:
             return f"{obj} · still being checked"
-        return f"{obj} · {obj.row_count:,} row{'' if obj.row_count == 1 else 's'}{kind}"
+        return f"{obj} · {obj.row_count:,} row{'' if obj.row_count == 1 else 's'}{kind} · {obj.came_as}"
 
 
 class RetryForm(forms.Form):
