@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from trainer.lora_spec import TOKEN_TABLES
 from trainer.spec import TrainSpec
 
 Facts = Mapping[str, Any]
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "q", "k", "v", "o")
-TABLES = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings")
+TABLES = (*TOKEN_TABLES, "lm_head", "embed_out")
+# Bytes a value of a frozen linear layer takes. nf4: half a byte and a share of its block's scale (double quantised).
+STORED = {"nf4": 0.516, "int8": 1.004}
 # Whose architectures begin so: queries, keys and values come from one layer.
 FUSED = ("GPT2", "GPTNeoX", "GPTBigCode", "Bloom")
 # Whose queries and keys have a norm of their own, which keeps what it was given.
@@ -74,9 +77,27 @@ def blocks(facts: Facts) -> float:
     return (layers + int(facts["decoder_layers"])) / 2 if facts.get("task") == "seq2seq" else layers
 
 
-def values_in_layers(facts: Facts) -> int:
-    """Values of all linear layers: those that quantisation packs."""
-    return round(sum(shape.size for shape in layer_shapes(facts).values()) * blocks(facts))
+class BaseBytes(NamedTuple):
+    """Bytes of a frozen base: of its linear layers as they are kept and in the computing format, and of all else."""
+
+    layers: float
+    unpacked_layers: int
+    outside: int
+
+    @classmethod
+    def of(cls, spec: TrainSpec, facts: Facts) -> "BaseBytes":
+        number = number_bytes(spec)
+        values = round(sum(shape.size for shape in layer_shapes(facts).values()) * blocks(facts))
+        outside = max(0, int(facts["parameters"]) - values)
+        return cls(values * STORED.get(spec.model.quantization, number), values * number, outside * number)
+
+    @property
+    def stored(self) -> float:
+        return self.layers + self.outside
+
+    @property
+    def unpacked(self) -> int:
+        return self.unpacked_layers + self.outside
 
 
 def layer_shapes(facts: Facts) -> dict[str, Shape]:

@@ -11,19 +11,17 @@ from typing import NamedTuple
 
 from trainer.estimate_layers import (
     LONGEST_KEPT,
+    BaseBytes,
     Facts,
     Sizes,
     kept_values,
     layer_shapes,
     lora_parameters,
     number_bytes,
-    values_in_layers,
     whole_parameters,
 )
 from trainer.spec import TrainSpec
 
-# Bytes a value of a frozen linear layer takes. nf4: half a byte and a share of its block's scale (double quantised).
-STORED = {"nf4": 0.516, "int8": 1.004}
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 MASTER = 4 + 4  # float32 master and its gradient
 ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 8, "paged_adamw_8bit": 2}  # two averages
@@ -171,10 +169,8 @@ def _first_pass(window: list[int], budget: int, a_row: int) -> Pass:
 
 
 def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
-    kind, number = spec.model.quantization, number_bytes(spec)
-    in_layers = values_in_layers(facts)
-    outside = max(0, int(facts["parameters"]) - in_layers)
-    whole = (in_layers + outside) * number
+    kind, base = spec.model.quantization, BaseBytes.of(spec, facts)
+    whole = base.unpacked
     if kind == "none":
         unread = _seldom_read(spec, facts, place)
         return MemoryItem(
@@ -184,7 +180,7 @@ def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
             round(whole * 1.02),
             WEIGHTS_LEVER[kind],
         )
-    packed = in_layers * STORED[kind] + outside * number
+    packed = base.stored
     if _stays_packed(spec, facts, place):
         return _item("the base model's weights", packed, (1.0, 1.02), WEIGHTS_LEVER[kind])
     lever = f"They are unpacked for speed while memory is plenty; packed they take {packed / 1e9:.1f} GB."
@@ -210,10 +206,9 @@ def _stays_packed(spec: TrainSpec, facts: Facts, place: Place, *, room: float = 
     what share of it there is none."""
     if spec.model.quantization == "none":
         return False
-    in_layers, number = values_in_layers(facts), number_bytes(spec)
-    outside = max(0, int(facts["parameters"]) - in_layers) * number
-    loaded = in_layers * STORED[spec.model.quantization] + outside + PROCESS[place.device]
-    return in_layers * number >= room * (place.memory_bytes - loaded) * UNPACKED_SHARE
+    base = BaseBytes.of(spec, facts)
+    free = place.memory_bytes - (base.stored + PROCESS[place.device])
+    return base.unpacked_layers >= room * free * UNPACKED_SHARE
 
 
 WEIGHTS_LEVER = {
@@ -271,7 +266,4 @@ def _while_loading(spec: TrainSpec, facts: Facts, place: Place) -> float:
     """What main memory holds when all of the base was read: its file, mapped, and what was made of it."""
     if place.device != "cpu" or _is_mapped(spec, facts):  # a GPU holds no file
         return 0.0
-    in_layers, number = values_in_layers(facts), number_bytes(spec)
-    outside = max(0, int(facts["parameters"]) - in_layers)
-    made = in_layers * STORED.get(spec.model.quantization, number) + outside * number
-    return BEFORE_LOADING + int(facts.get("bytes") or 0) + made
+    return BEFORE_LOADING + int(facts.get("bytes") or 0) + BaseBytes.of(spec, facts).stored

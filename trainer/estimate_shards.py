@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from trainer.estimate_layers import Facts, blocks, number_bytes, values_in_layers
-from trainer.estimate_memory import STORED, MemoryItem, Place
+from trainer.estimate_layers import BaseBytes, Facts, blocks
+from trainer.estimate_memory import MemoryItem, Place
 from trainer.spec import TrainSpec
 
 AT_ONCE = 2  # layers that are whole: the one that computes, and the next one on its way
@@ -17,8 +17,7 @@ def on_each_card(spec: TrainSpec, facts: Facts, items: tuple[MemoryItem, ...], p
     if spec.model.gpus == 1 or spec.model.shard == "never" or (spec.model.shard == "auto" and not too_much):
         return items
     weights, *others = items
-    in_layers = values_in_layers(facts) * STORED.get(spec.model.quantization, number_bytes(spec))
-    outside = max(0, int(facts["parameters"]) - values_in_layers(facts)) * number_bytes(spec)
-    share = round((in_layers + outside) / spec.model.gpus + AT_ONCE * in_layers / blocks(facts) + outside)
-    low = round((in_layers + outside) / spec.model.gpus)
+    base = BaseBytes.of(spec, facts)
+    low = round(base.stored / spec.model.gpus)
+    share = round(base.stored / spec.model.gpus + AT_ONCE * base.layers / blocks(facts) + base.outside)
     return (dataclasses.replace(weights, low=low, expected=share, high=round(share * 1.1), lever=LEVER), *others)
