@@ -199,4 +199,6 @@ def test_an_inspection_says_how_far_it_is(cast: Cast) -> None:
         ('{"n": 3, "kind": "rows_re', "Every row is being checked."),
     ):
         events.write_text(f"{said}\n")
-        assert shown in page(cast.client("vera"), version.dataset)[1]
+        text = page(cast.client("vera"), version.dataset)[1]
+        assert shown in text
+        assert ('value="45" max="100"' in text) == ("45 %" in shown)

@@ -14,7 +14,7 @@ from trainer.formats.problems import Problem
 
 MAX_ERRORS = 100  # listed one by one; all are counted
 MAX_TEXT = 500  # characters of a line that are shown
-LEAD = 100  # of them at least come behind the column that is named
+LEAD = 100  # of them before the column that is named, where that stands far inside
 MAX_KINDS = 50
 MAX_COLUMNS = 100  # beside what training reads, named
 MAX_MIXED_LINES = 10  # of each other format, named
@@ -35,7 +35,7 @@ def excerpt(text: str, field: str) -> tuple[str, int]:
     at = int(named[1]) - 1 if named else -1
     if not 0 <= at <= len(text):
         return printable(text), -1
-    start = at - MAX_TEXT // 2 if at > MAX_TEXT - LEAD else 0
+    start = at - LEAD if at > 2 * LEAD else 0
     shown = printable(f"{'…' if start else ''}{text[start:]}")
     return shown, at - start + bool(start)
 

@@ -187,15 +187,15 @@ def words_changed(text: str, other: str) -> list[Piece]:
 
 
 def _whole_words(runs: list[tuple[bool, str, str]]) -> list[tuple[bool, str, str]]:
-    """The same, where signs that two changed words happen to share are part of the change."""
+    """The same, where signs that two changed words happen to share are part of the change, and a space between two."""
     found: list[tuple[bool, str, str]] = []
     for place, (same, old, new) in enumerate(runs):
-        if same and 0 < place < len(runs) - 1 and _is_inside_word(old):
-            same = False
-        if found and not same and not found[-1][0]:
-            _, before, after = found.pop()
-            old, new = before + old, after + new
-        found.append((same, old, new))
+        stays = same and not (0 < place < len(runs) - 1 and (old == " " or _is_inside_word(old)))
+        if found and not stays and not found[-1][0]:
+            _, before, after = found[-1]
+            found[-1] = (False, before + old, after + new)
+            continue
+        found.append((stays, old, new))
     return found
 
 

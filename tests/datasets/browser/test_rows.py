@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -184,3 +185,24 @@ def test_everything_works_without_a_script(chromium: Browser, cast: Cast, site: 
         page.fill("[data-bulk] [name=tag]", "later")
         page.locator("[data-bulk]").get_by_role("button", name="Tag", exact=True).click()
         assert page.locator('tr[data-number="54"] .row-tags').inner_text() == "later"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844), (390, 640)])
+def test_nothing_of_the_export_is_cut_off(
+    chromium: Browser, cast: Cast, site: str, version: DatasetVersion, width: int, height: int
+) -> None:
+    with page_of(chromium, cast, site, who="vera", viewport={"width": width, "height": height}) as page:
+        page.goto(f"/datasets/versions/{version.pk}/rows/")
+        page.click("[aria-label=Export]")
+        panel = page.locator(".rows-export")
+        ask = page.get_by_role("button", name="How many rows are left out?")
+        assert inside(ask.bounding_box(), panel.bounding_box())
+        ask.click()
+        told = panel.locator(".rows-losses p").last
+        told.wait_for()
+        wait_for(lambda: inside(told.bounding_box(), panel.bounding_box()), why="what was asked for is shown")
+
+
+def inside(box: Any, outer: Any) -> bool:
+    """Whether all of its height is to be seen."""
+    return bool(box["y"] >= outer["y"] and box["y"] + box["height"] <= outer["y"] + outer["height"])
