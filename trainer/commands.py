@@ -14,6 +14,11 @@ EXIT_TEXT = "exit codes: " + ", ".join(f"{number} {name}" for name, number in EX
 OUT = ("--out", "DIR", "folder for what is made")
 BASE = ("--base", "FOLDER", "the folder of a base model")
 ROWS = ("rows", "ROWS", "a rows.parquet that check or revise wrote")
+MAPPING_TEXT = (
+    "chat: messages [system tools]; prompt_completion: prompt answer [context system history tools]; preference: "
+    "chosen rejected [prompt context system history tools]; labelled: prompt "
+    "answer label [context system history tools]; text: text."
+)
 EVENTS_TEXT = "Events are written to stdout, one JSON object a line; everything else goes to stderr."
 
 
@@ -29,7 +34,10 @@ def parser() -> argparse.ArgumentParser:
         "check",
         help="check a dataset file",
         description="Write DIR/report.json, every bad line to DIR/bad.jsonl and, when the file can be used, "
-        "DIR/rows.parquet.",
+        "DIR/rows.parquet. The first errors are told as events too. A mapping is such as "
+        '{"kind": "prompt_completion", "fields": {"prompt": "question", "answer": "reply"}}: a kind, and the column '
+        f"of each of its fields. {MAPPING_TEXT} For findings (repeated rows, keys, answers that break off, …) run "
+        "survey on DIR/rows.parquet.",
     )
     _add_path(check, "file", "FILE", "a dataset file")
     _add_path(check, *OUT)
@@ -131,9 +139,10 @@ def _add_survey(commands: Any) -> None:
     survey = _add(
         commands,
         "survey",
-        help="make checked rows searchable",
-        description="Write DIR/survey.sqlite, by which the rows of ROWS can be searched and filtered, and "
-        "DIR/survey.json with what was counted.",
+        help="look through checked rows: findings, and what they can be searched by",
+        description="Write DIR/survey.sqlite, by which the rows of ROWS can be searched and filtered, with a table "
+        "findings (number of the row, kind, detail): repeated and nearly repeated rows, keys and personal data, "
+        "answers that are empty or break off, and more. DIR/survey.json has how many there are of each kind.",
     )
     _add_path(survey, *ROWS)
     _add_path(survey, *OUT)

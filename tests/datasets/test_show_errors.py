@@ -6,6 +6,7 @@ from urllib.parse import quote
 import pytest
 from django.urls import reverse
 
+from tests.adapters.test_download_adapter import body_of
 from tests.cast import Cast
 from tests.datasets.inspected import inspect, uploaded
 from webapp.datasets.models import DatasetVersion
@@ -60,11 +61,19 @@ def test_page_works_without_scripts(cast: Cast, spoilt: DatasetVersion) -> None:
 
 def test_bad_lines_come_as_a_file(cast: Cast, spoilt: DatasetVersion) -> None:
     answer = cast.client("vera").get(reverse("version_bad_lines", args=[spoilt.pk]))
-    lines = [json.loads(line) for line in b"".join(answer.streaming_content).splitlines()]  # type: ignore[attr-defined]
+    assert answer.is_async  # type: ignore[attr-defined] # else a server under ASGI would read all of it first
+    lines = [json.loads(line) for line in body_of(answer).splitlines()]
     assert answer["Content-Disposition"] == 'attachment; filename="rows.bad.jsonl"'
     assert [line["line"] for line in lines] == list(range(4, 127))
     assert {"line", "field", "problem", "fix", "text"} == set(lines[0])
     assert lines[0]["text"].encode() + b"\n" == EMPTY
+
+
+def test_a_file_of_bad_lines_that_is_full_says_how_many_it_has(cast: Cast, spoilt: DatasetVersion) -> None:
+    assert "The file of the bad lines has the first" not in fragment(cast, spoilt)
+    spoilt.report["bad_lines_left_out"] = 20
+    spoilt.save()
+    assert "The file of the bad lines has the first 103 of 123" in fragment(cast, spoilt)
 
 
 def test_a_file_without_errors_has_no_bad_lines(cast: Cast) -> None:

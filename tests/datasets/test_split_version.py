@@ -9,6 +9,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
 from django.urls import reverse
 
+from tests.adapters.test_download_adapter import body_of
 from tests.cast import Cast
 from tests.make import make_dataset
 from trainer.formats import iter_rows

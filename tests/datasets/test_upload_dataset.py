@@ -11,6 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from tests.cast import Cast
+from tests.datasets.inspected import inspect
 from tests.make import make_dataset
 from webapp.common.errors import UserError
 from webapp.datasets import services, uploads
@@ -56,7 +57,7 @@ def test_pasted_lines_end_as_they_were_written(cast: Cast) -> None:
     line = '{"instruction": "a", "output": "b"}'
     cast.client("bob").post(reverse("dataset_new"), {"text": f"{line}\r\n{line}\r\n"})
     version = inspect(DatasetVersion.objects.get())
-    assert version.original_path.read_text(newline="") == f"{line}\n{line}\n"
+    assert version.original_path.read_bytes() == f"{line}\n{line}\n".encode()
     assert version.report["repairs"] == []
 
 

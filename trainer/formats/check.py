@@ -25,6 +25,7 @@ from trainer.formats.sieve import Sieve
 
 LOOK_AT_BYTES = 8 * 1024 * 1024  # rows kept in memory to tell the format
 BAD_LINES = "bad.jsonl"
+MOST_TOLD = 10  # errors, to who watches the check
 LOOKED_AT = 20  # rows of which some are kept to look at
 
 
@@ -80,6 +81,7 @@ def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, known:
         write_sample(outcome.looked_at, out / SAMPLE)
         publish_report(report, out)
     if not usable:
+        _tell_errors(report, out, emit)
         raise _rejection(report)
     emit(Log(text=f"{report['format']}: {report['rows']:,} good rows, {report['bad_rows']:,} bad rows"))
     facts = {name: report[name] for name in ("format", "kind", "rows", "bad_rows", "content_hash")}
@@ -194,6 +196,17 @@ def _report(outcome: Outcome, writer: RowWriter) -> dict[str, Any]:
         "content_hash": writer.content_hash,
         "statistics": sieve.statistics.to_dict(duplicates=writer.duplicates),
     }
+
+
+def _tell_errors(report: dict[str, Any], out: Path, emit: Emit) -> None:
+    """The first errors, how many there are of each kind, and where the others lie: who runs a check by hand sees it."""
+    told = report["errors"][:MOST_TOLD]
+    for error in told:
+        where = f"line {error['line']:,}" + (f", {error['field']}" if error["field"] else "")
+        emit(Log(text=f"{where}: {error['problem']}. {error['fix']}", level="error"))
+    kinds = "; ".join(f"{count:,} × {problem}" for problem, count in report["error_counts"].items())
+    if sum(report["error_counts"].values()) > len(told):
+        emit(Log(text=f"All errors: {kinds}. Each with its line: {out / BAD_LINES}", level="error"))
 
 
 def _rejection(report: dict[str, Any]) -> TrainerError:

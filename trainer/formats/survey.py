@@ -174,9 +174,9 @@ def _read_all(rows: Path, database: sqlite3.Connection, *, searchable: bool) -> 
 def _bytes_of(rows: Path) -> int:
     """How much the rows are when they are unpacked."""
     try:
-        with pq.ParquetFile(rows) as file:
+        with rows.open("rb") as opened, pq.ParquetFile(opened) as file:
             meta = file.metadata
             return sum(meta.row_group(number).total_byte_size for number in range(meta.num_row_groups))
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
+    except (FileNotFoundError, IsADirectoryError, pa.ArrowInvalid) as error:
         fix = "Give the rows.parquet that a check wrote."
         raise TrainerError("dataset_invalid", f"There are no canonical rows at {rows}.", fix) from error

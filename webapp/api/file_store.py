@@ -19,7 +19,7 @@ from webapp.api.batch_lifecycle import LIVING
 from webapp.api.models import ApiFile, VersionExpiry
 from webapp.api.wire import ApiError
 from webapp.common.errors import UserError
-from webapp.common.storage import staged_folder
+from webapp.common.storage import pieces_of_file, staged_folder
 from webapp.datasets.models import Dataset, DatasetVersion, DatasetVersionQuerySet, Origin
 from webapp.datasets.services import delete_dataset, rows_as_jsonl
 from webapp.datasets.storing import add_version, check_size, files_removed_on_failure, plain_name, stored
@@ -27,7 +27,6 @@ from webapp.datasets.versions import delete_version
 
 TRAINING = "fine-tune"
 PURPOSES = (TRAINING, "batch", "user_data", "assistants", "vision", "evals")  # others are for what we write ourselves
-PIECE = 1 << 20
 
 AnyFile: TypeAlias = DatasetVersion | ApiFile
 
@@ -110,13 +109,7 @@ def content_of(file: AnyFile) -> Iterator[bytes]:
     path = file.original_path if isinstance(file, DatasetVersion) else file.path
     if not path.is_file():
         raise ApiError(404, "The bytes of this file are no longer here.", code="not_found")
-    return _pieces(path)
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            yield piece
+    return pieces_of_file(path)
 
 
 def delete_file(*, user: User, file: AnyFile) -> None:

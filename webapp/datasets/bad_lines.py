@@ -32,12 +32,14 @@ def errors_of(version: DatasetVersion, problem: str) -> dict[str, Any]:
         "problem": problem,
         "found": counts[problem] if problem else sum(counts.values()),
         "has_file": bad_lines_path(version).is_file(),
+        "in_file": sum(counts.values()) - report.get("bad_lines_left_out", 0),
+        "bad": sum(counts.values()),
     }
 
 
 def _pieces(error: dict[str, Any]) -> list[Piece]:
     """The line with the place that is wrong marked, where that is known; reports of earlier releases know none."""
-    text, at = error["text"], error.get("at", -1)
+    text, at = error.get("text", ""), error.get("at", -1)
     if not 0 <= at < len(text):
         return [(text, False)]
     return [piece for piece in ((text[:at], False), (text[at], True), (text[at + 1 :], False)) if piece[0]]

@@ -3,12 +3,15 @@
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
-from django.http import FileResponse, Http404, HttpResponse
+from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from webapp.accounts.access import TeamRequest, get_visible, get_with_role
 from webapp.common.errors import UserError
+from webapp.common.http import attachment_response, in_threads
+from webapp.common.storage import pieces_of_file
 from webapp.datasets import mapping
 from webapp.datasets.addresses import version_link
 from webapp.datasets.bad_lines import bad_lines_name, bad_lines_path, errors_of
@@ -53,10 +56,10 @@ def version_errors(request: TeamRequest, pk: UUID) -> HttpResponse:
 
 @login_required
 @require_safe
-def version_bad_lines(request: TeamRequest, pk: UUID) -> FileResponse:
+def version_bad_lines(request: TeamRequest, pk: UUID) -> HttpResponseBase:
     version = get_visible(DatasetVersion.objects.visible_to(request.user), pk)
     path = bad_lines_path(version)
     if not path.is_file():
         raise Http404
-    name = bad_lines_name(version)
-    return FileResponse(path.open("rb"), as_attachment=True, filename=name, content_type="application/jsonl")
+    pieces = in_threads(pieces_of_file(path))
+    return attachment_response(pieces, name=bad_lines_name(version), content_type="application/jsonl")

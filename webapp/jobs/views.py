@@ -1,7 +1,5 @@
 """The pages of jobs: the list, a new job, one job, and its live events."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +14,7 @@ from webapp.accounts.access import TeamRequest, get_visible, get_with_role, has_
 from webapp.accounts.models import Role
 from webapp.adapters.specs import portable_yaml
 from webapp.common.http import attachment_response, in_threads, sse_response
+from webapp.common.storage import pieces_of_file
 from webapp.jobs import history, services
 from webapp.jobs.estimates import outlook, refusal
 from webapp.jobs.following import alook, follow_job
@@ -27,7 +26,6 @@ FRAGMENT = "HX-Request"
 LISTED = 200
 STATUSES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 ASKED = ("name", "base_model", "dataset_version", "validation_version", "spec", "form_key")  # of a form
-PIECE = 1 << 16  # bytes of a download
 
 
 @login_required
@@ -213,17 +211,11 @@ def job_log(request: TeamRequest, pk: UUID) -> HttpResponseBase:
     if not file.is_file():
         raise Http404
     name = f"job-{found.pk}-a{number}.txt"
-    return attachment_response(in_threads(_pieces(file)), name=name, content_type="text/plain; charset=utf-8")
+    return attachment_response(in_threads(pieces_of_file(file)), name=name, content_type="text/plain; charset=utf-8")
 
 
 def _yaml(found: Job) -> str:
     return portable_yaml(found.train_spec, found.base_model, found.dataset_version, found.validation_version)
-
-
-def _pieces(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as source:
-        while piece := source.read(PIECE):
-            yield piece
 
 
 def _with_all(request: TeamRequest) -> Any:
