@@ -101,6 +101,7 @@ def test_a_bad_second_file_leaves_the_version_before_in_its_place(cast: Cast, ve
     page = bob.get(f"{here}?version=2").content.decode()
     assert "The second file, held-out.jsonl, cannot be the split. 1 of 2 rows cannot be used." in page
     assert "changes nothing" in page and "Upload a corrected file" not in page
+    assert "Came to nothing, and changes nothing." in bob.get(f"{here}?tab=versions").content.decode()
     assert f"{reverse('split_new', args=[version.pk])}?method=file" in page
     bad = body_of(bob.get(reverse("version_bad_lines", args=[made.pk])))
     assert json.loads(bad)["line"] == 2
