@@ -16,8 +16,9 @@ BASE = ("--base", "FOLDER", "the folder of a base model")
 ROWS = ("rows", "ROWS", "a rows.parquet that check or revise wrote")
 MAPPING_TEXT = (
     "chat: messages [system tools]; prompt_completion: prompt answer [context system history tools]; preference: "
-    "chosen rejected [prompt context system history tools]; labelled: prompt "
-    "answer label [context system history tools]; text: text."
+    "chosen rejected [prompt context system history tools]; labelled: prompt answer label [context system history "
+    'tools]; text: text. How the turns of a chat are written is said by "turns": {"role": "speaker", "text": "said", '
+    '"user": ["Ann"], "assistant": ["Bot"]}.'
 )
 EVENTS_TEXT = "Events are written to stdout, one JSON object a line; everything else goes to stderr."
 

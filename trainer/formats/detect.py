@@ -8,6 +8,7 @@ from typing import Any
 from trainer.formats import (
     alpaca,
     chains,
+    dialogue,
     kto,
     messages,
     pairs,
@@ -30,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     preference.FAMILY,
     kto.FAMILY,
     alpaca.FAMILY,
+    dialogue.FAMILY,
     messages.FAMILY,
     sharegpt.FAMILY,
     prompt_completion.FAMILY,

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainer.errors import TrainerError
-from trainer.formats import kto, messages, plain_text, preference, prompt_completion, sharegpt
+from trainer.formats import dialogue, kto, messages, plain_text, preference, prompt_completion, sharegpt
 from trainer.formats.canonical import Content, Kind
 from trainer.formats.conversations import column_with
 from trainer.formats.family import Family
 from trainer.formats.problems import BadRow, Problem
 
-Mapping = dict[str, Any]  # {"kind": …, "fields": {target: column}}
+Mapping = dict[str, Any]  # {"kind": …, "fields": {target: column}}, of a chat perhaps "turns": see turns_in
+
+
+Reader = Callable[[dict[str, Any]], Content]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Shape:
     kind: Kind
     required: tuple[str, ...]
     optional: tuple[str, ...]
-    read: Callable[[dict[str, Any]], Content]
+    read: Reader
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -32,6 +35,8 @@ class Shape:
 
 
 def _read_chat(row: dict[str, Any]) -> Content:
+    if dialogue.turns_of(row.get("messages")):
+        return dialogue.read(row)
     return sharegpt.read(row) if column_with(row, "from") else messages.read(row)
 
 
@@ -46,6 +51,8 @@ SHAPES: dict[str, Shape] = {
     "labelled": Shape("labelled", ("prompt", "answer", "label"), ("context", "system", "history", "tools"), kto.read),
     "text": Shape("text", ("text",), (), plain_text.read),
 }
+TURN_KEYS = ("role", "text")
+TURN_ROLES = ("user", "assistant", "system", "tool")
 # What the columns of people are called, the likeliest first.
 USUAL: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns"),
@@ -101,9 +108,36 @@ def problems(mapping: object, columns: Sequence[str] | None = None) -> list[Prob
         for name in shape.required
         if not fields.get(name)
     ]
-    return missing + [
+    wrong = [
         found for name, column in fields.items() if column and (found := _field_problem(name, column, shape, columns))
     ]
+    return missing + wrong + _turn_problems(mapping)
+
+
+def _turn_problems(mapping: Mapping) -> list[Problem]:
+    turns = mapping.get("turns") or {}
+    if not isinstance(turns, dict) or (turns and mapping["kind"] != "chat"):
+        return [Problem("turns", "says how the turns of a chat are written", "Leave it out.")]
+    if unknown := [name for name in turns if name not in TURN_KEYS and name not in TURN_ROLES]:
+        return [Problem(f"turns.{unknown[0]}", "unknown field", f"Use {', '.join((*TURN_KEYS, *TURN_ROLES))}.")]
+    good = all(isinstance(turns.get(name), str) and turns[name] for name in TURN_KEYS)
+    if turns and not good:
+        return [
+            Problem("turns", "needs role and text", "Name the keys that a turn has its speaker and its text under.")
+        ]
+    for role in TURN_ROLES:
+        names = turns.get(role, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return [Problem(f"turns.{role}", "must be a list of names", f"List the speakers that are the {role}.")]
+    return []
+
+
+def turns_in(mapping: Mapping) -> dialogue.Turns | None:
+    """How the turns of a chat are written: {"role": key, "text": key, "user": [names], "assistant": [names], …}."""
+    if not (turns := mapping.get("turns")):
+        return None
+    speakers = {name: role for role in TURN_ROLES for name in turns.get(role, [])}
+    return dialogue.Turns(turns["role"], turns["text"], speakers)
 
 
 def _field_problem(name: str, column: object, shape: Shape, columns: Sequence[str] | None) -> Problem | None:
@@ -135,13 +169,17 @@ def mapped_family(mapping: object) -> Family:
     fields = {name: column for name, column in given["fields"].items() if column}
     inner = _inner_names(given["kind"], fields)
     seen = ", ".join(f'"{column}" as {name}' for name, column in fields.items())
+    if how := turns_in(given):
+        seen += f' of turns with "{how.role}" and "{how.text}"'
     return Family(
         name="mapping",
         kind=shape.kind,
         saw=seen,
         fields=frozenset(fields.values()),
         matches=lambda row: 1.0,
-        read=_reader(shape, inner, required=[fields[name] for name in shape.required]),
+        read=_reader(
+            _turns_reader(how) if how else shape.read, inner, required=[fields[name] for name in shape.required]
+        ),
         refuses_media=False,  # the person has seen the columns
     )
 
@@ -154,13 +192,17 @@ def _inner_names(kind: str, fields: dict[str, str]) -> dict[str, str]:
     return {names.get(name, name): column for name, column in fields.items()}
 
 
-def _reader(shape: Shape, inner: dict[str, str], *, required: list[str]) -> Callable[[dict[str, Any]], Content]:
+def _turns_reader(how: dialogue.Turns) -> Reader:
+    return lambda row: dialogue.read_turns(row, "messages", how)
+
+
+def _reader(meant: Reader, inner: dict[str, str], *, required: list[str]) -> Reader:
     def read(row: dict[str, Any]) -> Content:
         for column in required:
             if column not in row:
                 raise BadRow(column, "field is missing", f'Add "{column}" to this row, or choose another column.')
         try:
-            return shape.read({name: _plain(row[column]) for name, column in inner.items() if column in row})
+            return meant({name: _plain(row[column]) for name, column in inner.items() if column in row})
         except BadRow as bad:
             raise bad.called(inner) from None
 
