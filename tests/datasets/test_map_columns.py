@@ -111,6 +111,39 @@ def test_reading_it_so_makes_the_next_version(cast: Cast, unknown: DatasetVersio
     assert unknown.status == "rejected"
 
 
+def talk(*pairs: tuple[str, str]) -> dict[str, Any]:
+    return {"scene": [{"who": who, "line": line} for who, line in pairs]}
+
+
+def test_turns_with_names_of_their_own_are_read_as_a_person_says(cast: Cast) -> None:
+    rows = [talk(("Ann", "Hi"), ("Zoe", "Hello")), talk(("Zoe", "Ask me"), ("Ann", "Why?"), ("Zoe", "So"))]
+    version = uploaded(cast, jsonl(rows))
+    assert version.report["needs_mapping"]
+    asked = {"kind": "chat", "of": "chat", "messages": "scene"}
+    client, place = cast.client("bob"), reverse("dataset_mapping", args=[version.pk])
+    page = client.get(address(version, **asked), headers=PIECES).content.decode()
+    assert "<option selected>who</option>" in page and "<option selected>line</option>" in page
+    assert 'name="turn_user" value="Ann"' in page and 'name="turn_assistant" value="Zoe"' in page
+    assert "bubble-assistant" in page and "In the first rows: Ann, Zoe." in page
+    said = {"turn_role": "who", "turn_text": "line", "turn_user": "Zoe, Max", "turn_assistant": "Ann"}
+    page = client.get(address(version, **asked, **said), headers=PIECES).content.decode()
+    assert 'name="turn_user" value="Zoe, Max"' in page and "the last message is not" in page
+    said |= {"turn_user": "Ann", "turn_assistant": "Zoe"}
+    client.post(place, asked | said)
+    made = version.dataset.versions.get(number=2)
+    assert made.mapping["turns"] == {"role": "who", "text": "line", "user": ["Ann"], "assistant": ["Zoe"]}
+    inspect(made)
+    assert made.report["error_counts"] == {"the first message is not the user's": 1}
+    assert "Zoe" in client.get(address(made)).content.decode()
+
+
+def test_turns_that_are_known_ask_for_nothing_more(cast: Cast) -> None:
+    version = uploaded(cast, jsonl([{"dialog": [{"speaker": "user", "text": "a"}, {"speaker": "bot", "text": "b"}]}]))
+    assert (version.status, version.report["format"]) == ("ready", "dialogue")
+    page = cast.client("bob").get(address(version, kind="chat", of="chat", messages="dialog")).content.decode()
+    assert "turn_role" not in page and "bubble-assistant" in page
+
+
 def test_a_ready_version_can_be_read_differently(cast: Cast) -> None:
     version = uploaded(cast, jsonl([{"instruction": "a", "output": "b", "thoughts": "c"}]))
     client = cast.client("bob")

@@ -12,6 +12,7 @@ from trainer.formats.problems import BadRow, Problem
 from trainer.formats.sample import SAMPLE, read_sample
 from webapp.accounts.models import User
 from webapp.common.errors import UserError
+from webapp.datasets.mapping_turns import with_turns
 from webapp.datasets.models import REVISED, DatasetVersion
 from webapp.datasets.preview import ShownRow, shown_row
 from webapp.datasets.storing import add_version, files_removed_on_failure, same_original
@@ -71,6 +72,10 @@ def columns_of(version: DatasetVersion) -> list[dict[str, Any]]:
 
 def asked_mapping(version: DatasetVersion, asked: Given[str, str]) -> Mapping:
     """What the form says; where it says nothing, what was said before or what the names of the columns suggest."""
+    return with_turns(version, _asked_columns(version, asked), asked)
+
+
+def _asked_columns(version: DatasetVersion, asked: Given[str, str]) -> Mapping:
     kind = asked.get("kind", "")
     names = [column["name"] for column in columns_of(version)]
     if kind not in SHAPES:

@@ -12,7 +12,7 @@ from webapp.accounts.access import TeamRequest, get_visible, get_with_role
 from webapp.common.errors import UserError
 from webapp.common.http import attachment_response, in_threads
 from webapp.common.storage import pieces_of_file
-from webapp.datasets import mapping
+from webapp.datasets import mapping, mapping_turns
 from webapp.datasets.addresses import version_link
 from webapp.datasets.bad_lines import bad_lines_name, bad_lines_path, errors_of
 from webapp.datasets.models import DatasetVersion
@@ -37,6 +37,7 @@ def dataset_mapping(request: TeamRequest, pk: UUID) -> HttpResponse:
             ctx["error"] = error
             status = error.status
     ctx |= {"mapping": asked, "kinds": mapping.KINDS, "targets": mapping.targets(version, asked)}
+    ctx["turns"] = mapping_turns.shown(version, asked)
     ctx |= {"read": mapping.first_rows_as(version, asked), "hopeless": mapping.is_hopeless(version, asked)}
     ctx |= {"asked": "kind" in request.GET or "kind" in request.POST}
     template = "datasets/_mapping.html" if FRAGMENT in request.headers else "datasets/mapping.html"
