@@ -87,12 +87,17 @@ def searches() -> dict[str, Wanted]:
         "a finding": Wanted(finding="personal"),
         "any finding": Wanted(finding="any"),
         "a common word in long rows": Wanted(q="w0", shortest=1200),
+        "the letters of nearly all": Wanted(script="Latin"),
+        "the letters of few": Wanted(script="Cyrillic"),
+        "a common word, few letters": Wanted(q="w0", script="Cyrillic"),
+        "long rows, usual letters": Wanted(shortest=500, script="Latin"),
+        "few rows as long, usual": Wanted(shortest=1200, script="Latin"),
         "a common word, few roles": Wanted(q="w0", role="system"),
     }
 
 
 def some_rows(count: int) -> Iterator[dict[str, Any]]:
-    """Conversations of natural length, a few with a system message, several answers, or an address."""
+    """Conversations of natural length, a few with a system message, several answers, an address or other letters."""
     dice = random.Random(0)
     words = [f"w{n}" if n < 10 else f"word{n}" for n in range(WORDS)]
     weights = list(accumulate(1 / (n + 1) for n in range(WORDS)))
@@ -105,6 +110,8 @@ def some_rows(count: int) -> Iterator[dict[str, Any]]:
             messages.append({"role": "assistant", "content": next(said)})
         mail = f" mail{number}@site.org" if number % 500 == 9 else ""
         messages[-1]["content"] = " ".join([*said, f"n{number}{mail}"])
+        if number % 700 == 11:
+            messages[-1]["content"] += " Это всё написано по-русски" * 40
         yield {"messages": messages}
 
 

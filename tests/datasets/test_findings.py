@@ -108,7 +108,7 @@ GOOD = "Every row is good"
 def test_the_overview_tells_what_was_found_in_the_rows(cast: Cast, version: DatasetVersion) -> None:
     text = overview(cast, version)
     rows, findings = (reverse(name, args=[version.pk]) for name in ("dataset_rows", "version_findings"))
-    assert f'href="{rows}?finding=personal">1 row</a> <a href="{findings}#finding-personal"' in text
+    assert f'href="{rows}?finding=personal">1 row</a> <span><a href="{findings}#finding-personal"' in text
     assert GOOD not in text
     assert "repeat an earlier row exactly" not in text, "the survey tells it, with its rows"
 
