@@ -1,7 +1,6 @@
 """Conversations in a row: which column holds one, its messages, and the order they must come in."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 from trainer.formats.canonical import Message
@@ -97,20 +96,23 @@ def _check_results(messages: list[Message], field: str) -> None:
 
 def odd_turns(row: dict[str, Any], *fields: str) -> Iterator[str]:
     """What is let through in the conversations of a good row although it may not be meant, once each."""
-    roles: list[list[str | None]] = []
-    parts = as_text = False
-    for turns in map(_turns_of, (row.get(field) for field in fields)):
-        roles.append([_canonical(turn.get("role", turn.get("from"))) for turn in turns])
-        parts = parts or any([type(turn.get("content")) is list and len(turn["content"]) > 1 for turn in turns])
-        as_text = as_text or ("tool" in roles[-1] and not any([CALLS & turn.keys() for turn in turns]))
-    if any([one == other and one in SPOKEN for said in roles for one, other in pairwise(said)]):
-        yield SAME_SPEAKER
-    if any(["system" in said[1:] for said in roles]):
-        yield LATE_SYSTEM
-    if parts:
-        yield JOINED
-    if as_text and not any([CALL in said for said in roles]):
-        yield CALLS_AS_TEXT
+    found: set[str] = set()
+    for turns in map(_turns_of, (row[field] for field in fields if field in row)):
+        before: str | None = ""
+        called = False
+        for turn in turns:
+            role = _canonical(turn.get("role", turn.get("from")))
+            called = called or role == CALL or not CALLS.isdisjoint(turn)
+            if role == before and role in SPOKEN:
+                found.add(SAME_SPEAKER)
+            elif role == "system" and before:
+                found.add(LATE_SYSTEM)
+            elif role == "tool" and not called:
+                found.add(CALLS_AS_TEXT)
+            if type(content := turn.get("content")) is list and len(content) > 1:
+                found.add(JOINED)
+            before = role
+    yield from sorted(found)
 
 
 def read_conversation(row: dict[str, Any], field: str, *, key: str = "role") -> list[Message]:
