@@ -269,6 +269,8 @@ def test_reasoning_is_shown_with_the_answer(cast: Cast, tmp_path: Path) -> None:
     for name, args in (("row", [version.pk, 1]), ("dataset", [version.dataset_id])):
         text = cast.client("vera").get(reverse(name, args=args)).content.decode()
         assert "A cat sits." in text.split('class="raw"')[0]
+    row = cast.client("vera").get(reverse("row", args=[version.pk, 1])).content.decode()
+    assert f"{reverse('version_seen', args=[version.pk])}?start=1" in row
 
 
 def test_the_chosen_length_is_counted_and_leads_to_its_rows(cast: Cast, tmp_path: Path, base: BaseModel) -> None:

@@ -73,6 +73,12 @@ class ShownRow:
     json_cut: int
     beside: list[tuple[str, str, str]]
 
+    @property
+    def may_be_left_out(self) -> bool:
+        """Whether it has what not every base model's template writes."""
+        said = [*self.messages, *(one for answer in self.answers for one in answer.messages)]
+        return any(one.reasoning or one.calls for one in said)
+
 
 def first_rows(version: DatasetVersion) -> list[ShownRow]:
     return [shown_row(row, number) for number, row in enumerate(read_rows(version.rows_path, 0, TEASER_ROWS), 1)]
