@@ -82,6 +82,11 @@ def _no_placeholder(password: str) -> bool:
     return not re.fullmatch(r"[<{$\[%*x.].*|pass(?:word|wd)?|secret|pw|pwd|your.*", word)
 
 
+def _chosen(word: str) -> bool:
+    """Of a password that is written out: letters and digits, as code and prose seldom have them there."""
+    return _no_placeholder(word) and any(map(str.isdigit, word)) and any(map(str.isalpha, word))
+
+
 def _varied(text: str) -> bool:
     """Documentation writes keys as `sk-xxxxxxxx` or `AKIAIOSFODNN7EXAMPLE`."""
     return len(set(text[4:].lower())) > 6 and "example" not in text.lower() and "your" not in text.lower()
@@ -119,6 +124,51 @@ SHAPES = (
         re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s:/@\"'<>]{1,64}:([^\s:/@\"'<>]{3,128})@[\w.-]+"),
         _no_placeholder,
         keeps=1,
+    ),
+    Shape(
+        "secret",
+        "password",
+        {":": ("assw", "ASSW"), "=": ("assw", "ASSW")},
+        re.compile(
+            r"\b(?:[Pp]assw(?:or)?d|PASSW(?:OR)?D)[\"']? {0,2}[:=] {0,2}[\"']?"
+            r"([^\s\"'<>,;()\[\]{}]{8,64}+)(?![\w(\[])"
+        ),
+        _chosen,
+        keeps=1,
+    ),
+    Shape(
+        "secret",
+        "token",
+        {"Bearer ": ()},
+        re.compile(r"\bBearer +([\w.~+/-]{20,512}=*)(?![\w.])"),
+        lambda text: _varied(text) and _chosen(text),
+        keeps=1,
+    ),
+    Shape(
+        "secret",
+        "access key",
+        {"_": ("aws_secret_", "AWS_SECRET_"), "K": ("SecretAccessKey", "secretAccessKey")},
+        re.compile(
+            r"(?:aws_secret_(?:access_)?key|AWS_SECRET_(?:ACCESS_)?KEY|[Ss]ecretAccessKey)"
+            r"[\"']? {0,2}[:=] {0,2}[\"']?([\w/+]{40})(?![\w/+=])"
+        ),
+        _varied,
+        keeps=1,
+    ),
+    Shape(
+        "personal",
+        "social security number",
+        DIGITS,
+        re.compile(
+            r"(?i:\bSSN|social security)\D{0,24}?(?<!\d)((?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4})(?![\w-])"
+        ),
+        keeps=1,
+    ),
+    Shape(
+        "personal",
+        "phone number",
+        DIGITS,
+        re.compile(r"(?<![\w(])\([2-9]\d{2}\) ?(?!555-01)\d{3}-\d{4}(?![\w-])"),
     ),
     Shape(
         "personal",

@@ -49,6 +49,10 @@ _OTHERS_HINTS = (
     ((" request",), ("assist with", "fulfil")),
 )
 _OTHERS_SIGNS = [[[one.encode("latin-1", "replace") for one in some] for some in both] for both in _OTHERS_HINTS]
+LOOP = 32  # characters at the end of an answer that are there LOOPS times where it loops
+LOOPS = 5
+FEW_SIGNS = 8  # a line of dashes or of a table's cells is no loop
+_GARBLED = re.compile("Ã[\u00a0-\u00bf\u0192\u201e\u2026]|â€[\u2122\u0153\u02dc\u201c\u201d\u00a6\u009d]")
 _NEEDS_MORE = re.compile(r"(?:[,(\[{]|\b(?:the|an|and|or|of|because|und|oder|weil|et|ou))\Z")
 
 
@@ -77,9 +81,29 @@ def empty_message(row: Row) -> str:
 def empty_answer(row: Row) -> str:
     for one in taught(row):
         text = (one["content"] or "").strip()
+        if text.startswith("<think>") and not one.get("tool_calls") and not text.partition("</think>")[2]:
+            return "the answer is only a thought"
         if not one.get("tool_calls") and (not text or (len(text) <= LONGEST and text.lower() in PLACEHOLDERS)):
             # A question about signs may be answered by one; "?" as an answer to it is none of our business.
             return f"the answer is only “{text}”" if text else "the answer is blank"
+    return ""
+
+
+def looping(row: Row) -> str:
+    """The answer ends by saying the same again and again, as models do that were cut by a limit."""
+    answers = taught(row)
+    text = ((answers[-1]["content"] or "") if answers else "").rstrip()
+    if len(text) < LOOPS * LOOP or text.count(tail := text[-LOOP:]) < LOOPS or len(set(tail)) <= FEW_SIGNS:
+        return ""
+    return f"ends by repeating “{tail[-24:].split(maxsplit=1)[-1]}”"
+
+
+def garbled(row: Row) -> str:
+    """UTF-8 that was read as Windows-1252 on its way, such as Ã© for é."""
+    for one in row.messages or (*row.prompt, *row.chosen, *row.rejected, *row.completion):
+        text = one["content"] or ""
+        if not text.isascii() and ("Ã" in text or "â€" in text) and (seen := _GARBLED.search(text)):
+            return f"holds “{seen[0]}”"
     return ""
 
 

@@ -24,7 +24,7 @@ from trainer.formats.survey_columns import ColumnValues
 from trainer.formats.survey_findings import Detectives
 from trainer.formats.survey_texts import TextParts
 
-VERSION = 4  # of what a survey finds: one more whenever surveys of rows that are here already are to be made again
+VERSION = 5  # of what a survey finds: one more whenever surveys of rows that are here already are to be made again
 ROWS_AT_ONCE = 500  # of which a part of the texts is a multiple
 MOST_SEARCHED_BYTES = 8_000_000_000  # of rows; beyond that an index for searching would take too long and too much disk
 FAST = (  # the file is thrown away when this breaks off, so nothing of it needs to be safe

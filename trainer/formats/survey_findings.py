@@ -7,7 +7,7 @@ from trainer.formats.finding_groups import Copies, Finding, Splits
 from trainer.formats.finding_near import NearDuplicates
 from trainer.formats.finding_outliers import Outliers
 from trainer.formats.finding_private import private_in
-from trainer.formats.finding_texts import cut_off, echo, empty_answer, empty_message, refusal
+from trainer.formats.finding_texts import cut_off, echo, empty_answer, empty_message, garbled, looping, refusal
 from trainer.formats.searching import Said
 
 Finder = Callable[[Row], str]  # what was found in the row, in a few words; empty when nothing
@@ -18,6 +18,8 @@ FINDERS: dict[str, Finder] = {
     "echo": echo,
     "refusal": refusal,
     "cut_off": cut_off,
+    "looping": looping,
+    "garbled": garbled,
 }
 
 
