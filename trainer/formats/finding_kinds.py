@@ -31,7 +31,7 @@ KINDS = (
         "secret",
         "Likely keys and passwords",
         "holds a key or password",
-        "A text looks like an API key, a private key, a token or a password that is written out; a model may repeat it.",
+        "A text looks like an API key, a private key, a token or a written-out password; a model may repeat it.",
         "likely",
         "mask",
         "Mask them",
