@@ -137,6 +137,14 @@ def test_turns_with_names_of_their_own_are_read_as_a_person_says(cast: Cast) -> 
     assert "Zoe" in client.get(address(made)).content.decode()
 
 
+def test_a_single_list_of_objects_is_taken_for_the_conversation(cast: Cast) -> None:
+    row = talk(("Ann", "Hi"), ("Zoe", "Hello"))
+    page = cast.client("bob").get(address(uploaded(cast, jsonl([row | {"id": 7}, row])))).content.decode()
+    assert '<option value="scene" selected>' in page and "bubble-assistant" in page
+    page = cast.client("bob").get(address(uploaded(cast, jsonl([row | {"more": row["scene"]}] * 2)))).content.decode()
+    assert '<option value="scene" selected>' not in page
+
+
 def test_turns_that_are_known_ask_for_nothing_more(cast: Cast) -> None:
     version = uploaded(cast, jsonl([{"dialog": [{"speaker": "user", "text": "a"}, {"speaker": "bot", "text": "b"}]}]))
     assert (version.status, version.report["format"]) == ("ready", "dialogue")
@@ -167,13 +175,20 @@ def test_without_its_bad_rows_it_is_read_the_same_way(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"prompt": ""}, {"prompt": "no such"}, {"answer": "frage\0"}, {"kind": "chat", "of": "chat"}],
+    ("wrong", "field"),
+    [
+        ({"prompt": ""}, "Question"),
+        ({"prompt": "no such"}, "Question"),
+        ({"answer": "frage\0"}, "Answer"),
+        ({"kind": "chat", "of": "chat"}, "Conversation"),
+    ],
 )
-def test_a_mapping_that_does_not_fit_makes_nothing(cast: Cast, unknown: DatasetVersion, wrong: dict[str, str]) -> None:
+def test_a_mapping_that_does_not_fit_makes_nothing(
+    cast: Cast, unknown: DatasetVersion, wrong: dict[str, str], field: str
+) -> None:
     answer = cast.client("bob").post(reverse("dataset_mapping", args=[unknown.pk]), FIELDS | wrong)
     assert answer.status_code == 422
-    assert "The columns do not fit" in answer.content.decode()
+    assert f"The columns do not fit: {field}: " in answer.content.decode()
     assert unknown.dataset.versions.count() == 1
 
 

@@ -77,12 +77,22 @@ def asked_mapping(version: DatasetVersion, asked: Given[str, str]) -> Mapping:
 
 def _asked_columns(version: DatasetVersion, asked: Given[str, str]) -> Mapping:
     kind = asked.get("kind", "")
-    names = [column["name"] for column in columns_of(version)]
     if kind not in SHAPES:
-        return version.mapping or suggest(names)
+        return version.mapping or _suggested(version)
     if asked.get("of") != kind:  # the fields that were sent are those of another kind
-        return suggest(names, kind)
+        return _suggested(version, kind)
     return {"kind": kind, "fields": {name: asked[name] for name in SHAPES[kind].targets if asked.get(name)}}
+
+
+def _suggested(version: DatasetVersion, kind: str = "") -> Mapping:
+    """By the names of the columns; where they say nothing, a single list of objects is the conversation."""
+    columns = columns_of(version)
+    guess = suggest([column["name"] for column in columns], kind)
+    lists = [column["name"] for column in columns if any(one.startswith("[{") for one in column["samples"])]
+    says = all(name in guess["fields"] for name in SHAPES[guess["kind"]].required)
+    if says or len(lists) != 1 or kind not in ("", "chat"):
+        return guess
+    return {"kind": "chat", "fields": {"messages": lists[0]}}
 
 
 def targets(version: DatasetVersion, mapping: Mapping) -> list[Target]:
@@ -126,7 +136,9 @@ def read_differently(*, user: User, version: DatasetVersion, mapping: Mapping) -
     if not columns_of(version):
         raise UserError("no_columns")
     if wrong := _problems(version, mapping):
-        raise UserError("mapping_wrong", field=wrong[0].field, problem=wrong[0].problem, fix=wrong[0].fix)
+        name = wrong[0].field.removeprefix("fields.")
+        field = TARGETS[name][0] if name in TARGETS else wrong[0].field
+        raise UserError("mapping_wrong", field=field, problem=wrong[0].problem, fix=wrong[0].fix)
     if is_hopeless(version, mapping):
         raise UserError("mapping_reads_nothing")
     copy = same_original(version, mapping=mapping, skip_bad_rows=False)
