@@ -24,19 +24,23 @@ def test_an_ended_job_goes_with_its_files(cast: Cast, status: JobStatus, django_
     assert AuditEntry.objects.get(action="job.delete").target == job.name
 
 
-def test_its_adapter_stays_whole_and_its_dataset_may_go(cast: Cast) -> None:
+def test_its_adapter_stays_whole_and_keeps_their_dataset(cast: Cast) -> None:
+    """What an adapter was trained on can be looked up as long as the adapter is there."""
     job = make_job(cast.team, status=JobStatus.SUCCEEDED)
     adapter = make_adapter(cast.team, job.base_model, dataset_version=job.dataset_version)
     Job.objects.update(adapter=adapter)
     client = cast.client("bob")
     refused = client.post(reverse("dataset_delete", args=[job.dataset_version.dataset_id]))
-    assert b"Delete that job first" in refused.content
+    assert b"Delete that first, on its page" in refused.content and job.name.encode() in refused.content
     client.post(reverse("job_delete", args=[job.pk]))
-    client.post(reverse("dataset_delete", args=[job.dataset_version.dataset_id]))
-    assert not Dataset.objects.exists()
+    refused = client.post(reverse("dataset_delete", args=[job.dataset_version.dataset_id]))
+    assert adapter.name.encode() in refused.content and Dataset.objects.exists()
     assert Adapter.objects.get().folder.is_dir()
     assert client.get(reverse("adapter", args=[adapter.pk])).status_code == 200
     assert client.get(reverse("adapters")).status_code == 200
+    client.post(reverse("adapter_delete", args=[adapter.pk]))
+    client.post(reverse("dataset_delete", args=[job.dataset_version.dataset_id]))
+    assert not Dataset.objects.exists()
 
 
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING])
