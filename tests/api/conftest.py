@@ -15,6 +15,7 @@ from tests.api.live import LiveServer
 from tests.cast import Cast, make_cast
 from tests.chat.conftest import ENDLESS, broker, endless_folder, live_streams, tiny_folder
 from tests.make import make_adapter, make_base
+from tests.test_permission_matrix import World, fresh_world
 from tests.tiny import CHATML, CONTEXT, make_tiny_base
 from tests.trainer.adapters import make_adapter as write_adapter
 from webapp.accounts import keys
@@ -37,6 +38,15 @@ def fresh_cache() -> Iterator[None]:
 def live(django_db_setup: None) -> Iterator[LiveServer]:
     with LiveServer() as server:
         yield server
+
+
+@pytest.fixture
+def world(db: None) -> Iterator[World]:
+    """One of everything that an address may name, with bob in its team."""
+    with fresh_world() as made:
+        made.cast.bob.last_team = made.cast.team
+        made.cast.bob.save()
+        yield made
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.api.test_permissions import TABLE, Form, addresses
-from tests.test_permission_matrix import World, fresh_world
+from tests.test_permission_matrix import World
 from webapp.accounts import keys
 from webapp.api.endpoints import GROUPS
 from webapp.api.openapi import document
@@ -69,14 +69,6 @@ CALLS = {key: one for found in GROUPS.values() for key, one in found.items()}
 SCHEMAS: dict[str, Any] = document("http://x/v1")["components"]["schemas"]
 MANY = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 STREAMED = ("api_chat_completions", "api_completions")  # asked in their own tests: an answer needs a chat worker
-
-
-@pytest.fixture
-def world(db: None) -> Any:
-    with fresh_world() as made:
-        made.cast.bob.last_team = made.cast.team
-        made.cast.bob.save()
-        yield made
 
 
 class Named(io.BytesIO):

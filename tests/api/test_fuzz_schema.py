@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.api.test_fuzz import STREAMED, check
 from tests.api.test_permissions import TABLE
-from tests.test_permission_matrix import World, fresh_world
+from tests.test_permission_matrix import World
 from webapp.accounts import keys
 from webapp.api.endpoints import GROUPS
 from webapp.api.openapi import document
@@ -57,14 +57,6 @@ def of_object(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     if not fields and not needed and more:
         return st.dictionaries(TEXTS, allowed(more) if isinstance(more, dict) else ANYTHING, max_size=3)
     return st.fixed_dictionaries(needed, optional=fields)
-
-
-@pytest.fixture
-def world(db: None) -> Any:
-    with fresh_world() as made:
-        made.cast.bob.last_team = made.cast.team
-        made.cast.bob.save()
-        yield made
 
 
 @pytest.mark.parametrize("key", sorted(CALLS))

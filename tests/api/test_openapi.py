@@ -11,7 +11,7 @@ from openai import OpenAI
 from openapi_spec_validator import validate
 
 from tests.api.test_permissions import TABLE, Form, addresses
-from tests.test_permission_matrix import World, fresh_world
+from tests.test_permission_matrix import World
 from webapp.accounts import keys
 from webapp.adapters.models import Adapter
 from webapp.api.endpoints import GROUPS, Endpoint
@@ -20,14 +20,6 @@ from webapp.api.openapi import calls, document
 
 CALLS = {key: endpoint for found in GROUPS.values() for key, endpoint in found.items()}
 STREAMED = {("api_chat_completions", "POST"), ("api_completions", "POST")}
-
-
-@pytest.fixture
-def world(db: None) -> Any:
-    with fresh_world() as made:
-        made.cast.bob.last_team = made.cast.team
-        made.cast.bob.save()
-        yield made
 
 
 def schema(name: str) -> Draft202012Validator:

@@ -12,7 +12,7 @@ from openai.types.fine_tuning import job_create_params
 from openai.types.fine_tuning.checkpoints import permission_create_params
 
 from tests.api.test_permissions import TABLE, Form
-from tests.test_permission_matrix import World, fresh_world
+from tests.test_permission_matrix import World
 from webapp.accounts import keys
 from webapp.api import chat_request, completions_request, jobs_asked
 from webapp.api.endpoints import GROUPS
@@ -41,14 +41,6 @@ OFFICIAL = {
     "api_completions": completion_create_params.CompletionCreateParamsStreaming,
     "api_batches": batch_create_params.BatchCreateParams,
 }
-
-
-@pytest.fixture
-def world(db: None) -> Any:
-    with fresh_world() as made:
-        made.cast.bob.last_team = made.cast.team
-        made.cast.bob.save()
-        yield made
 
 
 def post(world: World, name: str, more: dict[str, Any]) -> dict[str, Any]:
