@@ -123,22 +123,25 @@ def dataset_sample(request: TeamRequest) -> HttpResponse:
 @login_required
 @require_POST
 def dataset_skip_bad_rows(request: TeamRequest, pk: UUID) -> HttpResponse:
-    rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
-    version = get_with_role(rows, pk, request.user)
+    version = _to_change(request, pk)
     return redirect(version_link(services.skip_bad_rows(user=request.user, version=version)))
 
 
 @login_required
 @require_POST
 def version_fetch_again(request: TeamRequest, pk: UUID) -> HttpResponse:
-    rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
-    version = get_with_role(rows, pk, request.user)
+    version = _to_change(request, pk)
     return redirect(version_link(services.fetch_again(user=request.user, version=version)))
 
 
 @login_required
 @require_POST
 def version_inspect_again(request: TeamRequest, pk: UUID) -> HttpResponse:
-    rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
-    version = get_with_role(rows, pk, request.user)
+    version = _to_change(request, pk)
     return redirect(version_link(services.inspect_again(user=request.user, version=version)))
+
+
+def _to_change(request: TeamRequest, pk: UUID) -> DatasetVersion:
+    rows = DatasetVersion.objects.visible_to(request.user).select_related("dataset__team")
+    version: DatasetVersion = get_with_role(rows, pk, request.user)
+    return version
