@@ -48,7 +48,6 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         began = run.model.device.clock()
         step = run.position.step
         window = run.plan.window(step)
-        labels = sum(item.labels for item in window)
         made = within_memory(partial(gradient_of, run, window), give_way=run.halve_passes, ended=run.too_large)
         loss, right = ranks.totals(*made)
         ranks.add_up(run.optimizer.gradient)
@@ -66,7 +65,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         seconds = run.model.device.clock() - began
         run.recent.append((sum(item.length for item in window), seconds))
         run.position.step += 1
-        run.position.trained_tokens += labels
+        run.position.trained_tokens += sum(item.labels for item in window)
         run.position.seconds += seconds
         accuracy = right / run.objective.units(window)
         run.record("progress", run.progress(loss=loss, accuracy=accuracy, learning_rate=learning_rate, norm=norm))
