@@ -12,3 +12,10 @@ import os
 # both. Read when torch loads, so it is set here.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+# oneDNN keeps the code it made for a product of matrices by its exact shape, 1,024 times half a megabyte, and torch
+# keeps as many entries around it. Passes differ in length, so a training met new shapes with every one and grew by a
+# gigabyte. A layer needs about a hundred for rows of many lengths; torch's entries save nothing beside oneDNN's code.
+SHAPES_KEPT = 128
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(SHAPES_KEPT))
+os.environ.setdefault("LRU_CACHE_CAPACITY", "1")

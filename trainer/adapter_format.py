@@ -258,7 +258,7 @@ def _rank(value: Any, name: str) -> int:
 
 def _alpha(value: Any, name: str) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or abs(value) > LARGEST:
+    if not number or not abs(value) <= LARGEST:  # also of NaN, and of integers that no float holds
         raise refused(f"{CONFIG}: {name[:60]} is {value!r:.40}.", "Use a plain number.")
     return float(value)
 

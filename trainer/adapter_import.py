@@ -41,6 +41,7 @@ CHUNK = 1 << 22
 FIX_WEIGHTS = "Save the adapter again with PEFT, and send that."
 STARTS = (None, "gaussian", "orthogonal")
 A_END = ".lora_A.weight"
+MOST_COUNTED = 1 << 53  # larger integers are no measurements, and the largest do not even fit a float
 # What a manifest of ours tells of a training, where it is a number.
 MEASURED = (
     "steps", "planned_steps", "published_step", "loss", "trained_tokens", "seconds", "peak_memory_bytes",
@@ -190,7 +191,9 @@ def _is_word(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= MOST_COUNTED
+    return isinstance(value, float) and math.isfinite(value)
 
 
 # Fields that change nothing here, and would be believed where the download is loaded: kept when they are harmless.

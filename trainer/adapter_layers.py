@@ -18,7 +18,8 @@ def layers_of(base: Path) -> BaseParts:
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     kind: Any = AutoModelForSeq2SeqLM if read_task(base) == "seq2seq" else AutoModelForCausalLM
     with torch.device("meta"):
-        model = kind.from_config(config)
+        # Named, for a config may name another attention, even one whose code would be fetched from the hub.
+        model = kind.from_config(config, attn_implementation="eager")
     return parts_in(model)
 
 

@@ -1,6 +1,8 @@
 """What a base model's folder holds, read without loading a weight: its facts, or what is missing."""
 
+import hashlib
 import json
+import math
 import re
 import struct
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 from trainer.errors import TrainerError
 
+PIECES, PIECE_BYTES = 256, 1 << 16  # evenly spaced, of each weight file: 16 MB stand for it
 MAX_CONFIG_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 128 << 20
 MAX_HEADER_BYTES = 64 << 20
@@ -204,13 +207,18 @@ def read_tensors(path: Path) -> tuple[dict[str, tuple[str, int]], int]:
         total += file.stat().st_size
         for name, entry in read_header(file).items():
             if name != "__metadata__":
-                count = 1
-                for length in entry["shape"]:
-                    count *= length
-                tensors[name] = (str(entry["dtype"]), count)
+                tensors[name] = _dtype_and_count(file, entry)
     if not tensors:
         raise broken("The weights hold no tensor.", "The file is damaged: fetch it again.")
     return tensors, total
+
+
+def _dtype_and_count(file: Path, entry: dict[str, Any]) -> tuple[str, int]:
+    """Of a tensor, by its entry in the header of a file."""
+    dtype, shape = entry.get("dtype"), entry.get("shape")
+    if isinstance(dtype, str) and isinstance(shape, list) and all(type(one) is int and one >= 0 for one in shape):
+        return dtype, math.prod(shape)
+    raise broken(f"The header of {file.name} is damaged.", "Fetch it again.")
 
 
 def read_header(file: Path) -> dict[str, Any]:
@@ -225,9 +233,10 @@ def read_header(file: Path) -> dict[str, Any]:
         try:
             header = json.loads(opened.read(length))
             end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+            left_over = size - (end + 8 + length)
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise damaged from error
-    if end + 8 + length != size:
+    if left_over:
         raise damaged
     checked: dict[str, Any] = header
     return checked
@@ -254,3 +263,19 @@ def has_chat_template(path: Path) -> bool:
 
 def broken(text: str, fix: str) -> TrainerError:
     return TrainerError("user_config", text, fix)
+
+
+def fingerprint(base: Path) -> str:
+    """A hash that tells base models apart: config, tokenizer, template, and pieces from all over the weights."""
+    found = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (base / name).is_file():
+            found.update(hashlib.sha256((base / name).read_bytes()).digest())
+    for file in weight_files(base):
+        size = file.stat().st_size
+        found.update(f"{file.name} {size}".encode())
+        with file.open("rb") as opened:
+            for piece in range(PIECES):
+                opened.seek(piece * max(0, size - PIECE_BYTES) // (PIECES - 1))
+                found.update(opened.read(PIECE_BYTES))
+    return found.hexdigest()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ SECONDS_BETWEEN = 300.0
 SHARE_OF_STEPS = 0.1
 SAVING_SHARE = 0.02  # no more than this share of an attempt's time goes into checkpoints that nobody asked for
 BYTES_A_SECOND = 200e6  # how fast one is written and verified, before the first has shown it
+STARTED = time.time()
 NAME = re.compile(r"step-\d{6,}")
 
 # What may differ between attempts: where things lie on a machine, and how the work is cut to fit its memory.
@@ -120,8 +122,15 @@ def find_checkpoint(path: Path, spec: TrainSpec, emit: Emit) -> Path | None:
 
 
 def read_position(folder: Path) -> Position:
-    """How far the run of a verified checkpoint was. What an older trainer did not write has its default."""
-    return Position(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+    """How far the run of a verified checkpoint was. What an older trainer did not write has its default.
+
+    Raises TrainerError(input_changed) for one that holds what this trainer does not know.
+    """
+    values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if unknown := sorted(values.keys() - {one.name for one in dataclasses.fields(Position)}):
+        text = f"{folder.name} was written by a newer trainer: it holds {unknown[0]}."
+        raise TrainerError("input_changed", text, "Update this trainer, or start the training afresh.")
+    return Position(**values)
 
 
 def load_checkpoint(folder: Path, inputs: Inputs, optimizer: MasterAdamW) -> Position:
@@ -130,7 +139,7 @@ def load_checkpoint(folder: Path, inputs: Inputs, optimizer: MasterAdamW) -> Pos
     manifest["spec"] = _with_defaults(manifest.get("spec"))
     for name, value in inputs.facts().items():
         if manifest.get(name) != value:
-            raise TrainerError("input_changed", _changed(name, manifest.get(name), value), "Start the training afresh.")
+            raise _changed(name, manifest.get(name), inputs, folder.name)
     try:
         optimizer.load(load_file(folder / "lora.safetensors"), load_file(folder / "optimizer.safetensors"))
     except (KeyError, RuntimeError) as error:
@@ -153,13 +162,37 @@ def _with_defaults(old: Any) -> Any:
         return old
 
 
-def _changed(name: str, old: Any, new: Any) -> str:
-    if name != "spec" or not isinstance(old, dict):
-        what = {"dataset_hash": "dataset", "base_fingerprint": "base model", "of": "number of steps"}.get(name, name)
-        return f"The {what} is not the one the checkpoint was made from."
-    values = [f"{part}.{key}" for part, inner in new.items() if isinstance(inner, dict) for key in inner]
-    differing = [path for path in values if _at(old, path) != _at(new, path)]
-    return f"The spec differs from the checkpoint's in {', '.join(differing) or 'its version'}."
+def _changed(name: str, old: Any, inputs: Inputs, checkpoint: str) -> TrainerError:
+    """What a run was made from is not what the checkpoint was: which of it, and both ways on."""
+    given, new = inputs.spec, inputs.facts()[name]
+    files = " and ".join(Path(one).name for one in (given.data.path, given.data.holdout_path) if one)
+    folder = Path(given.model.base).name
+    told = {
+        "dataset_hash": (f"The rows of {files} are not those that {checkpoint} was made from", f"Put {files} back"),
+        "base_fingerprint": (f"{folder} is not the base model that {checkpoint} was made from", f"Put {folder} back"),
+        "of": (f"{checkpoint} was made for {old} steps in all, and now there are {new}", "Go on with the same trainer"),
+    }
+    if name == "spec":
+        what, back = _changed_values(old, new)
+        told[name] = f"The spec is not that of {checkpoint}: {what}", back
+    text, back = told[name]
+    return TrainerError("input_changed", f"{text}.", f"{back} to go on from it, or start the training afresh.")
+
+
+def _changed_values(old: Any, new: dict[str, Any]) -> tuple[str, str]:
+    """The values of a spec that differ from a checkpoint's, and what makes it fit again."""
+    values = [f"{part}.{key}" for part, inner in new.items() for key in inner]
+    differing = [path for path in values if _at(old, path) != _at(new, path)] if isinstance(old, dict) else []
+    if not differing:
+        return "it is of another version", "Go on with the trainer that wrote it"
+    there, here = ([_told(_at(spec, path)) for path in differing] for spec in (old, new))
+    what = ", ".join(f"{path} is {now}, and was {was}" for path, was, now in zip(differing, there, here, strict=True))
+    return what, f"Set {', '.join(f'{path} to {was}' for path, was in zip(differing, there, strict=True))}"
+
+
+def _told(value: Any) -> str:
+    """A value as a spec has it; of a long one its beginning."""
+    return textwrap.shorten(json.dumps(value, ensure_ascii=False), 60, placeholder=" …")
 
 
 def _at(spec: dict[str, Any], path: str) -> Any:
@@ -185,6 +218,7 @@ class Checkpoints:
         self._spent = 0.0
         self._cost = size / BYTES_A_SECOND
         self._written = [one for one in _listed(folder) if self._is_ours(one, resumed)] if folder.is_dir() else []
+        self._is_swept = False
 
     @property
     def newest(self) -> int | None:
@@ -207,6 +241,7 @@ class Checkpoints:
         began = time.monotonic()
         target = self._folder / f"step-{position.step:06d}"
         if target not in self._written:
+            self._sweep()
             with whole_folder(target, name=MANIFEST, facts={"step": position.step, **self._inputs.facts()}) as folder:
                 save_file(optimizer.masters_on_cpu(), folder / "lora.safetensors")
                 save_file(optimizer.state(), folder / "optimizer.safetensors")
@@ -220,6 +255,17 @@ class Checkpoints:
         self._saved, self._last = position.step, time.monotonic()
         self._cost = self._last - began
         self._spent += self._cost
+
+    def _sweep(self) -> None:
+        """Before the first one is written: remove what an attempt that was killed had begun.
+
+        What is younger than this process may be another one's of the same attempt, and stays.
+        """
+        if not self._is_swept:
+            for begun in self._folder.glob(".tmp-*"):
+                if begun.stat().st_mtime < STARTED:
+                    shutil.rmtree(begun, ignore_errors=True)
+        self._is_swept = True
 
     def _is_ours(self, folder: Path, resumed: int) -> bool:
         try:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from trainer.errors import TrainerError
 from trainer.estimate import optimizer_steps
-from trainer.events import Emit, Log
+from trainer.events import Emit, Log, counted
 from trainer.formats import Row, iter_rows
 from trainer.holding_out import Found, divide
 from trainer.method_spec import kind_issues
@@ -239,26 +239,45 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
     if not dataset.rows:
         raise TrainerError("dataset_invalid", "The dataset has no rows.", "Upload a file with at least one row.")
     if not dataset.train:
+        none = "The only row has no token" if dataset.rows == 1 else f"None of the {dataset.rows:,} rows has a token"
         raise TrainerError(
             "dataset_invalid",
-            f"None of the {dataset.rows:,} rows has a token to learn within {spec.data.max_seq_length} tokens.",
+            f"{none} to learn within {spec.data.max_seq_length} tokens.",
             "Raise data.max_seq_length, or check that the rows hold answers of the assistant.",
         )
+    check_held_out(dataset, spec)
     emit(
         Log(
-            text=f"{len(dataset.train):,} rows to learn from ({dataset.tokens:,} tokens), "
+            text=f"{counted(len(dataset.train), 'row', 'rows')} to learn from ({dataset.tokens:,} tokens), "
             f"{len(dataset.holdout):,} held out"
         )
     )
+    if spec.data.holdout and not dataset.holdout:
+        text = f"Nothing is held out: {_why_none(dataset)}. How well it does on rows it did not learn is not measured"
+        emit(Log(level="warning", text=text))
     cuts = dataset.cuts
     if cuts.rows:
         text = (
-            f"{cuts.rows:,} rows are longer than {spec.data.max_seq_length} tokens and were cut: {cuts.tokens:,} of "
-            f"{cuts.of:,} tokens are lost; data.max_seq_length {cuts.longest} would cut none"
+            f"{counted(cuts.rows, 'row is', 'rows are')} longer than {spec.data.max_seq_length} tokens, and cut: "
+            f"{cuts.tokens:,} of {cuts.of:,} tokens are lost; data.max_seq_length {cuts.longest} would cut none"
         )
         emit(Log(level="warning", text=text))
     if dataset.untrained:
-        emit(Log(level="warning", text=f"{dataset.untrained:,} rows have no token to learn and were left out"))
+        text = f"{counted(dataset.untrained, 'row', 'rows')} without a token to learn left out"
+        emit(Log(level="warning", text=text))
+
+
+def check_held_out(dataset: Dataset, spec: TrainSpec) -> None:
+    """Raises TrainerError(user_config) where training would wait in vain for a measurement that ends it."""
+    if spec.evaluation.patience and not dataset.holdout:
+        text = f"evaluation.patience: Nothing is held out to measure on: {_why_none(dataset)}."
+        fix = "Use 0, add other rows, or name a file to measure on in data.holdout_path."
+        raise TrainerError("user_config", text, fix)
+
+
+def _why_none(dataset: Dataset) -> str:
+    """Why no row could be kept aside: one and its copies stay together."""
+    return "there is one row to learn from" if len(dataset.train) == 1 else "all rows to learn from are the same"
 
 
 class Plan:

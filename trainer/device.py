@@ -11,8 +11,11 @@ from pathlib import Path
 
 import torch
 
+from trainer.estimate import PROCESS
+
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 CUDA_BFLOAT16 = (8, 0)  # older GPUs emulate it, slower than float32
+CGROUP = Path("/sys/fs/cgroup")  # what a container says of its own memory
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Device:
 
     def held_bytes(self) -> int:
         """What this process holds now; with `free_bytes` that is all it could ever have."""
-        if self.is_cuda:
-            return torch.cuda.memory_allocated(self.place)
+        if self.is_cuda:  # the driver's context is no longer free, and torch does not count it
+            return torch.cuda.memory_allocated(self.place) + round(PROCESS["cuda"])
         try:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
         except OSError:  # not Linux
@@ -50,7 +53,11 @@ class Device:
         return time.perf_counter()
 
     def peak_bytes(self) -> int:
-        """The most memory this process held so far, on the device it computes on."""
+        """The most memory this process held so far, on the device it computes on; reading the base counts as well.
+
+        On a GPU without the driver's context: only torch's own memory is counted at its height. An estimate is held to
+        this without that item, see `trainer.estimate_memory.MemoryItem`.
+        """
         if self.is_cuda:
             return torch.cuda.max_memory_reserved(self.place)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -87,11 +94,17 @@ def _free_ram() -> int:
     except OSError:  # not Linux: half of all memory is a fair guess
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text()) - _seldom_read_files()
     except (OSError, ValueError):
         return free
     return free if limit == "max" else max(0, min(free, int(limit) - used))
+
+
+def _seldom_read_files() -> int:
+    """Bytes of files that Linux keeps at hand for the container and gives up for whoever needs the memory."""
+    lines = (CGROUP / "memory.stat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
 def give_back_memory() -> None:

@@ -91,11 +91,11 @@ def _dry_pass(run: Run, rows: Sequence[Trainable]) -> int:
 
 
 def memory_taken(run: Run, foretold: Estimate) -> Memory:
-    """What this process took so far, beside what was foretold for it."""
+    """What this process took so far, beside what was foretold for just that."""
     device = run.model.device
     return Memory(
         step=run.position.step,
         peak_bytes=device.peak_bytes(),
-        foretold_bytes=foretold.expected,
+        foretold_bytes=foretold.in_peak,
         device=device.place.type,
     )

@@ -52,7 +52,7 @@ FARTHEST = 0.5, 2.0  # that earlier jobs may move an estimate: beyond that they 
 
 
 class Taken(NamedTuple):
-    """What an earlier job took at its peak, and what was foretold for it. Bytes."""
+    """What an earlier job took at its peak, and what was foretold for that (`Estimate.in_peak`). Bytes."""
 
     foretold: int
     peak: int
@@ -81,6 +81,11 @@ class Estimate:
         return sum(item.high for item in self.items)
 
     @property
+    def in_peak(self) -> int:
+        """What is expected of the items that the peak of a training holds: the two can be compared."""
+        return sum(item.expected for item in self.items if item.in_peak)
+
+    @property
     def largest(self) -> MemoryItem:
         return max(self.items, key=lambda item: item.expected)
 
@@ -106,12 +111,13 @@ def estimate(
     learnt = max(1, rows - held_out_rows(rows, _share(spec)))
     steps = optimizer_steps(spec, rows=learnt)
     per_row = min(tokens / max(1, rows), spec.data.max_seq_length * (2 if spec.data.method == "dpo" else 1))
-    seen = round(steps * min(spec.optim.batch_size, learnt) * per_row)
+    learning = steps * min(spec.optim.batch_size, learnt)
+    seen = round(learning * per_row)
     measured = _measured_tokens(spec, rows=rows, steps=steps, per_row=per_row)
     read = measured + _compared_tokens(spec, rows=rows, seen=seen, per_row=per_row)
     place = on or Place()
     seconds = (seen + read * FORWARD_SHARE) / place.tokens_per_second if place.tokens_per_second else None
-    items = memory_items(spec, facts, per_row=per_row, lengths=lengths, place=place)
+    items = memory_items(spec, facts, per_row=per_row, lengths=lengths, read=learning, place=place)
     items = on_each_card(spec, facts, items, place)
     return Estimate(items, steps, seen, seconds)
 
@@ -119,7 +125,7 @@ def estimate(
 def calibrated(found: Estimate, taken: Sequence[Taken]) -> Estimate:
     """The estimate moved as far as those of earlier jobs of this kind were off: by the median of their ratios.
 
-    All parts are scaled alike, for a peak does not tell which was off.
+    All parts of a peak are scaled alike, for it does not tell which was off.
     """
     if not taken:
         return found
@@ -129,6 +135,8 @@ def calibrated(found: Estimate, taken: Sequence[Taken]) -> Estimate:
         dataclasses.replace(
             item, low=round(item.low * ratio), expected=round(item.expected * ratio), high=round(item.high * ratio)
         )
+        if item.in_peak
+        else item
         for item in found.items
     )
     return dataclasses.replace(found, items=items, jobs=len(taken))

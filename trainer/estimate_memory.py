@@ -3,12 +3,14 @@
 No torch. What was measured stands in the constants above each part; `make bench ARGS=estimate` tells how far they hold.
 """
 
+import dataclasses
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from trainer import SHAPES_KEPT
 from trainer.estimate_layers import (
     LONGEST_KEPT,
     BaseBytes,
@@ -47,6 +49,10 @@ BEFORE_LOADING = 0.53e9  # of these on a processor
 # badly. On a GPU it is of all that is kept: torch's own allocator rounds up.
 AT_WORK = {"cpu": (0.13e9, 1.9), "cuda": (0.1e9, 0.04)}
 LONG_ROWS = 0.25  # of all that is kept, besides, where torch's own attention takes rows: its blocks leave holes
+# Of a processor's code for products in bfloat16, by their exact shape: bytes of one, measured, and how many are new
+# with each length: in attention, and of passes, whose length follows.
+CODE_BYTES = 0.6e6
+SHAPES_A_LENGTH = 34
 AT_WORK_AGAIN = {"cpu": AT_WORK["cpu"], "cuda": (0.1e9, 0.1)}  # where layers are computed again
 
 
@@ -59,13 +65,18 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True)
 class MemoryItem:
-    """One part of the memory, in bytes, and what would lower it."""
+    """One part of the memory, in bytes, and what would lower it.
+
+    `in_peak`: whether the peak that a training tells holds it too. On a GPU that peak is of torch's own memory, so the
+    driver's context is not in it.
+    """
 
     name: str
     low: int
     expected: int
     high: int
     lever: str
+    in_peak: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,9 +128,10 @@ def activation_bytes_per_token(
 
 
 def memory_items(
-    spec: TrainSpec, facts: Facts, *, per_row: float, lengths: Sequence[int], place: Place
+    spec: TrainSpec, facts: Facts, *, per_row: float, lengths: Sequence[int], read: int, place: Place
 ) -> tuple[MemoryItem, ...]:
-    """All parts. `per_row`: tokens of a row on average; `lengths`: of some rows, what their longest sequence has."""
+    """All parts. `per_row`: tokens of a row on average; `lengths`: of some rows, what their longest sequence has;
+    `read`: rows that all steps read."""
     device, number = place.device, number_bytes(spec)
     lora, adam = lora_parameters(spec, facts), ADAM_BYTES[spec.optim.optimizer]
     weights = _weights(spec, facts, place)
@@ -133,17 +145,32 @@ def memory_items(
     a_token = activation_bytes_per_token(spec, facts, device=device, every=every, width=largest.width)
     kept = largest.tokens * a_token
     work = _at_work(spec, facts, largest, kept=kept, every=every, place=place)
-    items = (
+    items: tuple[MemoryItem, ...] = (
         weights,
         _item("LoRA weights", lora * number, (1.0, 1.0), "Lower lora.r or train fewer layers."),
         _item("the optimizer's state", lora * (MASTER + adam), (1.0, 1.05), _optimizer_lever(spec)),
         _item("gradients", _gradient_bytes(spec, facts), (0.5, 1.0), "Lower lora.r or train fewer layers."),
         _item("activations", kept, NEAR if lengths else FAR, _activation_lever(spec, every)),
         _item("what computing takes beside them", work, (0.6, 1.25), WORK_LEVER),
-        _item("the process itself", PROCESS[device], (0.95, 1.05), "No value of the spec lowers it."),
+        _process(device),
     )
+    if code := _code_for_lengths(spec, lengths, read, device):
+        items = (*items, _item("code made for rows of each length", code, (0.5, 1.1), CODE_LEVER))
     more = _while_loading(spec, facts, place) - sum(item.expected for item in items)
     return items if more <= 0 else (*items, _item("more of it while the base is read", more, (0.0, 1.0), LOADING_LEVER))
+
+
+def _code_for_lengths(spec: TrainSpec, lengths: Sequence[int], read: int, device: str) -> float:
+    """Beyond that of the first rows. float32 products need none, and on a GPU it is a part of the process."""
+    if device != "cpu" or number_bytes(spec) != DTYPE_BYTES["bfloat16"]:
+        return 0.0
+    met = min(read, len(set(lengths)) if lengths else spec.data.max_seq_length)
+    return CODE_BYTES * min(SHAPES_KEPT, SHAPES_A_LENGTH * (met - 1))
+
+
+def _process(device: str) -> MemoryItem:
+    item = _item("the process itself", PROCESS[device], (0.95, 1.05), "No value of the spec lowers it.")
+    return dataclasses.replace(item, in_peak=device == "cpu")
 
 
 def _largest_pass(spec: TrainSpec, *, budget: int, per_row: float, lengths: Sequence[int]) -> Pass:
@@ -217,6 +244,7 @@ WEIGHTS_LEVER = {
     "none": "Use nf4, which takes a quarter, or a smaller base model.",
 }
 WORK_LEVER = "It follows what one layer keeps of a pass: lower optim.micro_batch_tokens or data.max_seq_length."
+CODE_LEVER = "It does not grow further with the training; no value of the spec lowers it."
 LOADING_LEVER = "For a moment the base model's file stands beside what is made of it: a smaller base takes less."
 
 

@@ -45,8 +45,12 @@ def evaluate(
     total, hits = ranks.totals(total, hits)
     labels = sum(item.labels for item in items)
     mean = finite(total / labels, step)
-    perplexity = math.exp(min(mean, HIGHEST_EXPONENT))
-    return Evaluated(step=step, loss=mean, perplexity=perplexity, accuracy=hits / labels, rows=len(items))
+    return Evaluated(step=step, loss=mean, perplexity=perplexity_of(mean), accuracy=hits / labels, rows=len(items))
+
+
+def perplexity_of(loss: float) -> float:
+    """Of a mean loss in nats per token."""
+    return math.exp(min(loss, HIGHEST_EXPONENT))
 
 
 def finite(loss: float, step: int) -> float:
@@ -71,6 +75,7 @@ def answer(model: AdaptedModel, renderer: Renderer, prompt: str, *, step: int) -
             do_sample=False,
             num_beams=1,
             use_cache=True,
+            synced_gpus=model.is_sharded,  # no process may end before the others: all put each layer together
             eos_token_id=sorted(renderer.stop_ids) or None,
             pad_token_id=min(renderer.stop_ids, default=0),
             # One that grows by itself: generate counts the encoder's layers where it needs the decoder's.

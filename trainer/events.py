@@ -149,6 +149,11 @@ EVENT_TYPES: dict[str, type[Event]] = {
 }
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number and what it counts, in a sentence for people: 1 row, 2 rows."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def encode(number: int, event: Event) -> str:
     """The event as one line of JSON. A NaN or an infinity is an error here: JSON has no word for it."""
     return json.dumps({"n": number, "kind": event.kind, **asdict(event)}, allow_nan=False, ensure_ascii=False)

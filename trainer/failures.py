@@ -1,6 +1,7 @@
 """From whatever was raised to a failure with a name; an unknown one becomes an internal error with a reference."""
 
 import errno
+import functools
 import os
 import resource
 import sys
@@ -22,7 +23,8 @@ NO_MEMORY = (
     "cublas_status_alloc_failed",
 )
 MAY_TELL = "LOWRANK_MAY_TELL_FAILURE"  # a file descriptor, for processes that train together
-LOST_PEER = ("distbackenderror", "distnetworkerror", "closed by peer", "reset by peer", "gloo", "nccl")
+# Of gloo, of NCCL, and of torch's own store. Whatever else they say is a failure of this process itself.
+LOST_PEER = ("closed by peer", "reset by peer", "broken pipe", "remote process exit", "distnetworkerror")
 NO_SPACE = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
 MEMORY_FIX = (
     "Lower data.max_seq_length or optim.micro_batch_tokens, turn on optim.gradient_checkpointing, "
@@ -37,7 +39,7 @@ def named(error: BaseException) -> TrainerError:
     if is_memory(error):
         return out_of_memory()
     if _is_disk(error):
-        return TrainerError("disk_full", "The disk is full.", "Free some space and run it again.")
+        return _disk_full(error)
     reference = uuid4().hex[:8]
     sys.stderr.write(f"internal error {reference}\n{''.join(traceback.format_exception(error))}")
     return TrainerError(
@@ -82,19 +84,37 @@ def within_memory(work: Callable[[], T], *, give_way: Callable[[], None], ended:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether a process that works with others missed one of them: that one said why it went, or was killed."""
+    """Whether a process that works with others missed one of them: that one said why it went, or was killed.
+
+    What it missed is written to stderr, for the case that none of them says why.
+    """
     if "RANK" not in os.environ or not isinstance(error, RuntimeError):
         return False
-    return any(words in f"{type(error).__name__} {error}".lower() for words in LOST_PEER)
+    said = f"{type(error).__name__}: {error}"
+    is_lost = any(words in said.lower() for words in LOST_PEER)
+    if is_lost:
+        sys.stderr.write(f"process {os.environ['RANK']} lost another: {said}\n")
+    return is_lost
 
 
 def is_first() -> bool:
     """Whether this process may tell why it failed: of those that train together, whoever is first to take the byte.
 
-    What is wrong with a spec, a file or a base model, every one of them finds.
+    What is wrong with a spec, a file or a base model, every one of them finds. Who may, may always.
     """
     pipe = os.environ.get(MAY_TELL)
-    return pipe is None or bool(os.read(int(pipe), 1))
+    return pipe is None or _took_byte(int(pipe))
+
+
+@functools.cache
+def _took_byte(pipe: int) -> bool:
+    return bool(os.read(pipe, 1))
+
+
+def _disk_full(error: BaseException) -> TrainerError:
+    at = getattr(error, "filename", None)
+    fix = "Free some space and run it again; a training goes on from its last checkpoint with --resume."
+    return TrainerError("disk_full", f"The disk is full{f' at {at}' if at else ''}.", fix)
 
 
 def _is_disk(error: BaseException) -> bool:

@@ -1,6 +1,5 @@
 """What a model forgets while it learns: how far it has moved away from its base on general text."""
 
-import math
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trainer.data import Item
+from trainer.evaluation import perplexity_of
 from trainer.loss import Head
 from trainer.micro_batch import MicroBatch
 from trainer.model import AdaptedModel, undisturbed
@@ -16,8 +16,7 @@ from trainer.rendering import Renderer
 
 TEXT = Path(__file__).with_name("general_text.txt")
 PARAGRAPH_TOKENS = 64  # a paragraph is cut here: some tokenizers would make a long way of it
-TOKENS_AT_ONCE = 1024  # always the same, so that an attempt on a smaller machine measures the same
-HIGHEST_EXPONENT = 80.0  # a perplexity beyond e^80 says no more, and stays a number
+TOKENS_AT_ONCE = 256  # always the same, so that an attempt on a smaller machine measures the same; few, so that it can
 
 BeforePass = Callable[[int, int], None]
 
@@ -72,7 +71,7 @@ def measure_forgetting(model: AdaptedModel, text: GeneralText, *, before_pass: B
                 loss -= float(scores.gather(1, batch.labels[chunk, None]).sum())
                 divergence += float(((was - scores) * was.exp()).sum())
             tokens += len(batch.labels)
-    return Forgotten(divergence / tokens, math.exp(min(loss / tokens, HIGHEST_EXPONENT)))
+    return Forgotten(divergence / tokens, perplexity_of(loss / tokens))
 
 
 def _states(model: AdaptedModel, batch: MicroBatch) -> Tensor:

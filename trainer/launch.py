@@ -6,42 +6,68 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 
-from trainer.errors import EXIT_CODES
+from trainer.errors import EXIT_CODES, TrainerError
 from trainer.failures import MAY_TELL
-from trainer.process import DIE_WITH_PARENT
+from trainer.process import DIE_WITH_PARENT, STOPPING
 
 GRACE_SECONDS = 30.0  # for the others, once one has failed: they wait for it in vain
+LONG_GRACE_SECONDS = 600.0  # once one has ended as it should: another may still write a checkpoint
 LOOK_SECONDS = 0.1
+LOOPBACKS = ("lo", "lo0")  # on Linux, on a Mac
 HARMLESS = (EXIT_CODES["finished"], EXIT_CODES["stopped"])
 
 
-def launch(count: int, arguments: list[str], *, stdout: int) -> int:
+def launch(count: int, arguments: list[str], *, stdout: int, should_stop: Callable[[], bool]) -> int:
     """Run `python -m trainer` with these arguments in `count` processes. Returns the exit code for all of them.
 
-    What one of them was killed by, this process is killed by as well.
+    What one of them was killed by, this process is killed by as well. `should_stop`: whether a stop was wished before
+    signals are passed on to them. Raises TrainerError(internal) when all end as if for a stop that nobody wished.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    threads = max(1, (os.cpu_count() or 1) // count)
-    shared = {"OMP_NUM_THREADS": str(threads)} | os.environ | meeting | {"WORLD_SIZE": str(count), DIE_WITH_PARENT: "1"}
-    may_tell = _one_may_tell()
-    shared |= {MAY_TELL: str(may_tell)}
-    command = [sys.executable, "-m", "trainer", *arguments]
-    children = [
-        subprocess.Popen(
-            command, stdout=stdout, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, pass_fds=[may_tell]
-        )
-        for rank in range(count)
-    ]
-    _pass_on_signals(children)
+    children: list[subprocess.Popen[bytes]] = []
+    came = _pass_on_signals(children)
+    if should_stop() or came:
+        return EXIT_CODES["stopped"]
+    _start(children, count, arguments, stdout=stdout)
+    if came:  # one that came meanwhile may have met only some of them
+        _signal(children, came[-1])
     code = _wait(children)
+    if code == EXIT_CODES["stopped"] and not came:
+        raise TrainerError(
+            "internal",
+            "The processes that train together lost touch with each other, and none of them failed by itself.",
+            "The log holds what each of them missed. Go on from the last checkpoint, or train on one GPU.",
+        )
     if code < 0:
         signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
         os.kill(os.getpid(), -code)
     return code
+
+
+def _start(children: "list[subprocess.Popen[bytes]]", count: int, arguments: list[str], *, stdout: int) -> None:
+    """Fill the list. They begin with signals blocked, until `StopWish` can take them: earlier ones would kill them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    threads = max(1, (os.cpu_count() or 1) // count)
+    may_tell = _one_may_tell()
+    shared = {"OMP_NUM_THREADS": str(threads)} | _on_this_machine() | os.environ | meeting
+    shared |= {"WORLD_SIZE": str(count), DIE_WITH_PARENT: "1", MAY_TELL: str(may_tell)}
+    command = [sys.executable, "-m", "trainer", *arguments]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    for rank in range(count):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        children.append(subprocess.Popen(command, stdout=stdout, env=shared | own, pass_fds=[may_tell]))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _on_this_machine() -> dict[str, str]:
+    """What keeps their talk on the loopback interface: what they send each other are pickles, for nobody else."""
+    there = {name for _, name in socket.if_nameindex()}
+    loopback = next((name for name in LOOPBACKS if name in there), "")
+    return {f"{library}_SOCKET_IFNAME": loopback for library in ("GLOO", "NCCL")} if loopback else {}
 
 
 def _one_may_tell() -> int:
@@ -52,27 +78,48 @@ def _one_may_tell() -> int:
     return taken
 
 
-def _pass_on_signals(children: "list[subprocess.Popen[bytes]]") -> None:
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(number)
+def _pass_on_signals(children: "list[subprocess.Popen[bytes]]") -> list[int]:
+    """From now on. Returns the numbers of those that came, as they come."""
+    came: list[int] = []
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        _signal(children, number)
+
+    for number in STOPPING:
         signal.signal(number, pass_on)
+    return came
+
+
+def _signal(children: "list[subprocess.Popen[bytes]]", number: int) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.send_signal(number)
 
 
 def _wait(children: "list[subprocess.Popen[bytes]]") -> int:
-    """The exit code that says most: of the one that failed first, else that of a stop, else of success."""
-    failed = 0
-    deadline = float("inf")
-    while any(child.poll() is None for child in children):
-        codes = [code for child in children if (code := child.returncode) is not None and code not in HARMLESS]
-        if codes and not failed:
-            failed, deadline = codes[0], time.monotonic() + GRACE_SECONDS
-        if time.monotonic() > deadline:
-            for child in children:
-                child.kill()
+    """The exit code that says most: of the one that failed first, else that of the first of those that ended."""
+    failed, deadline = 0, float("inf")
+    while running := [child for child in children if child.poll() is None]:
+        now, codes = time.monotonic(), [child.returncode for child in children if child.returncode is not None]
+        if codes:  # each end may leave the others in a meeting that nobody else comes to
+            deadline = min(deadline, now + LONG_GRACE_SECONDS)
+        if not failed and (failed := _first_harm(codes)):
+            deadline = min(deadline, now + GRACE_SECONDS)
+        if now > deadline:
+            _end_all(running)
+            break
         time.sleep(LOOK_SECONDS)
-    codes = [child.returncode for child in children]
-    return failed or next((code for code in codes if code not in HARMLESS), max(codes))
+    ended = [child.returncode for child in children if child not in running]
+    return failed or _first_harm(ended) or ended[0]
+
+
+def _first_harm(codes: list[int]) -> int:
+    return next((code for code in codes if code not in HARMLESS), 0)
+
+
+def _end_all(children: "list[subprocess.Popen[bytes]]") -> None:
+    for child in children:
+        child.kill()
+    for child in children:
+        child.wait()

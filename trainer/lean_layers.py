@@ -8,7 +8,9 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
+from transformers.activations import SiLUActivation
 
+SILU = (nn.SiLU, SiLUActivation)  # by name: near zero GELU gives what it gives, so a few rows do not tell them apart
 PROBE_ROWS = 3
 AGREE = 0.02  # relative: rounding of bfloat16 at another place
 
@@ -135,8 +137,9 @@ def _lean_form(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     weight = getattr(module, "weight", None)
     if type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")) and hasattr(module, "variance_epsilon"):
         return partial(_norm, module) if isinstance(weight, Tensor) and not weight.requires_grad else None
-    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")]
-    return partial(_gated, module) if all(isinstance(one, nn.Module) for one in parts) else None
+    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    gated = all(isinstance(one, nn.Module) for one in parts) and isinstance(getattr(module, "act_fn", None), SILU)
+    return partial(_gated, module) if gated else None
 
 
 def _is_plain(module: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from trainer.adapter_format import PREFIX
 from trainer.adapter_layers import parts_in
@@ -33,6 +34,7 @@ def put_lora(causal: Any, lora: LoraSpec) -> tuple[PeftModel, dict[str, nn.Param
         alpha_pattern=dict(lora.alpha_pattern),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
+        fan_in_fan_out=_lie_across(causal, chosen.updated),
         bias=lora.bias,
         modules_to_save=chosen.saved or None,
         trainable_token_indices=list(lora.trainable_token_indices) or None,
@@ -78,6 +80,11 @@ def _peft_names(targets: Sequence[str], paths: list[str]) -> list[str]:
     short, meant = {path.rpartition(".")[2] for path in paths}, set(paths)
     same = all(path in meant for path in targets if path.rpartition(".")[2] in short)
     return sorted(short) if same else paths
+
+
+def _lie_across(causal: Any, paths: Sequence[str]) -> bool:
+    """Whether the weights of these layers are stored as (in, out). Not told, PEFT finds out, and warns."""
+    return bool(paths) and all(isinstance(causal.get_submodule(path), Conv1D) for path in paths)
 
 
 def _check_trained(named: Iterable[str], wanted: set[str]) -> None:

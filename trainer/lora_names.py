@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trainer.adapter_format import LAYER_NUMBER, means
 from trainer.base_parts import BaseParts
-from trainer.lora_spec import TARGET_GROUPS, LoraSpec
+from trainer.lora_spec import TARGET_GROUPS, LoraSpec, misspelt_groups
 from trainer.spec_values import Issue, did_you_mean
 
 # The words in a layer's path that tell what it belongs to, across model families.
@@ -54,6 +54,8 @@ def _asked(parts: BaseParts, targets: str | tuple[str, ...]) -> list[str]:
     if isinstance(targets, str):
         words = GROUP_WORDS.get(targets)
         return [path for path in parts.targets if words is None or words.search(path)]
+    if misspelt_groups(targets):  # an issue without any base, and what follows from it is none
+        return list(parts.targets)
     return [path for path in parts.targets if _leaf(path) in targets]
 
 
@@ -71,11 +73,13 @@ def _target_issues(parts: BaseParts, lora: LoraSpec) -> list[Issue]:
     if isinstance(targets, str):  # a word that is no group is an issue without any base
         missing = [targets] if targets in TARGET_GROUPS and not _asked(parts, targets) else []
     else:
-        missing = sorted(set(targets) - set(known))
+        missing = sorted(set(targets) - set(known) - set(misspelt_groups(targets)))
     if not missing:
         return []
     text = f"The base model has no layers called {', '.join(missing)}."
-    return [Issue("lora.target_modules", text, _those_there(missing, known))]
+    groups = [name for name in missing if name in TARGET_GROUPS] if not isinstance(targets, str) else []
+    hint = f"The group {groups[0]} stands alone, without brackets. " if groups else ""
+    return [Issue("lora.target_modules", text, hint + _those_there(missing, known))]
 
 
 def _number_issues(parts: BaseParts, lora: LoraSpec) -> list[Issue]:

@@ -76,6 +76,11 @@ class LoraSpec:
         return found
 
 
+def misspelt_groups(targets: Iterable[str]) -> list[str]:
+    """What stands among the names of modules and means the group of all linear layers."""
+    return [name for name in targets if re.sub("[-_ ]", "", name.lower()) == "alllinear"]
+
+
 def _target_issues(targets: str | tuple[str, ...]) -> list[Issue]:
     if isinstance(targets, str):
         if targets in TARGET_GROUPS:
@@ -88,6 +93,9 @@ def _target_issues(targets: str | tuple[str, ...]) -> list[Issue]:
                 f"Use {', '.join(TARGET_GROUPS)}, or module names with commas between them.",
             )
         ]
+    if meant := misspelt_groups(targets):
+        fix = "Did you mean all-linear? It is a group, and stands alone: target_modules: all-linear."
+        return [Issue("lora.target_modules", f"{meant[0]!r:.80} is no module name.", fix)]
     bad = [name for name in targets if not MODULE_NAME.fullmatch(name)]
     if bad or not targets:
         named = f"{bad[0]!r:.80} is no module name." if bad else "The list is empty."

@@ -103,12 +103,21 @@ def _start_from_weight(layer: Layer, kind: str, whole: Mapping[str, Tensor]) -> 
     share = math.sqrt(layer.scaling) if kind != "olora" else 1.0
     layer.a.copy_(a / share)
     layer.b.copy_(b / share)
+    if kind == "loftq":
+        _set_magnitudes(layer, weight)
     if kind in TAKES_FROM_BASE:
         if isinstance(base, (Linear4bit, Linear8bitLt)):
             text = f"{kind} changes the base's weights while it trains, and memory has no room to unpack them."
             raise _refused(text, "Set model.quantization to none, or choose another lora.init_lora_weights.")
         rest = weight - layer.scaling * layer.b.float() @ layer.a.float()
         base.weight.copy_(rest.T if layer.lies_across else rest)
+
+
+def _set_magnitudes(layer: Layer, weight: Tensor) -> None:
+    """DoRA's magnitudes, where it is used, of the weight and its start together: PEFT set them before there was one."""
+    for magnitude in layer.module.lora_magnitude_vector.values():
+        whole = weight + layer.scaling * layer.b.float() @ layer.a.float()
+        magnitude.weight.copy_(torch.linalg.norm(whole, dim=1))
 
 
 def _low_rank(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

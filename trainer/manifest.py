@@ -46,9 +46,7 @@ def whole_folder(target: Path, *, name: str, facts: dict[str, Any]) -> Iterator[
         (aside / name).write_text(json.dumps(listed, indent=2, allow_nan=False), encoding="utf-8")
         _sync(aside / name)
         _sync(aside)
-        if target.exists():
-            target.rename(before)
-        aside.rename(target)
+        _exchange(aside, target, before)
         _sync(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -61,7 +59,7 @@ def verify(folder: Path, *, name: str) -> dict[str, Any]:
     try:
         listed = json.loads((folder / name).read_text(encoding="utf-8"))
         files = {str(one): str(entry["sha256"]) for one, entry in listed["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder, f"its {name} is missing or broken") from error
     if listed.get("format") != FORMAT:
         raise _damaged(folder, "it is of another version")
@@ -71,6 +69,18 @@ def verify(folder: Path, *, name: str) -> dict[str, Any]:
             raise _damaged(folder, f"{one} is missing or not what was written")
     manifest: dict[str, Any] = listed
     return manifest
+
+
+def _exchange(new: Path, target: Path, before: Path) -> None:
+    """Put `new` in the place of `target`, which is called `before` from then on; where that fails it stays."""
+    if target.exists():
+        target.rename(before)
+    try:
+        new.rename(target)
+    except OSError:
+        if before.exists():
+            before.rename(target)
+        raise
 
 
 def _damaged(folder: Path, what: str) -> TrainerError:

@@ -95,22 +95,6 @@ class AdaptedModel:
         causal: Any = self.peft.get_base_model()
         causal.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=every)
 
-    @contextmanager
-    def as_base(self) -> Iterator[None]:
-        """Compute as the base model does, whatever was learnt so far."""
-        if not self.first:
-            with self.peft.disable_adapter():
-                yield
-            return
-        now = {name: weight.data for name, weight in self.lora.items()}
-        try:
-            for name, weight in self.lora.items():
-                weight.data = self.first[name]
-            yield
-        finally:
-            for name, weight in self.lora.items():
-                weight.data = now[name]
-
 
 def load_adapted(
     spec: TrainSpec, base: Path, emit: Emit, *, unpacked: bool | None = None, ranks: Ranks | None = None
@@ -276,14 +260,13 @@ def _put_together(
         weight.data = weight.data.to(device.dtype)
     start(peft, spec.lora, whole or {})
     make_lean(peft)
-    keeps_first = spec.lora.starts_elsewhere or spec.lora.bias != "none"
     return AdaptedModel(
         peft=peft,
         states=partial(_states, causal),
         lora=lora,
         device=device,
         unpacked=unpacked,
-        first={name: weight.detach().clone() for name, weight in lora.items()} if keeps_first else {},
+        first={name: weight.detach().clone() for name, weight in lora.items()} if spec.lora.starts_elsewhere else {},
         neftune=_neftune(causal, spec),
     )
 
@@ -362,4 +345,6 @@ def _checked(adapted: AdaptedModel, spec: TrainSpec) -> AdaptedModel:
         )
     with undisturbed(adapted.peft):
         packs = keeps_apart(adapted, longest=spec.data.max_seq_length, agree=LOGITS_AGREE[adapted.device.dtype])
-    return dataclasses.replace(adapted, packs=packs, shares=packs and not is_random(adapted))
+    # On a GPU the kernels for what rows share are many and small: dispatching them costs more than the tokens saved.
+    shares = packs and not adapted.device.is_cuda and not is_random(adapted)
+    return dataclasses.replace(adapted, packs=packs, shares=shares)

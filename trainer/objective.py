@@ -13,17 +13,20 @@ from trainer.events import Evaluated
 from trainer.loss import loss_and_hits, row_scores
 from trainer.micro_batch import MicroBatch
 from trainer.model import AdaptedModel, undisturbed
-from trainer.pacing import keep_pace
+from trainer.pacing import idle_passes, keep_pace
 from trainer.ranks import Ranks
 from trainer.spec import PreferenceSpec, TrainSpec
 
 BeforePass = Callable[[int, int], None]
+# Tokens scored at once before the first step: always the same, whatever memory holds of a step, so that a run that went
+# over to smaller passes compares with the same numbers after a resume. Nothing is kept for a way back.
+SCORED_AT_ONCE = {"cpu": 1024, "cuda": 4096}
 
 
 class Objective(Protocol):
     """A method of training. The loss of a window is the sum over its passes, divided by `units`."""
 
-    def prepare(self, dataset: Dataset, *, budget: int, before_pass: BeforePass) -> None:
+    def prepare(self, dataset: Dataset, *, before_pass: BeforePass) -> None:
         """Look at the rows once, before the first step, while the weights are still those that training starts from."""
 
     def units(self, window: Sequence[Trainable]) -> int: ...
@@ -50,7 +53,7 @@ class Imitation:
         self._model = model
         self._ranks = ranks
 
-    def prepare(self, dataset: Dataset, *, budget: int, before_pass: BeforePass) -> None:
+    def prepare(self, dataset: Dataset, *, before_pass: BeforePass) -> None:
         """Nothing to compare with."""
 
     def units(self, window: Sequence[Trainable]) -> int:
@@ -79,15 +82,25 @@ class _Compared:
         self._ranks = ranks
         self._values = values
 
-    def prepare(self, dataset: Dataset, *, budget: int, before_pass: BeforePass) -> None:
+    def prepare(self, dataset: Dataset, *, before_pass: BeforePass) -> None:
         rows = [*dataset.train, *dataset.holdout]
-        mismatches = [row.mismatch for row in rows if isinstance(row, Judged) and row.mismatch]
-        passes = self._model.passes([*rows, *mismatches], budget)
+        rows += _mismatches(rows)
+        at_once = SCORED_AT_ONCE[self._model.device.place.type]
+        items = [item for row in rows for item in row.sequences]
+        places = {id(item): place for place, item in enumerate(items)}
+        found = torch.zeros(len(items), dtype=torch.float64)  # zeros where another process scores
+        passes = self._model.passes(self._ranks.share(rows), at_once)
+        # Before a pass the processes may agree on an end, so each is asked as often as the one with the most passes.
+        most = len(passes) + idle_passes(self._model, self._ranks, rows, at_once)
         with undisturbed(self._model.peft):
-            for number, batch in enumerate(passes, start=1):
-                before_pass(number, len(passes))
-                for item, score in zip(batch.items, self._scores(batch).tolist(), strict=True):
-                    item.reference = score
+            for number in range(1, most + 1):
+                before_pass(number, most)
+                if number <= len(passes):
+                    batch = passes[number - 1]
+                    found[[places[id(item)] for item in batch.items]] = self._scores(batch).double().cpu()
+            keep_pace(self._model, self._ranks, rows, at_once)
+        for item, score in zip(items, self._ranks.totals(*found.tolist()), strict=True):
+            item.reference = score
 
     def units(self, window: Sequence[Trainable]) -> int:
         return len(window)
@@ -151,12 +164,27 @@ class DirectPreference(_Compared):
 class GoodAndBad(_Compared):
     """KTO (Ethayarajh et al. 2024, arxiv.org/abs/2402.01306, equation 7)."""
 
+    _drifted: tuple[object, float] = (None, 0.0)  # the newest drift, and of which rows under which weights it is
+
     def drift(self, window: Sequence[Trainable], *, budget: int) -> float:
-        """The paper's z0: the mean gain of answers to other prompts, at least 0; no gradient flows through it."""
-        mismatches = [row.mismatch for row in window if isinstance(row, Judged) and row.mismatch]
+        """The paper's z0: the mean gain of answers to other prompts, at least 0; no gradient flows through it.
+
+        The processes share these answers and meet. One whose memory does not hold a pass makes its window again, and
+        must not come to that meeting a second time: so what was found stays until rows or weights are others.
+        """
+        of = [*map(id, window)], [weight._version for weight in self._model.lora.values()]
+        if self._drifted[0] != of:
+            self._drifted = of, self._mean_gain(_mismatches(window), budget)
+        return max(0.0, self._drifted[1])
+
+    def _mean_gain(self, rows: Sequence[Trainable], budget: int) -> float:
+        total = torch.zeros((), dtype=torch.float64, device=self._model.device.place)
         with undisturbed(self._model.peft):
-            gains = [self._gains(batch) for batch in self._model.passes(mismatches, budget)]
-        return max(0.0, float(torch.cat(gains).mean()))
+            for batch in self._model.passes(self._ranks.share(rows), budget):
+                total += self._gains(batch).sum(dtype=torch.float64)
+            keep_pace(self._model, self._ranks, rows, budget)
+        [summed] = self._ranks.totals(float(total))
+        return summed / len(rows)
 
     def _margins(self, batch: MicroBatch, drift: float) -> Tensor:
         return self._values.beta * self._of(batch, good=1.0, bad=-1.0) * (self._gains(batch) - drift)
@@ -170,3 +198,8 @@ class GoodAndBad(_Compared):
         """One number for good rows and another for bad ones."""
         each = [good if isinstance(row, Judged) and row.good else bad for row in batch.rows]
         return torch.tensor(each, device=self._model.device.place)
+
+
+def _mismatches(rows: Sequence[Trainable]) -> list[Trainable]:
+    """The prompts of judged rows with answers to others."""
+    return [row.mismatch for row in rows if isinstance(row, Judged) and row.mismatch]

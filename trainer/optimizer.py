@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Mapping
-from itertools import groupby
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,10 @@ from trainer.spec import OptimSpec
 
 # float16 has no room for small gradients: they are computed this much larger there.
 FLOAT16_SCALE = 1024.0
+# A model has hundreds of small weights, and on a GPU each operation costs more to begin than to do. torch's optimizers
+# take lists of tensors at once for that (`torch._foreach_...`), and so are gradients collected and weights handed over,
+# so many values at a time.
+AT_ONCE = 1 << 22
 
 
 class Pace(NamedTuple):
@@ -62,12 +66,27 @@ class MasterAdamW:
         ratio = self._spec.loraplus_lr_ratio or 1.0
         return Pace(ratio if fast else 1.0, self._spec.weight_decay if is_update else 0.0)
 
+    @torch.no_grad()
     def collect(self) -> None:
         """Add the gradients of one pass, in float32, and drop them from the model."""
-        for name, weight in self._weights.items():
-            if weight.grad is not None:
-                self._gradients[name].add_(weight.grad)
-                weight.grad = None
+        learnt = [name for name, weight in self._weights.items() if weight.grad is not None]
+        for names in self._portions(learnt):
+            given = [gradient for name in names if (gradient := self._weights[name].grad) is not None]
+            into = [self._gradients[name] for name in names]
+            if given[0].dtype != torch.float32:  # many at once are added in one format alone, and copied from any
+                wide = [torch.empty_like(one) for one in into]
+                torch._foreach_copy_(wide, given)
+                given = wide
+            torch._foreach_add_(into, given)
+            for name in names:
+                self._weights[name].grad = None
+
+    def _portions(self, names: list[str]) -> Iterator[list[str]]:
+        """Cut names where the weights before them are `AT_ONCE` values: their gradients are held twice for a moment."""
+        before = list(accumulate((self._weights[name].numel() for name in names), initial=0))
+        numbered = zip(names, before, strict=False)
+        for _, some in groupby(numbered, lambda one: one[1] // AT_ONCE):
+            yield [name for name, _ in some]
 
     @property
     def gradient(self) -> Tensor:
@@ -98,8 +117,8 @@ class MasterAdamW:
 
     @torch.no_grad()
     def publish(self) -> None:
-        for name, weight in self._weights.items():
-            weight.copy_(self.masters[name])
+        """Hand the model the masters, in its own format."""
+        torch._foreach_copy_(list(self._weights.values()), list(self.masters.values()))
 
     def masters_on_cpu(self) -> dict[str, Tensor]:
         """The weights in float32, each in memory of its own, as files want them."""
@@ -108,7 +127,7 @@ class MasterAdamW:
     def state(self) -> dict[str, Tensor]:
         """AdamW's memory, to be saved beside the masters: what it keeps for each part of them, by number and name."""
         return {
-            f"{number}.{name}": torch.as_tensor(value).cpu()
+            f"{number}.{name}": _in_file(name, value)
             for number, part in enumerate(self._parts())
             for name, value in self._adamw.state.get(part, {}).items()
         }
@@ -159,6 +178,13 @@ def _adamw(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimiz
     }
     found: torch.optim.Optimizer = kinds[spec.optimizer](groups, lr=0.0)
     return found
+
+
+def _in_file(name: str, value: Any) -> Tensor:
+    """What a file holds of one part of AdamW's memory. bitsandbytes gives all parts the same quantisation map, and
+    safetensors refuses two names for one memory."""
+    found = torch.as_tensor(value).cpu()
+    return found.clone() if name.startswith("qmap") else found
 
 
 def _restore(adamw: Any, number: int, part: torch.nn.Parameter, saved: Mapping[str, Tensor]) -> None:

@@ -1,12 +1,15 @@
-"""Passes of processes that share a base out: none may make fewer than the others, for all put each layer together."""
+"""What keeps processes alike: the same weights at the start, and, where they share a base out, as many passes each, for
+all put each layer together."""
 
 from collections.abc import Sequence
 
 import torch
 
 from trainer.data import Trainable
+from trainer.lora_start import lora_layers
 from trainer.micro_batch import Sources
 from trainer.model import AdaptedModel
+from trainer.optimizer import MasterAdamW
 from trainer.ranks import Ranks
 
 
@@ -27,3 +30,18 @@ def keep_pace(model: AdaptedModel, ranks: Ranks, rows: Sequence[Trainable], budg
 def idle_passes(model: AdaptedModel, ranks: Ranks, rows: Sequence[Trainable], budget: int) -> int:
     passes = [len(model.passes(Ranks(rank, ranks.of).share(rows), budget)) for rank in range(ranks.of)]
     return max(passes) - passes[ranks.rank]
+
+
+def start_alike(model: AdaptedModel, optimizer: MasterAdamW, ranks: Ranks) -> None:
+    """Let every process start with the first one's weights: what a start computes may differ in a bit between cards.
+
+    Where the start was taken out of the base's weights (PiSSA, OLoRA), these become the first one's as well. Parts of a
+    base are all made by the same processor, and need not.
+    """
+    if ranks.is_alone:
+        return
+    differing = [ranks.copy_first(one) for one in (*optimizer.masters.values(), *model.first.values())]
+    optimizer.publish()
+    if model.first and any(differing) and not model.is_sharded:
+        for layer in lora_layers(model.peft):
+            ranks.copy_first(layer.module.get_base_layer().weight.data)

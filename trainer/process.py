@@ -16,6 +16,7 @@ from trainer.events import Event, encode
 DIE_WITH_PARENT = "LOWRANK_DIE_WITH_PARENT"
 PARENT_POLL_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
+STOPPING = (signal.SIGTERM, signal.SIGINT)  # ask for an end
 TRIM_AT, TAKE_AT_ONCE, MAP_AT = -1, -2, -3  # what malloc.h calls what can be told to the C library
 KEEPING = {TRIM_AT: 1 << 28, TAKE_AT_ONCE: 1 << 24, MAP_AT: 1 << 28}
 GIVING_BACK = {MAP_AT: 1 << 20}
@@ -43,12 +44,16 @@ class EventStream:
 
 
 class StopWish:
-    """Whether somebody asked this process to stop. The first signal and any later one mean the same."""
+    """Whether somebody asked this process to stop. The first signal and any later one mean the same.
+
+    One that came before, while `launch` had them blocked for this process, counts as well.
+    """
 
     def __init__(self) -> None:
         self._wished = False
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             signal.signal(number, self._wish)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def __call__(self) -> bool:
         return self._wished

@@ -1,5 +1,6 @@
 """Processes that train together, one a GPU: who takes which rows, and what they add up or agree on."""
 
+import heapq
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.errors import Stopped, TrainerError
-from trainer.events import Event
+from trainer.errors import TrainerError
+from trainer.events import Checkpoint, Emit, Event
 
 PATIENCE = timedelta(hours=2)  # one may still measure or write while the others wait for it
 
@@ -29,7 +30,8 @@ T = TypeVar("T")
 class Ranks:
     """One of `of` processes that hold the same weights; `rank` counts from 0. The first one reports and writes files.
 
-    Every method but `share` is a meeting: all processes must come to it, in the same order.
+    Every method but `share` is a meeting: all processes must come to it, in the same order. What torch raises where one
+    does not come goes up to `failures.is_lost_peer`.
     """
 
     rank: int = 0
@@ -44,15 +46,33 @@ class Ranks:
         return self.rank == 0
 
     def share(self, rows: Sequence[Item]) -> list[Item]:
-        """This process's rows of a window: as many tokens as any other's, nearly, and each row with one process."""
+        """This process's rows of a window: as many tokens as any other's, nearly, and each row with one process.
+
+        The longest first, each to the one with the least so far (Graham 1969, doi.org/10.1137/0117039).
+        """
         if self.is_alone:
             return list(rows)
-        return sorted(rows, key=lambda row: row.length)[self.rank :: self.of]
+        loads = [(0, rank) for rank in range(self.of)]
+        mine = []
+        for row in sorted(rows, key=lambda row: row.length, reverse=True):
+            load, rank = loads[0]
+            heapq.heapreplace(loads, (load + row.length, rank))
+            if rank == self.rank:
+                mine.append(row)
+        return mine
+
+    def copy_first(self, tensor: Tensor) -> bool:
+        """Put the first one's values in place of each one's. Whether they were other ones in any process."""
+        if self.is_alone:
+            return False
+        own = tensor.clone()
+        dist.broadcast(tensor, 0)
+        return self.any(wish=not torch.equal(own, tensor))
 
     def add_up(self, tensor: Tensor) -> None:
         """Put the sum over all processes in place of each one's values."""
         if not self.is_alone:
-            _meet(dist.all_reduce, tensor)
+            dist.all_reduce(tensor)
 
     def totals(self, *values: float) -> list[float]:
         """The sum over all processes of each value."""
@@ -90,7 +110,7 @@ class Ranks:
         if self.is_alone:
             return number
         smallest = torch.tensor(number, device=_place())
-        _meet(dist.all_reduce, smallest, dist.ReduceOp.MIN)
+        dist.all_reduce(smallest, dist.ReduceOp.MIN)
         return int(smallest)
 
     def agree(self, value: T) -> T:
@@ -98,16 +118,8 @@ class Ranks:
         if self.is_alone:
             return value
         box = [value]
-        _meet(dist.broadcast_object_list, box, 0)
+        dist.broadcast_object_list(box, 0)
         return box[0]
-
-
-def _meet(meeting: object, *arguments: object) -> None:
-    """A process whose peer has gone has nothing left to say: the peer said why, or was killed."""
-    try:
-        meeting(*arguments)  # type: ignore[operator]
-    except RuntimeError as error:
-        raise Stopped from error
 
 
 def _place() -> torch.device:
@@ -137,5 +149,11 @@ def leave_ranks(ranks: Ranks) -> None:
         dist.destroy_process_group()
 
 
-def say_nothing(event: Event) -> None:
-    """What all but the first process report."""
+def only_checkpoints(emit: Emit) -> Emit:
+    """How all but the first process report: nothing but a checkpoint that one left in the first one's place."""
+
+    def report(event: Event) -> None:
+        if isinstance(event, Checkpoint):
+            emit(event)
+
+    return report

@@ -1,6 +1,5 @@
 """A training run in preparation and in progress: everything the loop works on, made from a spec or a checkpoint."""
 
-import hashlib
 import json
 import math
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.base_facts import inspect_folder, weight_files
+from trainer.base_facts import fingerprint, inspect_folder
 from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
 from trainer.data import Dataset, Plan
 from trainer.device import give_back_memory
@@ -24,11 +23,12 @@ from trainer.estimate import evaluations_after, micro_batch_tokens, recompute_ev
 from trainer.eva import start_from_data
 from trainer.evaluation import answer
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
-from trainer.failures import out_of_memory, within_memory
+from trainer.failures import is_first, out_of_memory, within_memory
 from trainer.forgetting import GeneralText, measure_forgetting, read_general_text
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import Objective, objective_of
 from trainer.optimizer import MasterAdamW
+from trainer.pacing import start_alike
 from trainer.process import giving_back_memory
 from trainer.ranks import Ranks
 from trainer.readiness import make_ready
@@ -36,9 +36,9 @@ from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 from trainer.token_cache import load_tokens
 
+CHECKPOINTS = "checkpoints"  # the folder
 SILENCE_SECONDS = 60.0
 STEPS_IN_WINDOW = 20  # steps that speed and time left are told from
-PIECES, PIECE_BYTES = 256, 1 << 16  # evenly spaced, of each weight file: 16 MB stand for it
 
 
 @dataclass
@@ -73,25 +73,46 @@ class Run:
             self.checkpoints.save(self.position, self.optimizer, self.best)
 
     def keep(self) -> str:
-        """Before a failure: forget the unfinished step, keep the last whole one, and say which can be gone on from."""
+        """Before a failure: forget the unfinished step, keep the last whole one, and say which can be gone on from.
+
+        Of several processes that is done by the one that tells, for the first may wait for it in vain. Raises Stopped
+        in the others.
+        """
+        if not is_first():
+            raise Stopped
         self.optimizer.discard()
+        if not self.ranks.is_first:  # it knows the first one's checkpoints by their folder alone
+            self.checkpoints = Checkpoints(self.out / CHECKPOINTS, self.inputs, self.emit, resumed=self.position.step)
         if self.position.step and self.optimizer.is_finite():
-            self.save()
+            self.checkpoints.save(self.position, self.optimizer, self.best)
         newest = self.checkpoints.newest
         return "" if newest is None else f"; the last sound checkpoint is that of step {newest:,}"
 
-    def halve_passes(self) -> None:
+    def halve_passes(self, tokens: int) -> None:
         """Go on with half as many tokens at a time; where one row may fill a pass, with less kept of each layer too.
 
-        The gradient of a window is the same. Raises TrainerError(out_of_memory) where the base lies in parts: the other
-        processes are in the middle of the pass, and it cannot be made again without them.
+        `tokens`: what memory did not hold; passes may have been allowed to be larger. The gradient of a window is the
+        same. Raises TrainerError(out_of_memory) where the base lies in parts: the other processes are in the middle of
+        the pass, and it cannot be made again without them.
         """
         if self.model.is_sharded:
             raise self.too_large()
         self.optimizer.discard()
+        self._halve_below(min(tokens, self.position.budget))
+
+    def agree_on_passes(self) -> None:
+        """Of the same size in all processes, where one of them had to halve its own."""
+        least = self.ranks.least(self.position.budget)
+        if least < self.position.budget:
+            self._halve_below(least + 1)
+
+    def _halve_below(self, tokens: int) -> None:
+        """Halve passes until they are smaller than this, at least once."""
         give_back_memory()
-        before, self.position.budget = self.position.budget, max(1, self.position.budget // 2)
-        self.position.halvings += 1
+        before = self.position.budget
+        while self.position.budget >= max(2, tokens):
+            self.position.budget //= 2
+            self.position.halvings += 1
         what = f"Out of memory at step {self.position.step + 1:,}: going on in passes of up to"
         what = f"{what} {self.position.budget:,} tokens, instead of {before:,}"
         if self.position.budget < self.spec.data.max_seq_length:
@@ -140,6 +161,9 @@ class Run:
         if found:
             self.record("evaluated", found)
             self._note_best(found)
+        most = -self.ranks.least(-self.position.measuring_halvings)
+        while self.position.measuring_halvings < most:  # as another process did
+            self._halve_measuring()
         self.position.measured = step
         self.measuring_seconds = time.monotonic() - began
         if step < self.plan.steps:
@@ -155,10 +179,12 @@ class Run:
         return next((one["loss"] for one in self.metrics("evaluated") if one["step"] == step), math.inf)
 
     def patience_is_spent(self) -> bool:
-        """Whether too many measurements in a row were no better than the best."""
+        """Whether too many measurements in a row were no better than the best; only a new one can tell."""
         patience = self.spec.evaluation.patience
+        if not patience or self.position.measured < self.position.step:
+            return False
         worse = [one for one in self.metrics("evaluated") if one["step"] > max(0, self.position.best_step)]
-        return bool(patience) and len(worse) >= patience
+        return len(worse) >= patience
 
     @property
     def published_step(self) -> int:
@@ -194,13 +220,23 @@ class Run:
         step, budget = self.position.step, self.position.measuring_budget
         return out_of_memory(f" while measuring at step {step}, in passes of {budget:,} tokens{self.keep()}")
 
+    def _clear_for_general_text(self) -> None:
+        """Its passes are small already, and always the same."""
+        give_back_memory()
+        what = f"Out of memory while measuring at step {self.position.step:,}: general text is tried once more"
+        self.emit(Log(level="warning", text=what))
+
+    def _too_large_for_general_text(self) -> TrainerError:
+        what = f"while measuring what is forgotten (evaluation.forgetting) at step {self.position.step}"
+        return out_of_memory(f" {what}{self.keep()}")
+
     def _with_forgetting(self, found: Evaluated) -> Evaluated:
         if self.general is None:
             return found
         forgot = within_memory(
             partial(measure_forgetting, self.model, self.general, before_pass=self._before_pass),
-            give_way=self._halve_measuring,
-            ended=self._too_large_to_measure,
+            give_way=self._clear_for_general_text,
+            ended=self._too_large_for_general_text,
         )
         return replace(found, general_kl=forgot.kl, general_perplexity=forgot.perplexity)
 
@@ -248,12 +284,15 @@ class Run:
 def prepare(
     spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool], ranks: Ranks
 ) -> Run:
-    """Read the data, load the model, and go back to the checkpoint, if one is given. Raises TrainerError."""
+    """Read the data, load the model, and go back to the checkpoint, if one is given. Raises TrainerError.
+
+    `should_stop` is a meeting of all processes, and so are the points where it is asked.
+    """
     emit(Phase(name="preparing"))
     base = make_ready(spec, out=out, resume=resume, emit=emit, ranks=ranks)
-    checkpoint = find_checkpoint(resume, spec, emit) if resume else None
+    checkpoint = ranks.agree(find_checkpoint(resume, spec, emit)) if resume else None
     earlier = read_position(checkpoint) if checkpoint else None
-    position = earlier or Position(started=datetime.now().isoformat())
+    position = earlier or Position(started=ranks.agree(datetime.now().isoformat()))
     moment = datetime.fromisoformat(position.started)
     renderer = Renderer.load(base, moment=moment)
     dataset = ranks.first_one_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
@@ -269,13 +308,14 @@ def prepare(
     measures = spec.evaluation.forgetting and bool(dataset.holdout)
     general = read_general_text(model, renderer) if measures else None
     optimizer = MasterAdamW(model.lora, spec.optim)
+    start_alike(model, optimizer, ranks)
     give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
     facts = inspect_folder(base)
     free = ranks.least(model.device.free_bytes())  # processes that share a base out make passes of the same size
     budget = _fit_memory(model, spec, facts, position, emit, free=free)
     objective = objective_of(spec, model, ranks)
-    objective.prepare(dataset, budget=budget, before_pass=_not_in_silence(should_stop, emit))
+    objective.prepare(dataset, before_pass=_not_in_silence(should_stop, emit))
     if checkpoint:
         position = load_checkpoint(checkpoint, inputs, optimizer)
     position.budget = budget
@@ -292,7 +332,7 @@ def prepare(
         objective=objective,
         optimizer=optimizer,
         inputs=inputs,
-        checkpoints=Checkpoints(out / "checkpoints", inputs, emit, resumed=position.step, size=optimizer.bytes_on_disk),
+        checkpoints=Checkpoints(out / CHECKPOINTS, inputs, emit, resumed=position.step, size=optimizer.bytes_on_disk),
         position=position,
         general=general,
         ranks=ranks,
@@ -352,26 +392,5 @@ def _not_in_silence(should_stop: Callable[[], bool], emit: Emit) -> Callable[[in
     return before_pass
 
 
-def fingerprint(base: Path) -> str:
-    """A hash that tells base models apart: config, tokenizer, template, and pieces from all over the weights."""
-    found = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        if (base / name).is_file():
-            found.update(hashlib.sha256((base / name).read_bytes()).digest())
-    for file in weight_files(base):
-        size = file.stat().st_size
-        found.update(f"{file.name} {size}".encode())
-        with file.open("rb") as opened:
-            for piece in range(PIECES):
-                opened.seek(piece * max(0, size - PIECE_BYTES) // (PIECES - 1))
-                found.update(opened.read(PIECE_BYTES))
-    return found.hexdigest()
-
-
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(one, allow_nan=False) + "\n" for one in records), encoding="utf-8")
-
-
-def seed_step(seed: int, step: int) -> None:
-    """Dropout of a step depends on nothing but the seed and the step's number."""
-    torch.manual_seed(seed * 1_000_003 + step)

@@ -12,6 +12,10 @@ from tokenizers import Tokenizer
 
 from trainer.errors import TrainerError
 
+# The squares of the lengths of all that is broken up, together: their beginnings and ends are kept as texts. Real
+# vocabularies come to some millions.
+MOST_SPELT = 1 << 27
+
 
 @dataclass(frozen=True)
 class Marked:
@@ -36,6 +40,10 @@ class SafeTokenizer:
         special = {token["content"] for token in data["added_tokens"] if token.get("special")}
         # Templates also build on added tokens that are not called special (<tool_call>): only answers may hold those.
         structural = {content for content in added if content in template}
+        if sum(len(one) ** 2 for one in special | structural) > MOST_SPELT:
+            raise TrainerError(
+                "user_config", "The tokenizer's special tokens are far too long.", "Choose another base model."
+            )
         self._plain = Tokenizer.from_str(json.dumps(data))
         self._is_byte_level = "ByteLevel" in json.dumps(data.get("decoder"))
         nonce = secrets.token_hex(12)  # letters and digits survive every filter of a template; nobody can guess them

@@ -159,7 +159,8 @@ def _one_by_one(
     if not (span.before and torch.is_grad_enabled()):
         return attended(rows, key, value)
     # What is put together for this span alone is not kept: many rows would each keep a copy of what they begin with.
-    again: Tensor = checkpoint(attended, rows, key, value, use_reentrant=False)
+    # Nothing in it is drawn at random (see `packing.is_random`), so there is no generator's state to put back.
+    again: Tensor = checkpoint(attended, rows, key, value, use_reentrant=False, preserve_rng_state=False)
     return again
 
 

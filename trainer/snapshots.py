@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from safetensors import SafetensorError
+
 from trainer.adapter import adapter_facts, write_adapter
 from trainer.adapter_format import MANIFEST, WEIGHTS
 from trainer.errors import TrainerError
@@ -49,8 +51,9 @@ def keep_snapshot(run: Run) -> None:
     facts = adapter_facts(run, step) | {"step": step, "is_snapshot": True}
     try:
         write_adapter(run, run.out / FOLDER / name_of(step), facts)
-    except OSError as error:
-        run.emit(Log(level="warning", text=f"The weights of step {step:,} could not be kept: {error.strerror}"))
+    except (OSError, SafetensorError) as error:  # the latter where the weights themselves do not fit
+        why = error.strerror if isinstance(error, OSError) else error
+        run.emit(Log(level="warning", text=f"The weights of step {step:,} could not be kept: {why}"))
         return
     run.position.snapshots.append(step)
     for old in set(run.position.snapshots) - planned_steps(run) - {run.position.best_step, step}:
@@ -73,8 +76,11 @@ def kept_snapshots(run: Run) -> list[dict[str, Any]]:
 
 
 def take_over(run: Run) -> None:
-    """Link what an earlier attempt kept up to its checkpoint into this attempt's folder; what is damaged is let go."""
-    if run.resumed_from is None:
+    """Link what an earlier attempt kept up to its checkpoint into this attempt's folder; what is damaged is let go.
+
+    Of several processes the first does so, as it alone keeps snapshots: two would take each other's folders away.
+    """
+    if run.resumed_from is None or not run.ranks.is_first:
         return
     earlier = run.resumed_from.parent.parent / FOLDER
     for step in list(run.position.snapshots):

@@ -129,6 +129,39 @@ class EvaluationSpec:
     )
 
 
+# What people and other tools call values of a spec: a hint for who wrote one of these.
+OTHER_NAMES = {
+    **dict.fromkeys(("base_model", "model_name", "model_name_or_path", "model_id", "name_or_path"), "model.base"),
+    **dict.fromkeys(("load_in_4bit", "use_4bit", "qlora"), "model.quantization: nf4"),
+    **dict.fromkeys(("load_in_8bit", "use_8bit"), "model.quantization: int8"),
+    **dict.fromkeys(("quantize", "quantise", "quantisation", "quant", "bits"), "model.quantization"),
+    **dict.fromkeys(("precision", "mixed_precision", "torch_dtype", "compute_dtype"), "model.dtype"),
+    "bf16": "model.dtype: bfloat16",
+    "fp16": "model.dtype: float16",
+    **dict.fromkeys(("num_gpus", "n_gpus", "devices", "nproc_per_node"), "model.gpus"),
+    **dict.fromkeys(("rank", "lora_r", "lora_rank"), "lora.r"),
+    **dict.fromkeys(("alpha", "scaling"), "lora.lora_alpha"),
+    "dropout": "lora.lora_dropout",
+    **dict.fromkeys(("target_module", "targets", "lora_target", "lora_target_modules"), "lora.target_modules"),
+    **dict.fromkeys(("init", "init_weights"), "lora.init_lora_weights"),
+    **dict.fromkeys(("dataset", "train_file", "file", "dataset_path", "data_path"), "data.path"),
+    **dict.fromkeys(("max_length", "max_len", "seq_len", "seq_length", "cutoff_len"), "data.max_seq_length"),
+    **dict.fromkeys(("sequence_len", "sequence_length", "context_length"), "data.max_seq_length"),
+    **dict.fromkeys(("val_set_size", "val_size", "test_size", "validation_split"), "data.holdout"),
+    **dict.fromkeys(("epoch", "num_epochs", "num_train_epochs", "n_epochs"), "optim.epochs"),
+    **dict.fromkeys(("steps", "num_steps", "total_steps"), "optim.max_steps"),
+    **dict.fromkeys(("batch", "bs", "train_batch_size", "per_device_train_batch_size"), "optim.batch_size"),
+    **dict.fromkeys(("gradient_accumulation_steps", "grad_accum", "grad_accumulation"), "optim.batch_size"),
+    **dict.fromkeys(("micro_batch", "micro_batch_size"), "optim.micro_batch_tokens"),
+    "lr": "optim.learning_rate",
+    **dict.fromkeys(("lr_scheduler", "lr_scheduler_type", "scheduler", "lr_schedule"), "optim.schedule"),
+    **dict.fromkeys(("warmup", "warmup_steps", "num_warmup_steps"), "optim.warmup_ratio"),
+    **dict.fromkeys(("grad_clip", "clip_grad", "gradient_clipping", "max_norm"), "optim.max_grad_norm"),
+    "neftune": "optim.neftune_noise_alpha",
+    **dict.fromkeys(("eval_steps", "eval_every", "evaluation_steps"), "evaluation.every_steps"),
+    **dict.fromkeys(("early_stopping", "early_stopping_patience"), "evaluation.patience"),
+    "load_best_model_at_end": "evaluation.keep_best",
+}
 MAX_PROBES = 4
 MAX_PROBE_LENGTH = 2000
 
@@ -300,9 +333,10 @@ def _what_breaks(error: Exception) -> str:
 
 
 def _known_place(name: object) -> str:
-    """A hint for who wrote a value where it does not belong."""
+    """A hint for who wrote a value where it does not belong, or by another name."""
     places = [f"{part}.{name}" for part, fields in PARTS.items() if name in get_type_hints(fields)]
-    return f"Did you mean {places[0]}? " if places else ""
+    place = places[0] if places else OTHER_NAMES.get(str(name).lower().replace("-", "_"), "")
+    return f"Did you mean {place}? " if place else ""
 
 
 def _read_part(path: str, part: type[Any], data: Any, problems: list[Issue]) -> Any:

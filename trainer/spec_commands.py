@@ -19,7 +19,8 @@ def train(given: argparse.Namespace, emit: Emit) -> None:
     spec = read_spec(given.spec, out=given.out, resume=given.resume)
     # A spec that cannot be trained needs no others to find that out.
     if spec.model.gpus > 1 and "RANK" not in os.environ and not spec.issues():
-        sys.exit(launch(spec.model.gpus, given.arguments, stdout=given.stream.fileno()))
+        stdout = given.stream.fileno()
+        sys.exit(launch(spec.model.gpus, given.arguments, stdout=stdout, should_stop=should_stop))
     sft = importlib.import_module("trainer.sft")
     sft.train(spec, out=given.out, resume=given.resume, emit=emit, should_stop=should_stop)
 

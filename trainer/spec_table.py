@@ -5,7 +5,10 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
 from trainer.spec import PARTS, choices_of, option_of
+from trainer.spec_values import as_written, plain
 
 WIDTH, INDENT = 110, " " * 6
 
@@ -18,8 +21,9 @@ def spec_table() -> str:
 def _values(part: type[Any]) -> Iterator[str]:
     for item in dataclasses.fields(part):
         option, words = option_of(item), choices_of(part, item.name)
-        yield f"  {item.name}: {item.default!r}"
+        yield f"  {yaml.safe_dump({item.name: plain(item.default)}).strip()}"  # as a spec would say it, to be copied
         told = [option.meaning, f"In {option.unit}." if option.unit else ""]
         told.append(f"One of {', '.join(words)}." if words else "")
-        told.append(f"{option.low:g} to {option.high:g}." if None not in (option.low, option.high) else "")
+        if option.low is not None and option.high is not None:
+            told.append(f"{as_written(option.low)} to {as_written(option.high)}.")
         yield textwrap.fill(" ".join(filter(None, told)), WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)

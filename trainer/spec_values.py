@@ -8,6 +8,20 @@ from typing import Any, Literal, get_args, get_origin
 
 from trainer.errors import TrainerError
 
+# What people and other tools call some of the words that may be chosen.
+OTHER_WORDS = {
+    **dict.fromkeys(("4bit", "4-bit", "4", "int4", "fp4", "qlora"), "nf4"),
+    **dict.fromkeys(("8bit", "8-bit", "8", "llm_int8"), "int8"),
+    **dict.fromkeys(("bf16", "torch.bfloat16"), "bfloat16"),
+    **dict.fromkeys(("fp16", "half", "16", "torch.float16"), "float16"),
+    **dict.fromkeys(("fp32", "full", "32", "float", "torch.float32"), "float32"),
+    **dict.fromkeys(("adam", "adamw_torch", "adamw_hf", "adamw_torch_fused"), "adamw"),
+    **dict.fromkeys(("adam8bit", "adamw8bit", "adamw_bnb_8bit"), "adamw_8bit"),
+    "cosine_with_restarts": "cosine",
+    "constant_with_warmup": "constant",
+    "assistant": "answers",
+}
+
 
 @dataclass(frozen=True)
 class Option:
@@ -55,8 +69,10 @@ def refusal(issues: Sequence[Issue]) -> TrainerError:
 
 def did_you_mean(names: Iterable[object], known: Iterable[str]) -> str:
     """The known names that are near to some others, as a hint before all that could stand there; empty for none."""
-    there = list(known)
-    near = [one for name in names for one in difflib.get_close_matches(str(name)[:80], there, n=1)]
+    there, near = list(known), []
+    for name in (str(one)[:80] for one in names):
+        other = OTHER_WORDS.get(name.lower(), "")
+        near += [other] if other in there else difflib.get_close_matches(name, there, n=1)
     return f"Did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
 
 
@@ -126,7 +142,7 @@ def _coerce_number(value: Any, kind: type[int] | type[float]) -> int | float:
     return kind(number)
 
 
-def _plain(number: float) -> str:
+def as_written(number: float) -> str:
     """A limit as people write it: 10,000,000 and not 1e+07."""
     return f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:g}"
 
@@ -142,9 +158,9 @@ def limit_issues(path: str, value: Any, beside: Option) -> list[Issue]:
         value = value.values()
     for one in value if isinstance(value, tuple) or not isinstance(value, (str, int, float)) else (value,):
         if beside.low is not None and one < beside.low:
-            return [Issue(path, f"{_told(one)} is too low.", f"Use at least {_plain(beside.low)}.")]
+            return [Issue(path, f"{_told(one)} is too low.", f"Use at least {as_written(beside.low)}.")]
         if beside.high is not None and one > beside.high:
-            return [Issue(path, f"{_told(one)} is too high.", f"Use at most {_plain(beside.high)}.")]
+            return [Issue(path, f"{_told(one)} is too high.", f"Use at most {as_written(beside.high)}.")]
     return []
 
 

@@ -7,6 +7,7 @@ that makes it: the rows, the tokenizer with its templates, the values of the spe
 import hashlib
 import json
 import os
+import re
 import time
 from array import array
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer.data import Cuts, Dataset, Item, Judged, Pair, Trainable, load_dataset
+from trainer.data import Cuts, Dataset, Item, Judged, Pair, Trainable, check_held_out, load_dataset
 from trainer.events import Emit, Event, Log
 from trainer.formats.canonical import TOKENS_FOLDER
 from trainer.rendering import Renderer
@@ -27,6 +28,9 @@ from trainer.spec import TrainSpec
 WORTH_SECONDS = 2.0  # of making them; less is not worth a file
 MOST_FILES = 8  # of one dataset, for different bases and lengths
 ROWS_AT_ONCE = 5_000
+# How a chat template, also one within JSON, writes the moment with a format of its own; and where it names that at all.
+TIME_TOLD = re.compile(rb"""strftime_now\s*\(\s*\\?(["'])([^"'\\]*)\\?\1\s*\)""")
+TIME_NAMED = re.compile(rb"strftime_now(?!\s+is\s+(?:not\s+)?defined)")
 SEQUENCE = pa.struct([("ids", pa.binary()), ("trained", pa.binary()), ("source", pa.int32())])
 SCHEMA = pa.schema([("held_out", pa.bool_()), ("good", pa.bool_()), ("sequences", pa.list_(SEQUENCE))])
 
@@ -40,6 +44,7 @@ def load_tokens(spec: TrainSpec, renderer: Renderer, emit: Emit, *, base: Path, 
     file = folder / f"{_key(spec, base, moment)}.arrow"
     if kept := _read(file):
         dataset, logs = kept
+        check_held_out(dataset, spec)
         emit(Log(text="The rows are tokenised already, by an earlier training"))
         for log in logs:
             emit(Log(**log))
@@ -61,15 +66,25 @@ def _key(spec: TrainSpec, base: Path, moment: datetime) -> str:
     found = hashlib.sha256(_code())
     with Path(spec.data.path).open("rb") as rows:
         found.update(hashlib.file_digest(rows, "sha256").digest())
-    files = [base / "config.json", *sorted(base.glob("*token*")), *sorted(base.rglob("*.jinja"))]
+    # The configs name the tokens that end an answer.
+    configs = [base / "config.json", base / "generation_config.json"]
+    files = [*configs, *sorted(base.glob("*token*")), *sorted(base.rglob("*.jinja"))]
     texts = [file.read_bytes() for file in files if file.is_file()]
     for text in texts:
         found.update(hashlib.sha256(text).digest())
     values: dict[str, Any] = {**spec.to_dict()["data"], "path": "", "seed": spec.optim.seed}
-    if any(b"strftime_now" in text for text in texts):
-        values["moment"] = moment.isoformat()
+    values["moment"] = [_time_told(text, moment) for text in texts]
     found.update(json.dumps(values, sort_keys=True).encode())
     return found.hexdigest()
+
+
+def _time_told(text: bytes, moment: datetime) -> list[str]:
+    """What a chat template writes of a moment, so that rows tokenised earlier on the same day serve again where it
+    writes the day; the whole moment, where it is not plain what is written."""
+    calls = [call[1] for call in TIME_TOLD.findall(text)]
+    if len(calls) < len(TIME_NAMED.findall(text)):
+        return [moment.isoformat()]
+    return [moment.strftime(one.decode(errors="replace")) for one in calls]
 
 
 @lru_cache
@@ -82,7 +97,7 @@ def _code() -> bytes:
 def _write(file: Path, dataset: Dataset, logs: Sequence[dict[str, str]]) -> None:
     """Whole or not at all; that a disk is full keeps no training from going on."""
     told = {"content_hash": dataset.content_hash, "rows": dataset.rows, "untrained": dataset.untrained}
-    told |= {"cuts": asdict(dataset.cuts), "logs": logs}
+    told |= {"cuts": asdict(dataset.cuts), "logs": logs, "kept": [len(dataset.train), len(dataset.holdout)]}
     schema = SCHEMA.with_metadata({"told": json.dumps(told)})
     part = file.with_name(f".tmp-{file.name}.{os.getpid()}")
     try:
@@ -123,6 +138,8 @@ def _read(file: Path) -> tuple[Dataset, list[dict[str, Any]]] | None:
                     parts[row["held_out"]].append(_row(row))
         os.utime(file)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
+    if told["kept"] != [len(part) for part in parts]:  # cut off between two batches, which the format takes for its end
         return None
     dataset = Dataset(*parts, told["content_hash"], told["rows"], Cuts(**told["cuts"]), told["untrained"])
     return dataset, told["logs"]

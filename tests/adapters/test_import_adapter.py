@@ -191,12 +191,13 @@ def test_a_pattern_of_modules_becomes_the_layers_that_it_meant(cast: Cast, base:
 def test_the_config_is_written_anew(cast: Cast, base: BaseModel) -> None:
     """What is off stays off, and what another machine would believe is checked or left out."""
     odd = {"base_model_name_or_path": "/home/mallory/Tiny-LLaMA/", "layers_pattern": "(a+)+$", "megatron_core": "os"}
-    config = changed_config(adapter_folder(), **odd, inference_mode=False, peft_version="x y", auto_mapping=None)
+    odd |= {"peft_version": "x y", "lora_dropout": 10**400}
+    config = changed_config(adapter_folder(), **odd, inference_mode=False, auto_mapping=None)
     upload(cast.client("bob"), sent("a.zip", zipped(files_of(adapter_folder()) | {CONFIG: config})))
     written = json.loads((Adapter.objects.get().folder / CONFIG).read_text())
     assert written["base_model_name_or_path"] == base_folder().name
     assert (written["inference_mode"], written["auto_mapping"]) == (True, None)
-    assert not {"layers_pattern", "megatron_core", "peft_version"} & written.keys()
+    assert not {"layers_pattern", "megatron_core", "peft_version", "lora_dropout"} & written.keys()
 
 
 # The base model

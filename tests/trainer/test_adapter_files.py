@@ -137,6 +137,7 @@ def test_wrong_weights_are_refused(what: str, adapter: Path, layers: dict[str, L
         {"r": 8},
         {"r": True},
         {"lora_alpha": float("inf")},
+        {"lora_alpha": 10**400},
         {"use_dora": True},
         {"layer_replication": [[0, 2000]]},
         {"corda_config": {"cache_file": "/etc/passwd"}},

@@ -95,6 +95,9 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing in it": (lambda f: (f / "model.safetensors").write_bytes(b""), "no safetensors"),
     "a false header": (header('{"a": 1}'), "no safetensors"),
     "no tensor": (header("{}"), "no safetensors"),
+    "a text for an end": (header('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, "4"]}}'), "no safetensors"),
+    "a text for a length": (header('{"a": {"dtype": "F32", "shape": ["x"], "data_offsets": [0, 0]}}'), "is damaged"),
+    "no number format": (header('{"a": {"shape": [1], "data_offsets": [0, 0]}}'), "is damaged"),
 }  # fmt: skip
 
 

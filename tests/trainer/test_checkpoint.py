@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -17,7 +18,7 @@ from tests.trainer.training import Training, make_rows, make_spec
 from trainer.checkpoint import BYTES_A_SECOND, MANIFEST, SAVING_SHARE, Checkpoints, Inputs, Position, find_checkpoint
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Checkpoint, Evaluated, Event, Finished, Log, Progress, Sample
-from trainer.manifest import verify
+from trainer.manifest import sha256_of, verify, whole_folder
 from trainer.optimizer import MasterAdamW
 from trainer.sft import train
 from trainer.spec import OptimSpec, TrainSpec
@@ -74,10 +75,11 @@ def test_stopped_before_the_first_step(whole: Training, tmp_path: Path) -> None:
     assert again.losses == whole.losses and not [one for one in again.measured if one.step == 0]
 
 
-def test_two_checkpoints_are_kept_and_nothing_else(whole: Training) -> None:
-    assert [one.step for one in whole.of(Checkpoint)]
+def test_a_run_leaves_its_last_two_checkpoints_and_nothing_else(whole: Training) -> None:
+    steps = [one.step for one in whole.of(Checkpoint)]
+    assert steps
     names = sorted(one.name for one in (whole.out / "checkpoints").iterdir())
-    assert 1 <= len(names) <= 2 and all(name.startswith("step-") for name in names)
+    assert names == [f"step-{step:06d}" for step in steps[-2:]]
 
 
 def test_a_second_run_into_the_same_folder_never_passes_off_the_first_ones(
@@ -145,31 +147,40 @@ def test_without_a_sound_checkpoint_it_starts_afresh_and_says_so(whole: Training
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"optim": {"learning_rate": 1e-3}}, r"optim\.learning_rate"),
-        ({"optim": {"max_steps": 13}}, "optim.max_steps|number of steps"),
-        ({"lora": {"r": 4, "lora_alpha": 9.0, "lora_dropout": 0.1}}, r"lora\.lora_alpha"),
+        ({"optim": {"learning_rate": 1e-3}}, ["optim.learning_rate is 0.001, and was 0.005"]),
+        ({"optim": {"max_steps": 13}}, ["optim.max_steps is 13, and was 12"]),
+        (
+            {"lora": {"r": 4, "lora_alpha": 9.0}},
+            ["lora.lora_alpha is 9.0, and was 8.0", "lora_dropout is 0.0, and was 0.1"],
+        ),
     ],
 )
 def test_another_spec_is_refused(
-    base: Path, rows: Path, whole: Training, tmp_path: Path, change: dict[str, Any], said: str
+    base: Path, rows: Path, whole: Training, tmp_path: Path, change: dict[str, Any], said: list[str]
 ) -> None:
+    """Every value with what it was: whoever wants to go on sets it back."""
     stopped_at(3, whole.spec, tmp_path)
     optim = {"max_steps": 12, "epochs": 10.0, **change.get("optim", {})}
     lora = change.get("lora", {"r": 4, "lora_dropout": 0.1})
-    with pytest.raises(TrainerError, match=said) as caught:
+    with pytest.raises(TrainerError, match="The spec is not that of step-000003: ") as caught:
         Training(make_spec(base, rows, lora=lora, optim=optim), tmp_path / "2").run(resume=tmp_path / "checkpoints")
-    assert caught.value.code == "input_changed"
+    assert caught.value.code == "input_changed" and all(one in caught.value.text for one in said)
+    for one in said:
+        value, was = one.split(" is ")[0], one.rpartition(" ")[2]
+        assert f"{value} to {was}" in caught.value.fix
+    assert caught.value.fix.endswith(" to go on from it, or start the training afresh.")
 
 
 def test_another_dataset_or_base_is_refused(base: Path, whole: Training, tmp_path: Path) -> None:
     stopped_at(3, whole.spec, tmp_path)
     changed = make_rows(tmp_path)
     changed.write_text(changed.read_text().replace("cats", "dogs", 1))
-    with pytest.raises(TrainerError, match="dataset is not the one") as caught:
+    with pytest.raises(TrainerError, match="The rows of rows.jsonl are not those that step-000003") as caught:
         Training(make_run(base, changed), tmp_path / "2").run(resume=tmp_path / "checkpoints")
     assert caught.value.code == "input_changed"
+    assert caught.value.fix == "Put rows.jsonl back to go on from it, or start the training afresh."
     other = make_tiny_base(tmp_path / "base", seed=1)
-    with pytest.raises(TrainerError, match="base model is not the one"):
+    with pytest.raises(TrainerError, match="base is not the base model that step-000003 was"):
         Training(make_run(other, make_rows(tmp_path)), tmp_path / "3").run(resume=tmp_path / "checkpoints")
 
 
@@ -206,6 +217,19 @@ def test_values_that_are_new_since_the_checkpoint_have_their_defaults(whole: Tra
     del manifest["spec"]["optim"]["weight_decay"]
     file.write_text(json.dumps(manifest))
     assert Training(whole.spec, tmp_path).run(resume=tmp_path / "checkpoints").losses == whole.losses[4:]
+
+
+def test_a_checkpoint_of_a_newer_trainer_is_named(whole: Training, tmp_path: Path) -> None:
+    stopped_at(2, whole.spec, tmp_path)
+    folder = tmp_path / "checkpoints" / "step-000002"
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps({**state, "phase_of_moon": 1}))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["state.json"]["sha256"] = sha256_of(folder / "state.json")
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(TrainerError, match=r"newer trainer: it holds phase_of_moon") as caught:
+        Training(whole.spec, tmp_path / "2").run(resume=folder)
+    assert caught.value.code == "input_changed"
 
 
 def test_probes_are_answered_again_when_a_stop_fell_between_them(base: Path, rows: Path, tmp_path: Path) -> None:
@@ -287,6 +311,15 @@ def timed_run(
     return written, len(written) * cost / (clock[0] - 1000)
 
 
+def test_the_newest_two_are_kept(base: Path, rows: Path, tmp_path: Path) -> None:
+    checkpoints = make_checkpoints(base, rows, tmp_path)
+    optimizer = MasterAdamW({"w": torch.nn.Parameter(torch.zeros(4))}, OptimSpec())
+    for step in range(1, 5):
+        checkpoints.save(Position(started="2026-01-01T00:00:00", step=step), optimizer, {})
+        names = sorted(one.name for one in (tmp_path / "checkpoints").iterdir())
+        assert names == [f"step-{one:06d}" for one in (step - 1, step) if one]
+
+
 def test_one_is_due_every_tenth_of_the_steps(
     base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,13 +342,48 @@ def test_no_more_than_two_per_cent_of_the_time_goes_into_them(
     assert written and share <= SAVING_SHARE
 
 
+def test_what_was_there_stays_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "adapter"
+    with whole_folder(target, name=MANIFEST, facts={}) as folder:
+        (folder / "value").write_text("before")
+    genuine = Path.rename
+
+    def rename(self: Path, other: Path) -> Path:
+        if other == target and (self / "value").read_text() == "after":
+            raise OSError(5, "Input/output error")
+        return genuine(self, other)
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="Input/output"):
+        broken.setattr(Path, "rename", rename)
+        with whole_folder(target, name=MANIFEST, facts={}) as folder:
+            (folder / "value").write_text("after")
+    assert [one.name for one in tmp_path.iterdir()] == ["adapter"]
+    assert (target / "value").read_text() == "before" and verify(target, name=MANIFEST)
+
+
 def test_a_manifest_that_names_files_elsewhere_is_damaged(tmp_path: Path) -> None:
     for listed in (
         "[]",
         '{"format": 1}',
         '{"format": 1, "files": {"../x": {"sha256": "0"}}}',
         '{"format": 9, "files": {}}',
+        "[" * 100_000,
     ):
         (tmp_path / MANIFEST).write_text(listed)
         with pytest.raises(TrainerError, match="is damaged"):
             verify(tmp_path, name=MANIFEST)
+
+
+def test_what_a_killed_attempt_had_begun_is_removed_before_the_first_one_is_written(tmp_path: Path) -> None:
+    begun = tmp_path / "checkpoints" / ".tmp-5"
+    begun.mkdir(parents=True)
+    (begun / "lora.safetensors").write_bytes(b"half")
+    os.utime(begun, (1e9, 1e9))
+    (begun.parent / ".tmp-6").mkdir()  # as of another process of this attempt
+    optimizer = MasterAdamW({"a.lora_A.weight": torch.nn.Parameter(torch.ones(4, 4))}, OptimSpec())
+    checkpoints = Checkpoints(begun.parent, Inputs(TrainSpec(), "", "", 9), lambda event: None)
+    assert begun.exists(), "a process that only looks removes nothing"
+    checkpoints.save(Position(started="", step=3), optimizer, {})
+    assert sorted(one.name for one in begun.parent.iterdir()) == [".tmp-6", "step-000003"]

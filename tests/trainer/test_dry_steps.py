@@ -91,7 +91,7 @@ def test_a_processor_is_not_filled_to_its_end(
     monkeypatch.setattr(dry_steps, "_dry_pass", counted)
     with pytest.raises(TrainerError, match="ran out of memory at step 1"):
         Training(make(base, tmp_path, optim={"micro_batch_tokens": 1 << 14}), tmp_path / "out").run()
-    assert seen == [2, 2], "half of four rows, and again when passes are halved; never the whole"
+    assert seen == [2, 1], "half of four rows, then half of the two that go through at once; never the whole"
 
 
 def test_the_largest_pass_is_that_of_the_longest_rows(base: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from transformers import (
 
 from tests.tiny import make_tiny_base
 from tests.trainer.training import make_rows, make_spec
+from trainer import SHAPES_KEPT
 from trainer.base_facts import inspect_folder
 from trainer.base_layers import linear_paths
 from trainer.device import Device
@@ -36,6 +37,7 @@ from trainer.estimate import (
     micro_batch_tokens,
     recompute_every,
 )
+from trainer.estimate_memory import CODE_BYTES
 from trainer.lora_layers import put_lora
 from trainer.model import AdaptedModel, adapt, load_adapted
 from trainer.short_attention import NAME
@@ -318,8 +320,22 @@ def test_lengths_of_rows_tell_the_largest_pass() -> None:
     assert kept(5000) == kept(1024), "longer rows are cut"
 
 
+def test_rows_of_many_lengths_need_code_for_each_on_a_processor() -> None:
+    """Up to what is kept of it; rows of one length need what the process has anyway."""
+    taken = {}
+    for device, dtype in (("cpu", "bfloat16"), ("cpu", "float32"), ("cuda", "bfloat16")):
+        spec = make(model={"dtype": dtype, "quantization": "none"}, optim={"batch_size": 8, "epochs": 4.0})
+        for name, lengths in (("one", [400] * 100), ("two", [399, 400] * 50), ("many", list(range(301, 401)))):
+            found = estimate(spec, LLAMA_8B, rows=100, tokens=40_000, lengths=lengths, on=Place(device, 80 << 30))
+            code = [item.expected for item in found.items if item.name.startswith("code made")]
+            taken[device, dtype, name] = sum(code)
+    assert not [key for key, size in taken.items() if size and (key[:2] != ("cpu", "bfloat16") or key[2] == "one")]
+    two, many = (taken["cpu", "bfloat16", name] for name in ("two", "many"))
+    assert 0 < two < many == SHAPES_KEPT * CODE_BYTES
+
+
 def test_earlier_jobs_move_the_estimate() -> None:
-    plain = estimate(make(), LLAMA_8B, rows=100, tokens=20_000)
+    plain = estimate(make(), LLAMA_8B, rows=100, tokens=20_000, on=Place("cpu"))
     taken = [Taken(foretold=100, peak=peak) for peak in (104, 110, 190)]
     moved = calibrated(plain, taken)
     assert moved.jobs == 3 and calibrated(plain, []) is plain

@@ -8,6 +8,7 @@ import pytest
 
 from tests.trainer.training import make_rows, make_spec
 from trainer.data import Dataset, Trainable, load_dataset
+from trainer.errors import TrainerError
 from trainer.events import Event, Log
 from trainer.formats import iter_rows
 from trainer.formats.check import check_file
@@ -29,6 +30,10 @@ def load(base: Path, rows: Path, events: list[Event] | None = None, **data: Any)
     return load_dataset(
         make_spec(base, rows, data=data), Renderer.load(base), (events if events is not None else []).append
     )
+
+
+def warnings_in(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Log) and event.level == "warning"]
 
 
 def texts(base: Path, samples: list[Trainable]) -> set[bytes]:
@@ -88,5 +93,31 @@ def test_what_both_parts_have_is_told(base: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     found = load(base, out / "rows.parquet", events)
     assert (len(found.train), len(found.holdout)) == (10, 3)
-    warnings = [event.text for event in events if isinstance(event, Log) and event.level == "warning"]
-    assert [text for text in warnings if text.startswith("3 rows to learn from say the same")]
+    assert [text for text in warnings_in(events) if text.startswith("3 rows to learn from say the same")]
+
+
+@pytest.mark.parametrize(("copies", "why"), [(1, "there is one row to learn from"), (3, "are the same")])
+def test_where_no_row_can_be_held_out_it_is_said(base: Path, tmp_path: Path, copies: int, why: str) -> None:
+    """One row and its copies stay together. A training that waits for measurements to end it would never end early."""
+    rows = make_rows(tmp_path, count=1)
+    rows.write_text("\n".join([rows.read_text()] * copies))
+    events: list[Event] = []
+    assert not load(base, rows, events).holdout
+    (said,) = warnings_in(events)
+    assert said.startswith("Nothing is held out: ") and why in said
+    told = [event.text for event in events if isinstance(event, Log)]
+    assert any(text.startswith("1 row to learn from (" if copies == 1 else "3 rows to learn") for text in told)
+    waiting = make_spec(base, rows, evaluation={"patience": 1})
+    with pytest.raises(TrainerError, match=f"evaluation.patience: Nothing is held out.*{why}") as caught:
+        load_dataset(waiting, Renderer.load(base), events.append)
+    assert caught.value.code == "user_config"
+
+
+def test_who_asks_for_no_rows_to_be_held_out_is_told_nothing(base: Path, tmp_path: Path) -> None:
+    rows, events = make_rows(tmp_path, count=1), list[Event]()
+    load(base, rows, events, holdout=0.0)
+    assert not warnings_in(events)
+    (tmp_path / "aside").mkdir()
+    aside = make_rows(tmp_path / "aside", count=2)
+    load(base, rows, events, holdout_path=str(aside))
+    assert not warnings_in(events)

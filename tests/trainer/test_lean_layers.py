@@ -1,10 +1,12 @@
 """Lean layers compute what the layers they stand for compute: values, and gradients of all that learns."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.trainer.families import make_family
@@ -59,6 +61,25 @@ def test_same_values_and_gradients(
     assert slopes.keys() == own_slopes.keys() == lean.lora.keys()
     for name, slope in slopes.items():
         torch.testing.assert_close(slope, own_slopes[name], rtol=1e-3, atol=1e-6)
+
+
+def test_a_gate_of_another_kind_stays_however_small_its_values_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near zero GELU and SiLU are alike; a norm before them makes the difference."""
+    folder = make_family(tmp_path, "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "gelu"}))
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        if name.endswith("gate_proj.weight"):
+            weights[name] *= 0.02
+        if name.endswith("post_attention_layernorm.weight"):
+            weights[name] *= 50
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    lean, own = (load(folder, monkeypatch, lean=kind) for kind in (True, False))
+    assert lean_layers(lean) == {"Linear", "LlamaRMSNorm"}
+    torch.testing.assert_close(values_and_gradients(lean)[0], values_and_gradients(own)[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("lora", [{"lora_dropout": 0.1}, {"use_dora": True}])

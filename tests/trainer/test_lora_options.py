@@ -17,7 +17,7 @@ from tests.trainer.training import Training, make_rows, make_spec
 from trainer.data import Item
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Finished
-from trainer.lora_start import lora_layers
+from trainer.lora_start import lora_layers, start
 from trainer.loss import Head, loss_and_hits
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, load_adapted
@@ -146,15 +146,6 @@ def run_and_keep(spec: TrainSpec, out: Path) -> AdaptedModel:
     return kept[0]
 
 
-def test_the_base_can_be_asked_in_the_midst_of_training(case: tuple[Path, TrainSpec], tmp_path: Path) -> None:
-    base, spec = case
-    model = run_and_keep(spec, tmp_path)
-    learnt = scores(model)
-    with model.as_base():
-        torch.testing.assert_close(scores(model), scores(plain_base(base)), rtol=1e-4, atol=2e-4)
-    assert torch.equal(scores(model), learnt)
-
-
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_loftq_starts_nearer_to_the_whole_base(base: Path, rows: Path, tmp_path: Path, quantization: str) -> None:
     """It makes up for what quantisation lost; the published adapter is for the base as it is in its folder."""
@@ -170,6 +161,13 @@ def test_loftq_starts_nearer_to_the_whole_base(base: Path, rows: Path, tmp_path:
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (32, 16.0, True)
     assert (scores(with_peft(base, tmp_path / "adapter")) - scores(trained)).abs().mean() < 2 * off[0]
+
+
+def test_dora_changes_nothing_where_loftq_starts(base: Path, rows: Path) -> None:
+    """Its magnitudes are those of the quantised weight and what makes up for its loss, not of that weight alone."""
+    model, lora = {"quantization": "nf4", "dtype": "float32"}, {"r": 8, "init_lora_weights": "loftq"}
+    plain, dora = (make_spec(base, rows, model=model, lora={**lora, "use_dora": one}) for one in (False, True))
+    torch.testing.assert_close(scores(load(dora, base)), scores(load(plain, base)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
@@ -212,10 +210,37 @@ def test_starts_are_pefts_own(base: Path, rows: Path, init: str) -> None:
         mine, peer = layer, theirs[layer.path]
         if init in ("gaussian", "orthogonal"):
             assert mine.a.std() == pytest.approx(float(peer.a.std()), rel=0.3)
+            assert float(mine.b.std()) == pytest.approx(float(peer.b.std()), rel=0.3), "neither or both are zero"
             assert float((mine.b @ mine.a).abs().max()) == pytest.approx(float((peer.b @ peer.a).abs().max()), abs=1e-5)
         else:
             torch.testing.assert_close(mine.b @ mine.a, peer.b @ peer.a, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(mine.weight(), peer.weight(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("init", ["orthogonal", "gaussian"])
+@torch.no_grad()
+def test_random_starts_are_pefts_own_numbers(base: Path, rows: Path, init: str) -> None:
+    """From the same state of the random numbers A and B are those that PEFT's formula gives, of every rank."""
+    spec = make_spec(base, rows, lora={"init_lora_weights": init, "rank_pattern": {"up_proj": 6}})
+    peft = load(spec, base).peft
+    torch.manual_seed(7)
+    start(peft, spec.lora, {})
+    mine = [(layer.a.clone(), layer.b.clone()) for layer in lora_layers(peft)]
+    torch.manual_seed(7)
+    for layer, (a, b) in zip(lora_layers(peft), mine, strict=True):
+        if init == "orthogonal":
+            layer.module.orthogonal_init("default")
+            assert b.abs().max() > 0.01
+        else:
+            layer.module.reset_lora_parameters("default", init)
+        torch.testing.assert_close((a, b), (layer.a.data, layer.b.data), rtol=0, atol=0)
+
+
+def test_peft_has_nothing_to_warn_of(base: Path, gpt2: Path, rows: Path, recwarn: pytest.WarningsRecorder) -> None:
+    for folder, across in ((gpt2, True), (base, False)):
+        peft = load(make_spec(folder, rows), folder).peft
+        assert peft.peft_config["default"].fan_in_fan_out is across
+    assert not [str(one.message) for one in recwarn if "fan_in_fan_out" in str(one.message)]
 
 
 def test_merged_weights_are_the_base_and_the_scaled_product(base: Path, rows: Path, tmp_path: Path) -> None:

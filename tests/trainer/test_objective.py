@@ -41,7 +41,7 @@ def moved(spec: TrainSpec, base: Path) -> tuple[AdaptedModel, list[Trainable], A
     model = load_adapted(spec, base, lambda event: None)
     dataset = load_dataset(spec, Renderer.load(base), lambda event: None)
     objective = objective_of(spec, model, Ranks())
-    objective.prepare(dataset, budget=200, before_pass=lambda number, of: None)
+    objective.prepare(dataset, before_pass=lambda number, of: None)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in model.lora.values():

@@ -5,7 +5,7 @@ from pathlib import Path
 import bitsandbytes as bnb
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.errors import Stopped
@@ -23,6 +23,13 @@ RATE = 1e-3
 def make_weights(*, values: int = 8192) -> dict[str, torch.nn.Parameter]:
     random = torch.Generator().manual_seed(1)
     return {"x.lora_A.weight": torch.nn.Parameter(torch.randn(values // 64, 64, generator=random))}
+
+
+def step_all(optimizer: MasterAdamW, weights: dict[str, torch.nn.Parameter], number: int) -> None:
+    for place, weight in enumerate(weights.values()):
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(10 * number + place))
+    optimizer.collect()
+    optimizer.step(learning_rate=RATE, norm=0.0)
 
 
 def step(optimizer: MasterAdamW, weights: dict[str, torch.nn.Parameter], number: int) -> torch.Tensor:
@@ -58,6 +65,23 @@ def test_saved_memory_goes_on_to_the_last_bit(kind: Optimizer) -> None:
     for number in range(3, 6):
         step(optimizer, weights, number)
         step(second, others, number)
+    for name, weight in weights.items():
+        assert torch.equal(weight, others[name])
+
+
+@pytest.mark.parametrize("kind", ["adamw", *BITSANDBYTES])
+def test_parts_that_learn_at_different_rates_are_saved_and_gone_on_from(kind: Optimizer, tmp_path: Path) -> None:
+    """LoRA+ makes two parts of 4,096 values or more: bitsandbytes packs both by one map."""
+    weights, others = ({**make_weights(), "x.lora_B.weight": next(iter(make_weights().values()))} for _ in range(2))
+    spec = OptimSpec(optimizer=kind, loraplus_lr_ratio=16.0)
+    optimizer, second = (MasterAdamW(one, spec) for one in (weights, others))
+    for number in range(2):
+        step_all(optimizer, weights, number)
+    save_file(optimizer.state(), tmp_path / "state.safetensors")
+    second.load(optimizer.masters_on_cpu(), load_file(tmp_path / "state.safetensors"))
+    for number in range(2, 4):
+        step_all(optimizer, weights, number)
+        step_all(second, others, number)
     for name, weight in weights.items():
         assert torch.equal(weight, others[name])
 
@@ -104,3 +128,25 @@ def test_a_run_learns_as_with_torchs(base: Path, tmp_path: Path) -> None:
         losses[kind] = Training(make_spec(base, rows, optim=optim), tmp_path / kind).run().losses[-1]
     assert losses["adamw_8bit"] == pytest.approx(losses["adamw"], rel=0.02)
     assert losses["paged_adamw_8bit"] == losses["adamw_8bit"]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_lists_at_once_are_the_same_to_the_last_bit(kind: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one weight after the other, in portions, where one got no gradient and the next pass adds to the first."""
+    monkeypatch.setattr("trainer.optimizer.AT_ONCE", 600)
+    random = torch.Generator().manual_seed(3)
+    many = {f"{at}.lora_A.weight": torch.randn(5 + at, 32, generator=random).to(kind) for at in range(9)}
+    weights = {name: torch.nn.Parameter(one) for name, one in many.items()}
+    optimizer, calls = MasterAdamW(weights, OptimSpec()), list[int]()
+    genuine = torch._foreach_add_
+    monkeypatch.setattr(torch, "_foreach_add_", lambda into, given: (calls.append(len(into)), genuine(into, given)))
+    expected = {name: torch.zeros(one.shape) for name, one in weights.items()}
+    for _ in range(2):
+        for name, weight in list(weights.items())[1:]:
+            weight.grad = torch.randn(weight.shape, generator=random).to(kind)
+            expected[name].add_(weight.grad)
+        optimizer.collect()
+    assert sum(calls) == 16 and 2 < len(calls) < 16 and all(one.grad is None for one in weights.values())
+    assert torch.equal(optimizer.gradient, torch.cat([one.flatten() for one in expected.values()]))
+    optimizer.step(learning_rate=RATE, norm=0.0)
+    assert all(torch.equal(weight, optimizer.masters[name].to(kind)) for name, weight in weights.items())

@@ -14,9 +14,11 @@ import pytest
 import torch
 from peft import PeftModelForCausalLM
 
+from tests.trainer.test_several_gpus import in_two
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Event, Finished, Log, Progress, Sample
+from trainer.manifest import verify
 from trainer.model import AdaptedModel
 from trainer.spec import TrainSpec
 
@@ -40,6 +42,28 @@ def fake_lack(monkeypatch: pytest.MonkeyPatch, passes: range, error: type[Except
         return genuine(model, *read, **told)
 
     monkeypatch.setattr("trainer.model.AdaptedModel.hidden", hidden)
+
+
+def test_the_second_try_is_smaller_where_a_pass_might_have_held_more(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window smaller than the passes that memory was thought to hold goes through whole: half of these is no less."""
+    wide = dataclasses.replace(spec, optim=dataclasses.replace(spec.optim, micro_batch_tokens=1 << 14))
+    plain = Training(wide, tmp_path / "1").run()
+    seen: list[int] = []
+    genuine = AdaptedModel.hidden
+
+    def limited(model: AdaptedModel, ids: torch.Tensor, *read: Any, **told: Any) -> Any:
+        if torch.is_grad_enabled():
+            seen.append(ids.numel())
+            if ids.numel() > seen[0] * 2 // 3:
+                raise torch.OutOfMemoryError("fake: no room for a pass of this size")
+        return genuine(model, ids, *read, **told)
+
+    monkeypatch.setattr("trainer.model.AdaptedModel.hidden", limited)
+    training = Training(wide, tmp_path / "2").run()
+    assert training.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert seen[1] < seen[0]
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
@@ -111,11 +135,17 @@ def starve_measuring(monkeypatch: pytest.MonkeyPatch, passes: range) -> None:
     monkeypatch.setattr("trainer.model.AdaptedModel.hidden", hidden)
 
 
-@pytest.mark.parametrize("at", [0, 2], ids=["held-out rows", "general text"])
-def test_a_lack_while_measuring_is_survived_with_half_as_much_at_a_time(
-    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+HALVED = f"up to {BUDGET // 2} tokens, instead of {BUDGET}"
+
+
+@pytest.mark.parametrize(("at", "then"), [(0, HALVED), (2, "once more")], ids=["held-out rows", "general text"])
+def test_a_lack_while_measuring_is_survived(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, then: str
 ) -> None:
-    """Training keeps its passes, and what is measured stays the same but for rounding."""
+    """With half as much at a time of held-out rows; passes of general text are small, and always the same.
+
+    Training keeps its passes, and what is measured stays the same but for rounding.
+    """
     plain = Training(spec, tmp_path / "1").run()
     training = Training(spec, tmp_path / "2")
 
@@ -129,7 +159,7 @@ def test_a_lack_while_measuring_is_survived_with_half_as_much_at_a_time(
     assert training.measured[-1].general_kl == pytest.approx(plain.measured[-1].general_kl, rel=1e-4)
     said = [one.text for one in training.of(Log) if one.level == "warning"]
     assert len(said) == 1 and said[0].startswith("Out of memory while measuring at step 6")
-    assert f"up to {BUDGET // 2} tokens, instead of {BUDGET}" in said[0]
+    assert then in said[0]
     assert training.of(Finished)
 
 
@@ -225,3 +255,65 @@ def test_a_real_lack_while_measuring_is_survived(base: Path, tmp_path: Path) -> 
     spec = make_spec(base, make_rows(tmp_path, count=1600), optim=optim, data={"holdout": 0.5})
     said = run_short_of_memory(spec, tmp_path, room=MEASURING_ROOM, phase="evaluating")
     assert "Out of memory while measuring at step 0: going on in passes of up to 16,384 tokens" in said
+
+
+LACKING = """
+import json, sys
+from pathlib import Path
+import torch
+from trainer import __main__, model, ranks, run, sft
+
+out, lacking, joined = Path(sys.argv[2]), range(*map(int, sys.argv[3:])), ranks.join_ranks()
+genuine, gradient_of = model.AdaptedModel.hidden, sft.gradient_of
+passes, budgets = iter(range(1_000)), []
+
+def hidden(self, *read, **told):
+    if joined.rank == 1 and torch.is_grad_enabled() and next(passes) in lacking:
+        raise torch.OutOfMemoryError("fake: can't allocate memory")
+    return genuine(self, *read, **told)
+
+def noting(run, window):
+    budgets.append(run.position.budget)
+    (out / f"budgets-{joined.rank}.json").write_text(json.dumps(budgets))
+    return gradient_of(run, window)
+
+model.AdaptedModel.hidden, sft.gradient_of = hidden, noting
+__main__.end(__main__.main(["train", sys.argv[1], "--out", sys.argv[2]]))
+"""
+
+
+def lack_in_second(spec: TrainSpec, out: Path, lacking: range) -> list[int]:
+    """Train in two processes, of which the second lacks memory in the passes with these numbers. The exit codes."""
+    file = out / "spec.json"
+    file.write_text(json.dumps(spec.to_dict()))
+    return in_two(LACKING, file, out, lacking.start, lacking.stop)
+
+
+@pytest.fixture
+def shared_spec(base: Path, rows: Path) -> TrainSpec:
+    """One pass a step in each process."""
+    optim = {"max_steps": 4, "micro_batch_tokens": 2048}
+    return make_spec(base, rows, model={"gpus": 2}, optim=optim, data={"holdout": 0.0})
+
+
+def test_all_processes_go_on_in_the_passes_of_the_one_that_lacked_memory(
+    shared_spec: TrainSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert lack_in_second(shared_spec, tmp_path, range(1, 2)) == [0, 0]
+    budgets = [json.loads((tmp_path / f"budgets-{rank}.json").read_text()) for rank in range(2)]
+    # 64 is below what one of them had in its pass: half of what may be would have been the same pass again.
+    assert [sorted(set(one), reverse=True) for one in budgets] == [[2048, 64], [2048, 64]]
+    assert [one[:2] for one in budgets] == [[2048, 2048], [2048, 2048]]
+    assert capfd.readouterr().out.count("Out of memory at step 2: going on in passes of up to 64 tokens") == 1
+
+
+@pytest.mark.parametrize("shard", ["never", "always"])
+def test_a_lack_for_good_in_one_process_leaves_the_last_whole_step(
+    shared_spec: TrainSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str], shard: str
+) -> None:
+    spec = dataclasses.replace(shared_spec, model=dataclasses.replace(shared_spec.model, shard=shard))
+    assert lack_in_second(spec, tmp_path, range(2, 1_000)) == [75, 5]
+    said = capfd.readouterr().out
+    assert said.count('"failed"') == 1 and "ran out of memory at step 3" in said
+    assert "checkpoint is that of step 2" in said and said.count('"folder": "checkpoints/step-000002"') >= 1
+    verify(tmp_path / "checkpoints" / "step-000002", name="MANIFEST.json")

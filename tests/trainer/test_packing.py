@@ -14,9 +14,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from tests.trainer.families import FAMILIES, make_family
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.data import Item, Pair
+from trainer.device import Device
 from trainer.loss import token_losses
 from trainer.micro_batch import MicroBatch, micro_batches
-from trainer.model import AdaptedModel, load_adapted, undisturbed
+from trainer.model import AdaptedModel, _checked, load_adapted, undisturbed
 from trainer.packing import keeps_apart
 from trainer.prefixes import Segment, spans
 from trainer.short_attention import NAME
@@ -210,3 +211,14 @@ def test_a_packed_run_has_the_losses_of_a_padded_one(tmp_path: Path, monkeypatch
     packed = Training(spec, tmp_path / "packed").run().losses
     monkeypatch.setattr("trainer.model.keeps_apart", lambda *given, **named: False)
     assert Training(spec, tmp_path / "padded").run().losses == pytest.approx(packed, rel=1e-5)
+
+
+def test_on_a_gpu_rows_are_packed_and_share_nothing(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(base, tmp_path / "rows.jsonl")
+    model = load_adapted(spec, base, lambda event: None)
+    assert model.packs and model.shares
+    monkeypatch.setattr(Device, "is_cuda", True)
+    again = _checked(model, spec)
+    assert again.packs and not again.shares

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,10 @@ from trainer.adapter_layers import layers_of, parts_in
 from trainer.base_parts import BaseParts
 from trainer.device import Device
 from trainer.errors import TrainerError
-from trainer.events import Event, Failed, Fetched, Log, decode
+from trainer.events import Emit, Event, Failed, Fetched, Log, decode
 from trainer.model import load_base
-from trainer.readiness import issues_on_base, problems_of
+from trainer.ranks import Ranks
+from trainer.readiness import issues_on_base, make_ready, problems_of
 from trainer.spec import TrainSpec
 from trainer.spec_commands import read_spec
 from trainer.spec_values import Issue
@@ -82,6 +84,7 @@ def test_what_cannot_be_read_hides_nothing(base: Path, tmp_path: Path) -> None:
     ("lora", "said", "fix"),
     [
         ({"target_modules": ["q_proj", "x"]}, "no layers called x.", "It has down_proj, gate_proj, k_proj"),
+        ({"target_modules": ["mlp"]}, "no layers called mlp.", "The group mlp stands alone, without brackets."),
         ({"layers_to_transform": [0, 7]}, "names layer 7", "layers are 0 to 1"),
         (
             {"modules_to_save": ["lm_heads"]},
@@ -117,6 +120,13 @@ def test_what_a_base_does_not_have_is_named(base: Path, lora: dict[str, Any], sa
 def test_what_follows_from_a_wrong_name_is_not_told_beside_it(base: Path, lora: dict[str, Any]) -> None:
     assert len([one for one in on_base(base, lora=lora) if one.path != "lora.bias"]) == 1
     assert len(on_base(base, lora=lora)) == 1
+
+
+def test_a_misspelt_group_is_told_once_and_nothing_that_follows_from_it(base: Path) -> None:
+    lora = {"target_modules": ["all_linear"], "rank_pattern": {"q_proj": 2}, "layers_to_transform": [1]}
+    assert not on_base(base, lora=lora)
+    (issue,) = make_spec(base, base, lora=lora).issues()
+    assert "Did you mean all-linear?" in issue.fix
 
 
 def test_a_base_with_biases_lets_them_learn(gpt2: Path) -> None:
@@ -189,6 +199,32 @@ def test_a_config_that_makes_no_model_is_told_beside_the_rest(
     assert [one.path for one in told] == ["data.path", "model.base"]
     assert told[1].problem.startswith("No model can be made from its config.json: ") and said in told[1].problem
     assert "\n" not in told[1].problem
+
+
+@pytest.mark.parametrize("attention", ["flash_attention_2", "kernels-community/flash-attn", "somebody/kernel"])
+def test_a_config_does_not_choose_the_attention(tmp_path: Path, attention: str) -> None:
+    """Of a kernel its code would be fetched."""
+    folder = make_tiny_base(tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": attention}))
+    assert not on_base(folder)
+    assert load_base(folder, make_spec(folder, folder).model, Device(torch.device("cpu"), torch.float32))
+
+
+def test_of_several_processes_the_first_fetches(base: Path, rows: Path, tmp_path: Path) -> None:
+    """What a second one fetches would take the place of a folder that is read."""
+    spec, met = make_spec(Path("owner/tiny"), rows), list[str]()
+
+    def fetch(hub_id: str, revision: str, out: Path, emit: Emit) -> None:
+        met.append("fetched")
+        shutil.copytree(base, out)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.readiness.fetch_hub", fetch)
+        patch.setattr(Ranks, "agree", lambda self, value: met.append("agreed"))
+        for rank in range(2):
+            make_ready(spec, out=tmp_path / "out", resume=None, emit=lambda event: None, ranks=Ranks(rank, 2))
+    assert met == ["fetched", "agreed", "agreed"]
 
 
 def test_an_output_folder_that_cannot_be_made_is_named(base: Path, rows: Path) -> None:

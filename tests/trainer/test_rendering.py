@@ -275,6 +275,16 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         Renderer.load(make_tiny_base(tmp_path / "d")).text([{"role": "robot", "content": "x"}])
 
 
+def test_special_tokens_as_long_as_books_are_refused(tmp_path: Path) -> None:
+    """Their beginnings and ends would take all memory."""
+    file = make_tiny_base(tmp_path) / "tokenizer.json"
+    data = json.loads(file.read_text())
+    data["added_tokens"].append({**data["added_tokens"][0], "id": 5000, "content": "<" + "a" * (1 << 16) + ">"})
+    file.write_text(json.dumps(data))
+    with pytest.raises(TrainerError, match="far too long"):
+        Renderer.load(tmp_path)
+
+
 def test_templates_of_the_tokenizer_config(tmp_path: Path) -> None:
     folder = make_tiny_base(tmp_path)
     (folder / "chat_template.jinja").unlink()

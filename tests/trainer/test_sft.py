@@ -359,12 +359,12 @@ def test_log_tells_about_cut_and_empty_rows(base: Path, tmp_path: Path) -> None:
     rows.write_text(rows.read_text() + "\n" + json.dumps(long))
     training = Training(make_spec(base, rows, optim={"max_steps": 1}), tmp_path / "out").run()
     texts = [one.text for one in training.of(Log)]
-    cut = next(one for one in texts if one.startswith("1 rows are longer than 128 tokens and were cut: "))
+    cut = next(one for one in texts if one.startswith("1 row is longer than 128 tokens, and cut: "))
     enough = int(cut.split("max_seq_length ")[1].split()[0])
     assert f"{enough - 128:,} of " in cut, "the one long row lost all that is beyond"
     for length, warnings in ((enough, 0), (enough - 1, 1)):
         said: list[Any] = []
         spec = make_spec(base, rows, data={"max_seq_length": length})
         load_dataset(spec, Renderer.load(base), said.append)
-        assert len([one for one in said if "were cut" in one.text]) == warnings
-    assert "1 rows have no token to learn and were left out" in texts
+        assert len([one for one in said if ", and cut: " in one.text]) == warnings
+    assert "1 row without a token to learn left out" in texts

@@ -4,9 +4,6 @@ import dataclasses
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.seq2seq_bases import make_seq2seq
-from tests.trainer.test_several_gpus import ENVIRONMENT, children_of, finish, of, start
+from tests.trainer.test_several_gpus import children_of, finish, in_two, of, start
 from tests.trainer.training import Training, make_pairs, make_rows, make_spec
 from trainer import sharding
 from trainer.data import load_dataset
@@ -120,19 +117,6 @@ def load(spec: TrainSpec) -> int:
     return sharding.local_bytes(load_base(Path(spec.model.base), spec.model, find_device("float32")))
 
 
-def in_two(code: str, *arguments: object) -> list[int]:
-    """Run a script in two processes that meet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    children = [
-        subprocess.Popen(command, env={**ENVIRONMENT, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(2)
-    ]
-    return [child.wait(timeout=120) for child in children]
-
-
 def test_a_killed_run_goes_on_bit_by_bit(base: Path, rows: Path, tmp_path: Path) -> None:
     optim = {"max_steps": 24, "epochs": 100.0, "batch_size": 5, "micro_batch_tokens": 128}
     spec = in_parts(make_spec(base, rows, model=NF4, optim=optim, data={"holdout": 0.0}))
@@ -170,7 +154,7 @@ def hidden(self, *read, **told):
     return genuine(self, *read, **told)
 
 model.AdaptedModel.hidden = hidden
-sys.exit(__main__.main(["train", sys.argv[1], "--out", sys.argv[2]]))
+__main__.end(__main__.main(["train", sys.argv[1], "--out", sys.argv[2]]))
 """
 
 
@@ -182,6 +166,34 @@ def test_a_lack_of_memory_ends_all_and_is_told_once(
     assert in_two(LACKING, file, tmp_path) == [75, 5]
     said = capfd.readouterr().out
     assert said.count('"failed"') == 1 and "ran out of memory at step 1" in said
+
+
+ANSWER = """
+import json, sys
+from pathlib import Path
+from trainer import evaluation
+from trainer.model import load_adapted
+from trainer.ranks import join_ranks, leave_ranks
+from trainer.rendering import Renderer
+from trainer.spec import TrainSpec
+
+evaluation.PROBE_TOKENS = 8
+ranks = join_ranks()
+spec = TrainSpec.from_dict(json.loads(Path(sys.argv[1]).read_text()))
+model = load_adapted(spec, Path(spec.model.base), lambda event: None, ranks=ranks)
+renderer = Renderer.load(Path(spec.model.base))
+if ranks.is_first:
+    renderer.stop_ids = frozenset(range(renderer.vocabulary))
+evaluation.answer(model, renderer, "What is 3?", step=0)
+leave_ranks(ranks)
+"""
+
+
+def test_an_answer_that_ends_early_in_one_process_leaves_the_other_whole(base: Path, tmp_path: Path) -> None:
+    """Unlike GPUs may round differently, and then end at different tokens."""
+    file = tmp_path / "spec.json"
+    file.write_text(json.dumps(in_parts(make_spec(base, Path("rows"))).to_dict()))
+    assert in_two(ANSWER, file) == [0, 0]
 
 
 def test_a_base_is_shared_out_where_one_gpu_cannot_hold_it(base: Path) -> None:

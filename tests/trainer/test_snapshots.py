@@ -1,5 +1,6 @@
 """Adapters on the way: few, spread over the run, exactly what the run was then, and still there after a stop."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -16,6 +18,9 @@ from trainer.adapter_format import MANIFEST, WEIGHTS
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Evaluated, Finished, Log
 from trainer.manifest import verify
+from trainer.ranks import Ranks
+from trainer.run import Run
+from trainer.snapshots import take_over
 from trainer.spec import TrainSpec
 
 
@@ -98,6 +103,21 @@ def test_they_outlive_a_stop_and_another_folder(whole: Training, base: Path, row
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_of_several_processes_the_first_takes_them_over(base: Path, rows: Path, tmp_path: Path) -> None:
+    """Two at once would take each other's folders away."""
+    spec, runs = long_spec(base, rows), list[Run]()
+    with pytest.raises(Stopped):
+        Training(spec, tmp_path / "a1", stop_at=6).run()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("trainer.sft.take_over", runs.append)
+        Training(spec, tmp_path / "a2", stop_at=6).run(resume=tmp_path)
+    known = list(runs[0].position.snapshots)
+    for rank, there in ((1, False), (0, True)):
+        take_over(dataclasses.replace(runs[0], ranks=Ranks(rank, 2)))
+        assert (tmp_path / "a2" / "snapshots" / "step-000004").is_dir() is there
+        assert runs[0].position.snapshots == known
+
+
 def test_a_damaged_one_is_let_go(base: Path, rows: Path, tmp_path: Path) -> None:
     spec = long_spec(base, rows)
     with pytest.raises(Stopped):
@@ -108,20 +128,29 @@ def test_a_damaged_one_is_let_go(base: Path, rows: Path, tmp_path: Path) -> None
     assert 4 not in steps and 8 in steps
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["a small file", "the weights"],
+)
 def test_a_full_disk_costs_the_snapshot_alone(
-    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     real = snapshots.write_adapter
 
     def full(run: Any, target: Path, facts: dict[str, Any]) -> dict[str, Any]:
         if facts["step"] == 4:
-            raise OSError(28, "No space left on device")
+            raise error
         return real(run, target, facts)
 
     monkeypatch.setattr(snapshots, "write_adapter", full)
     training = Training(long_spec(base, rows, keep_best=True), tmp_path).run()
     assert 4 not in [one["step"] for one in kept(training)]
-    assert any("step 4 could not be kept: No space left" in one.text for one in training.of(Log))
+    (said,) = [one.text for one in training.of(Log) if "step 4 could not be kept: " in one.text]
+    assert "No space left on device" in said
 
 
 def test_without_evaluations_thirds_are_kept_all_the_same(base: Path, rows: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.presets import PRESET_NAMES, preset
-from trainer.spec import PARTS, ModelSpec, OptimSpec, SpecError, TrainSpec, choices_of, option_of
+from trainer.spec import OTHER_NAMES, PARTS, ModelSpec, OptimSpec, SpecError, TrainSpec, choices_of, option_of
 from trainer.spec_table import spec_table
-from trainer.spec_values import refusal
+from trainer.spec_values import OTHER_WORDS, refusal
 
 
 def make_spec(**parts: dict[str, object]) -> TrainSpec:
@@ -89,6 +89,12 @@ def test_everything_is_told_beside_what_cannot_be_read() -> None:
         ({"modle": {}}, "modle", "Did you mean model? The parts are"),
         ({"optim": {"schedule": "cosin"}}, "optim.schedule", "Did you mean cosine? Choose one of"),
         ({"optim": {"zzz": 1}}, "optim.zzz", "Known are epochs"),
+        ({"optim": {"lr": 1}}, "optim.lr", "Did you mean optim.learning_rate? Known are epochs"),
+        ({"lr": 1}, "lr", "Did you mean optim.learning_rate? The parts are"),
+        ({"lora": {"Target-Module": "q_proj"}}, "lora.Target-Module", "Did you mean lora.target_modules? Known are r"),
+        ({"load_in_4bit": True}, "load_in_4bit", "Did you mean model.quantization: nf4? The parts are"),
+        ({"model": {"base": "b", "dtype": "fp16"}}, "model.dtype", "Did you mean float16? Choose one of auto"),
+        ({"model": {"base": "b", "quantization": 4}}, "model.quantization", "Did you mean nf4? Choose one of none"),
     ],
     ids=str,
 )
@@ -97,6 +103,28 @@ def test_a_name_that_is_nearly_right_gets_a_hint(data: dict[str, Any], path: str
         make_spec(**data)
     (issue,) = caught.value.issues
     assert issue.path == path and issue.fix.startswith(hint)
+
+
+def test_names_of_other_tools_lead_to_values_that_there_are() -> None:
+    usual = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "batch": "batch_size", "steps": "max_steps"}
+    usual |= {"max_len": "max_seq_length", "max_length": "max_seq_length", "lr_scheduler": "schedule"}
+    usual |= {"warmup": "warmup_ratio", "precision": "dtype", "base_model": "base", "model_name": "base"}
+    for other, own in usual.items():
+        assert OTHER_NAMES[other].rpartition(".")[2] == own
+    for other, place in OTHER_NAMES.items():
+        path, _, word = place.partition(": ")
+        part, name = path.split(".")
+        assert name in {one.name for one in dataclasses.fields(PARTS[part])}, other
+        assert not word or word in choices_of(PARTS[part], name), other
+        assert all(other not in {one.name for one in dataclasses.fields(each)} for each in PARTS.values()), other
+    words = {word for part in PARTS.values() for one in dataclasses.fields(part) for word in choices_of(part, one.name)}
+    assert set(OTHER_WORDS.values()) <= words and not OTHER_WORDS.keys() & words
+
+
+@pytest.mark.parametrize("targets", ["all_linear", ["all-linear"], "All_Linear, q_proj"])
+def test_the_group_of_all_layers_is_known_however_it_is_spelt(targets: object) -> None:
+    (issue,) = make_spec(lora={"target_modules": targets}).issues()
+    assert issue.path == "lora.target_modules" and issue.fix.startswith("Did you mean all-linear? ")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +218,15 @@ def test_the_table_names_every_value() -> None:
         assert f"\n{name}:\n" in table
         for item in dataclasses.fields(part):
             assert f"\n  {item.name}:" in table
-    assert "  quantization: 'nf4'\n" in table and "One of none, int8, nf4." in table and "1 to 512." in table
+    assert "  quantization: nf4\n" in table and "One of none, int8, nf4." in table and "1 to 512." in table
+    assert "0 to 2,097,151." in table and "0 to 10,000,000." in table and "e+0" not in table
+
+
+def test_what_the_table_shows_can_be_copied() -> None:
+    """Its lines without their meanings are a spec: the one that says nothing."""
+    lines = [line for line in spec_table().splitlines() if not line.startswith("   ")]
+    assert "  layers_to_transform: []" in lines and "  use_dora: false" in lines
+    assert TrainSpec.from_yaml("\n".join(lines)) == TrainSpec()
 
 
 def test_a_table_that_learns_whole_has_no_single_tokens() -> None:

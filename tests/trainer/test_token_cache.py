@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.tiny import make_tiny_base
@@ -66,7 +67,7 @@ def test_other_values_of_learning_take_them_too(base: Path, tmp_path: Path) -> N
     assert load(other, tmp_path)[1][0] == KEPT
 
 
-@pytest.mark.parametrize("what", ["length", "seed", "held out", "rows", "template", "tokenizer", "code"])
+@pytest.mark.parametrize("what", ["length", "seed", "held out", "rows", "template", "ends", "tokenizer", "code"])
 def test_what_makes_them_otherwise_makes_them_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     base = make_tiny_base(tmp_path / "base")
     spec = spec_of(base, tmp_path)
@@ -76,6 +77,8 @@ def test_what_makes_them_otherwise_makes_them_anew(tmp_path: Path, monkeypatch: 
     elif what == "template":
         template = base / "chat_template.jinja"
         template.write_text(template.read_text() + "{# another #}")
+    elif what == "ends":
+        (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 2]}))
     elif what == "tokenizer":
         config = json.loads((base / "tokenizer.json").read_text())
         (base / "tokenizer.json").write_text(json.dumps(config, indent=1))
@@ -90,15 +93,33 @@ def test_what_makes_them_otherwise_makes_them_anew(tmp_path: Path, monkeypatch: 
     assert dataset == load_dataset(spec, Renderer.load(base), lambda event: None)
 
 
-def test_a_template_that_tells_the_time_is_taken_for_its_moment(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("told", "later"),
+    [
+        ("{% if strftime_now is defined %}{{ strftime_now('%d') }}{% endif %}", {"hour": 23}),
+        ("{{ strftime_now('%d %H') }}", {"minute": 59}),
+        ("{% set form = '%d' %}{{ strftime_now(form) }}", {}),
+    ],
+)
+def test_a_template_that_tells_the_time_is_taken_for_what_it_tells(
+    tmp_path: Path, told: str, later: dict[str, int]
+) -> None:
+    """Rows of the same day serve again where it tells the day; of another they do not."""
     base = make_tiny_base(tmp_path / "base")
-    (base / "chat_template.jinja").write_text(
-        "{{ strftime_now('%d') }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    )
     spec = spec_of(base, tmp_path, train_on="everything")
-    load(spec, tmp_path)
-    assert KEPT in load(spec, tmp_path)[1]
-    assert KEPT not in load(spec, tmp_path, moment=MOMENT.replace(day=22))[1]
+    template = told + "{% for m in messages %}{{ m.content }}{% endfor %}"
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    for number, within_json in enumerate((False, True)):
+        (base / "chat_template.jinja").unlink(missing_ok=True)
+        if within_json:
+            (base / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+        else:
+            (base / "chat_template.jinja").write_text(template)
+        out = tmp_path / str(number)
+        load(spec, out)
+        assert KEPT in load(spec, out, moment=MOMENT.replace(**later))[1]
+        assert KEPT not in load(spec, out, moment=MOMENT.replace(day=22))[1]
 
 
 @pytest.mark.parametrize("damage", ["cut", "no table", "empty"])
@@ -111,6 +132,20 @@ def test_a_damaged_file_is_made_anew(base: Path, tmp_path: Path, damage: str) ->
     again, said = load(spec, tmp_path)
     assert again == made and KEPT not in said
     assert file.read_bytes() == whole
+
+
+def test_a_file_that_ends_between_two_batches_is_made_anew(base: Path, tmp_path: Path) -> None:
+    """For the format that is a whole file."""
+    spec = spec_of(base, tmp_path)
+    made, _ = load(spec, tmp_path)
+    [file] = files(tmp_path)
+    with pa.ipc.open_stream(file.read_bytes()) as reader:
+        schema, batches = reader.schema, list(reader)
+    assert len(batches) == 2
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(batches[0])
+    again, said = load(spec, tmp_path)
+    assert again == made and KEPT not in said
 
 
 def test_nothing_is_kept_where_no_folder_is_or_rows_of_others_come_in(base: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import TrainerError
-from trainer.events import Emit, Finished, Log
+from trainer.events import Emit, Finished, Log, counted
 from trainer.formats.columns import describe_columns
 from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Recognition, chosen, recognise, unknown_fields
 from trainer.formats.earlier_splits import EarlierSplits
@@ -83,7 +83,8 @@ def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, known:
     if not usable:
         _tell_errors(report, out, emit)
         raise _rejection(report)
-    emit(Log(text=f"{report['format']}: {report['rows']:,} good rows, {report['bad_rows']:,} bad rows"))
+    found = [counted(report["rows"], "good row", "good rows"), counted(report["bad_rows"], "bad row", "bad rows")]
+    emit(Log(text=f"{report['format']}: {', '.join(found)}"))
     facts = {name: report[name] for name in ("format", "kind", "rows", "bad_rows", "content_hash")}
     emit(Finished(folder=str(out), facts=facts))
 
@@ -216,5 +217,5 @@ def _rejection(report: dict[str, Any]) -> TrainerError:
         return TrainerError("dataset_invalid", f"The file cannot be read: {where}: {first['problem']}.", first["fix"])
     bad, good = report["bad_rows"], report["rows"]
     text = f"{bad:,} of {bad + good:,} rows cannot be used. The first: {where}: {first['problem']}."
-    fix = f"{first['fix']} Or go on with the {good:,} good rows." if good else first["fix"]
+    fix = f"{first['fix']} Or go on with the {counted(good, 'good row', 'good rows')}." if good else first["fix"]
     return TrainerError("dataset_invalid", text, fix)
