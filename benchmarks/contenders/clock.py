@@ -1,7 +1,6 @@
-"""How a contender is run and timed: speed of the real tokens, peak memory, share of what the machine can do."""
+"""How a contender is run and timed: speed of the real tokens, peak memory, share of what the machine can do, loss."""
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -10,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks.contenders.place import PLACE, peak_memory, wait_for_device
+from benchmarks.contenders.useful_work import share_of_peak
 
 WARM_UP = 2  # steps
 
@@ -27,32 +29,40 @@ class Clock:
         self.losses: list[float] = []
 
     def step(self, loss: float | None = None) -> None:
+        wait_for_device()
         self.ends.append(time.perf_counter())
         if loss is not None:
             self.losses.append(loss)
 
-    def result(self, tokens: list[int], model: Any) -> dict[str, Any]:
-        speed = sum(tokens[WARM_UP:]) / (self.ends[-1] - self.ends[WARM_UP - 1])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        loss = statistics.fmean(self.losses[-4:])
-        return {"speed": speed, "peak": peak, "loss": loss, "losses": self.losses, "share": _share(speed, model)}
+    def result(self, work: dict[str, Any], model: Any, tokens: list[int]) -> dict[str, Any]:
+        """`tokens`: real ones of each step. `loss`: of the last steps; `after`: of rows that come next."""
+        warm_up = min(WARM_UP, len(self.ends) - 1)
+        if not warm_up:
+            sys.exit("One step alone tells no speed: ask for more STEPS.")
+        speed = sum(tokens[warm_up:]) / (self.ends[-1] - self.ends[warm_up - 1])
+        memory = peak_memory()  # before anything below takes some
+        return {
+            "speed": speed,
+            **memory,
+            "device": PLACE.type,
+            "loss": statistics.fmean(self.losses[-4:]),
+            "losses": self.losses,
+            "after": loss_of(model, work["next"]),
+            "share": share_of_peak(speed, model, [len(row["input_ids"]) - 1 for row in work["rows"]]),
+        }
 
 
-def _share(speed: float, model: Any) -> float:
-    """Of the matrix products this machine can do in the same minute: 4 N for the frozen weights, 6 N for LoRA's."""
-    trained = sum(weight.numel() for name, weight in model.named_parameters() if "lora_" in name)
-    config = model.config
-    width, middle = config.hidden_size, config.intermediate_size
-    keys = config.num_key_value_heads * width // config.num_attention_heads
-    frozen = config.num_hidden_layers * (2 * width * width + 2 * width * keys + 3 * width * middle)
-    frozen += config.vocab_size * width
-    a, b = torch.randn(2048, 2048).bfloat16(), torch.randn(2048, 2048).bfloat16()
-    a @ b
-    began = time.perf_counter()
-    for _ in range(10):
-        a @ b
-    peak = 10 * 2 * 2048**3 / (time.perf_counter() - began)
-    return speed * (4 * frozen + 6 * trained) / peak
+def loss_of(model: Any, rows: list[dict[str, Any]]) -> float:
+    """Mean over the answers' tokens, each row by itself: nothing that packing, padding or another order changes."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for row in rows:
+            ids = torch.tensor([row["input_ids"]], device=PLACE)
+            learnt = torch.tensor(row["completion_mask"][1:], dtype=torch.bool, device=PLACE)
+            logits = model(input_ids=ids, use_cache=False).logits[0, :-1][learnt].float()
+            total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:][learnt], reduction="sum"))
+            count += int(learnt.sum())
+    return total / count
 
 
 def row_tokens(work: dict[str, Any]) -> list[int]:

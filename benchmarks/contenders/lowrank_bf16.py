@@ -6,9 +6,14 @@ from benchmarks.contenders.clock import run
 from benchmarks.contenders.lowrank import lowrank
 
 
-def lowrank_bf16(work: dict[str, Any]) -> dict[str, Any]:
+def unquantised(work: dict[str, Any]) -> dict[str, Any]:
+    """The same work on the base as it is."""
     model = {**work["spec"]["model"], "quantization": "none"}
-    return lowrank({**work, "spec": {**work["spec"], "model": model}})
+    return {**work, "spec": {**work["spec"], "model": model}}
+
+
+def lowrank_bf16(work: dict[str, Any]) -> dict[str, Any]:
+    return lowrank(unquantised(work))
 
 
 if __name__ == "__main__":

@@ -6,23 +6,24 @@ import torch
 from peft import get_peft_model
 
 from benchmarks.contenders.clock import Clock, row_tokens, run
-from benchmarks.contenders.peft_base import lora_config, quantised
+from benchmarks.contenders.peft_base import at_once, lora_config, quantised
+from benchmarks.contenders.place import PLACE
 
 
 def plain(work: dict[str, Any]) -> dict[str, Any]:
-    """What a careful person writes: bfloat16, no checkpointing, padded to the longest of four rows, twice a step."""
+    """What a careful person writes: bfloat16, no checkpointing, padded to the longest of the rows that go at once."""
     model = get_peft_model(quantised(work["base"]), lora_config(work))
     model.train()
     optimizer = torch.optim.AdamW(
         [one for one in model.parameters() if one.requires_grad], lr=work["rate"], weight_decay=0.0
     )
-    clock = Clock()
+    clock, size = Clock(), at_once(work)
     for start in range(0, len(work["rows"]), work["rows_a_step"]):
         window = work["rows"][start : start + work["rows_a_step"]]
         labels_in = sum(sum(row["completion_mask"][1:]) for row in window)
         total = 0.0
-        for at in range(0, len(window), 4):
-            ids, mask, labels = _padded(window[at : at + 4])
+        for at in range(0, len(window), size):
+            ids, mask, labels = _padded(window[at : at + size])
             loss = model(input_ids=ids, attention_mask=mask, labels=labels, num_items_in_batch=labels_in).loss
             loss.backward()
             total += loss.item()
@@ -30,7 +31,7 @@ def plain(work: dict[str, Any]) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
         clock.step(total)
-    return clock.result(row_tokens(work), model)
+    return clock.result(work, model, row_tokens(work))
 
 
 def _padded(rows: list[dict[str, Any]]) -> tuple[Any, Any, Any]:
@@ -42,7 +43,7 @@ def _padded(rows: list[dict[str, Any]]) -> tuple[Any, Any, Any]:
         ids[at, : len(these)], mask[at, : len(these)] = these, 1
         trained = torch.tensor(row["completion_mask"], dtype=torch.bool)
         labels[at, : len(these)] = torch.where(trained, these, -100)
-    return ids, mask, labels
+    return ids.to(PLACE), mask.to(PLACE), labels.to(PLACE)
 
 
 if __name__ == "__main__":
