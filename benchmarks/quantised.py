@@ -18,7 +18,7 @@ from benchmarks.training import prepare as prepare_work
 from trainer.events import Event
 from trainer.ranks import Ranks
 from trainer.run import Run, prepare
-from trainer.sft import gradient_of
+from trainer.sft import accumulate_gradient
 from trainer.spec import TrainSpec
 
 WARM_UP = 4  # steps
@@ -56,8 +56,8 @@ def _both(runs: dict[str, Run], step: int) -> dict[str, float]:
 
 def _step(run: Run, step: int) -> float:
     began = run.model.device.clock()
-    gradient_of(run, run.plan.window(step))
-    run.optimizer.step(learning_rate=run.spec.optim.learning_rate, norm=run.optimizer.norm())
+    accumulate_gradient(run, run.plan.window(step))
+    run.optimizer.step(learning_rate=run.spec.optim.learning_rate, norm=run.optimizer.grad_norm())
     run.position.step += 1
     return run.model.device.clock() - began
 

@@ -123,7 +123,7 @@ def _run(command: list[str]) -> None:
 
 def _rows(plan: Plan, steps: range) -> list[dict[str, Any]]:
     items = [item for step in steps for item in plan.window(step)]
-    return [{"input_ids": list(item.ids), "completion_mask": list(item.trained)} for item in items]
+    return [{"input_ids": list(item.ids), "completion_mask": list(item.loss_mask)} for item in items]
 
 
 def compete(work: Path) -> Found:

@@ -50,8 +50,8 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 # the one place in the trainer where any failure gets its name
         if failures.is_lost_peer(error):
             return EXIT_CODES["stopped"]
-        named = failures.named(error)
-        if not failures.is_first():
+        named = failures.to_trainer_error(error)
+        if not failures.may_report():
             return EXIT_CODES["stopped"]
         stream.emit(failures.as_event(named))
         return named.exit_code

@@ -16,7 +16,7 @@ from trainer.errors import TrainerError
 from trainer.lora_start import published, published_config
 from trainer.manifest import sha256_of, whole_folder
 from trainer.model_card import model_card
-from trainer.run import Run, write_lines
+from trainer.run import Run, write_jsonl
 from trainer.spec import TrainSpec
 
 
@@ -48,7 +48,7 @@ def write_adapter(run: Run, target: Path, facts: dict[str, Any]) -> dict[str, An
             if (run.base / name).is_file():
                 shutil.copyfile(run.base / name, folder / name)
         (folder / "spec.json").write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
-        write_lines(folder / "metrics.jsonl", run.position.metrics)
+        write_jsonl(folder / "metrics.jsonl", run.position.metrics)
         (folder / "README.md").write_text(model_card(spec, {**made_from, **facts}), encoding="utf-8")
     return facts
 

@@ -22,8 +22,8 @@ from trainer.spec import PARTS, SpecError, TrainSpec
 
 MANIFEST = "MANIFEST.json"
 BEST = "best.safetensors"
-KEEP = 2
-SECONDS_BETWEEN = 300.0
+KEPT = 2
+INTERVAL_SECONDS = 300.0
 SHARE_OF_STEPS = 0.1
 SAVING_SHARE = 0.02  # no more than this share of an attempt's time goes into checkpoints that nobody asked for
 BYTES_A_SECOND = 200e6  # how fast one is written and verified, before the first has shown it
@@ -31,7 +31,7 @@ STARTED = time.time()
 NAME = re.compile(r"step-\d{6,}")
 
 # What may differ between attempts: where things lie on a machine, and how the work is cut to fit its memory.
-FREE_TO_DIFFER = {
+MAY_DIFFER = {
     "model": ("base", "revision", "shard"),
     "data": ("path", "holdout_path"),
     "optim": ("micro_batch_tokens", "gradient_checkpointing"),
@@ -80,18 +80,18 @@ class Inputs:
 
     def facts(self) -> dict[str, Any]:
         return {
-            "spec": _binding(self.spec),
+            "spec": _bound_values(self.spec),
             "dataset_hash": self.dataset_hash,
             "base_fingerprint": self.base_fingerprint,
             "of": self.of,
         }
 
 
-def _binding(spec: TrainSpec) -> dict[str, Any]:
+def _bound_values(spec: TrainSpec) -> dict[str, Any]:
     """The values of a spec that a checkpoint is bound to."""
     plain: dict[str, Any] = json.loads(json.dumps(spec.to_dict()))
     return {
-        part: {name: value for name, value in plain[part].items() if name not in FREE_TO_DIFFER.get(part, ())}
+        part: {name: value for name, value in plain[part].items() if name not in MAY_DIFFER.get(part, ())}
         for part in PARTS
     }
 
@@ -113,7 +113,7 @@ def find_checkpoint(path: Path, spec: TrainSpec, emit: Emit) -> Path | None:
         except TrainerError as error:
             emit(Log(level="warning", text=error.text))
             continue
-        if _with_defaults(manifest.get("spec")) == _binding(spec):
+        if _with_defaults(manifest.get("spec")) == _bound_values(spec):
             return folder
         foreign = foreign or folder
     if foreign is None:
@@ -157,7 +157,7 @@ def load_best(folder: Path, position: Position) -> dict[str, Tensor]:
 def _with_defaults(old: Any) -> Any:
     """A spec that an older trainer wrote, with the values that are new since then."""
     try:
-        return _binding(TrainSpec.from_dict(old))
+        return _bound_values(TrainSpec.from_dict(old))
     except SpecError:
         return old
 
@@ -182,20 +182,22 @@ def _changed(name: str, old: Any, inputs: Inputs, checkpoint: str) -> TrainerErr
 def _changed_values(old: Any, new: dict[str, Any]) -> tuple[str, str]:
     """The values of a spec that differ from a checkpoint's, and what makes it fit again."""
     values = [f"{part}.{key}" for part, inner in new.items() for key in inner]
-    differing = [path for path in values if _at(old, path) != _at(new, path)] if isinstance(old, dict) else []
+    differing = (
+        [path for path in values if _value_at(old, path) != _value_at(new, path)] if isinstance(old, dict) else []
+    )
     if not differing:
         return "it is of another version", "Go on with the trainer that wrote it"
-    there, here = ([_told(_at(spec, path)) for path in differing] for spec in (old, new))
+    there, here = ([_shortened(_value_at(spec, path)) for path in differing] for spec in (old, new))
     what = ", ".join(f"{path} is {now}, and was {was}" for path, was, now in zip(differing, there, here, strict=True))
     return what, f"Set {', '.join(f'{path} to {was}' for path, was in zip(differing, there, strict=True))}"
 
 
-def _told(value: Any) -> str:
+def _shortened(value: Any) -> str:
     """A value as a spec has it; of a long one its beginning."""
     return textwrap.shorten(json.dumps(value, ensure_ascii=False), 60, placeholder=" …")
 
 
-def _at(spec: dict[str, Any], path: str) -> Any:
+def _value_at(spec: dict[str, Any], path: str) -> Any:
     part, key = path.split(".")
     inner = spec.get(part)
     return inner.get(key) if isinstance(inner, dict) else None
@@ -230,7 +232,7 @@ class Checkpoints:
         affordable = self._spent + self._cost <= (now - self._began) * SAVING_SHARE
         if step >= self._inputs.of or not affordable:
             return False
-        return now - self._last >= SECONDS_BETWEEN or step - self._saved >= self._every
+        return now - self._last >= INTERVAL_SECONDS or step - self._saved >= self._every
 
     def save(self, position: Position, optimizer: MasterAdamW, best: Mapping[str, Tensor]) -> None:
         """Write and verify a checkpoint, report it, and remove all but the newest two.
@@ -250,7 +252,7 @@ class Checkpoints:
                 (folder / "state.json").write_text(json.dumps(dataclasses.asdict(position)), encoding="utf-8")
             self._written.append(target)
         self._emit(Checkpoint(step=position.step, folder=f"{self._folder.name}/{target.name}"))
-        while len(self._written) > KEEP:
+        while len(self._written) > KEPT:
             shutil.rmtree(self._written.pop(0), ignore_errors=True)
         self._saved, self._last = position.step, time.monotonic()
         self._cost = self._last - began

@@ -30,14 +30,14 @@ class Item:
     """
 
     ids: "array[int]"
-    trained: bytes
+    loss_mask: bytes
     source: int = 0
-    reference: float = 0.0
+    reference_logprob: float = 0.0
 
     @property
-    def labels(self) -> int:
+    def trained_tokens(self) -> int:
         """Trained tokens. The first token of a row is never one: nothing predicts it."""
-        return sum(self.trained)
+        return sum(self.loss_mask)
 
     @property
     def length(self) -> int:
@@ -56,15 +56,15 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PreferencePair:
     """A chosen and a rejected answer to one prompt."""
 
     chosen: Item
     rejected: Item
 
     @property
-    def labels(self) -> int:
-        return self.chosen.labels + self.rejected.labels
+    def trained_tokens(self) -> int:
+        return self.chosen.trained_tokens + self.rejected.trained_tokens
 
     @property
     def length(self) -> int:
@@ -76,16 +76,16 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabelledAnswer:
     """An answer marked good or bad. `mismatch`: its prompt with the answer to another, empty until all are known."""
 
     answer: Item
-    good: bool
+    desirable: bool
     mismatch: Item | None = None
 
     @property
-    def labels(self) -> int:
-        return self.answer.labels
+    def trained_tokens(self) -> int:
+        return self.answer.trained_tokens
 
     @property
     def length(self) -> int:
@@ -96,11 +96,11 @@ class Judged:
         return (self.answer,)
 
 
-Trainable = Item | Pair | Judged  # what a row became; one file holds one sort
+Trainable = Item | PreferencePair | LabelledAnswer  # what a row became; one file holds one sort
 
 
 @dataclass
-class Cuts:
+class Truncation:
     """What `max_seq_length` takes away: rows, tokens of how many, and the length of the longest row before it."""
 
     rows: int = 0
@@ -123,7 +123,7 @@ class Dataset:
     holdout: list[Trainable]
     content_hash: str
     rows: int
-    cuts: Cuts
+    truncation: Truncation
     untrained: int
 
     @property
@@ -170,7 +170,7 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
 def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
     content = hashlib.sha256()
     found: list[Found[Trainable]] = []
-    cuts, untrained, total = Cuts(), 0, 0
+    cuts, untrained, total = Truncation(), 0, 0
     for row in rows:
         total += 1
         content.update(row.to_bytes())
@@ -178,7 +178,7 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit:
             raise TrainerError("user_config", f"data.method: {problems[0].problem}", problems[0].fix)
         examples = render_row(row, spec, renderer)
         cuts.count(examples)
-        sample = example_of(row, examples)
+        sample = to_trainable(row, examples)
         if sample is None:
             untrained += 1
         else:
@@ -198,14 +198,14 @@ def render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
         raise TrainerError(error.code, f"Line {row.line} of the dataset: {error.text}", error.fix) from error
 
 
-def example_of(row: Row, examples: Sequence[Example]) -> Trainable | None:
+def to_trainable(row: Row, examples: Sequence[Example]) -> Trainable | None:
     """What is learnt from a row; None where nothing of an answer is left within the longest length."""
     items = [item for example in examples if (item := _item(example))]
     if len(items) < len(examples):
         return None
     if row.kind == "preference":
-        return Pair(items[0], items[1])
-    return Judged(items[0], good=bool(row.label)) if row.kind == "labelled" else items[0]
+        return PreferencePair(items[0], items[1])
+    return LabelledAnswer(items[0], desirable=bool(row.label)) if row.kind == "labelled" else items[0]
 
 
 def _item(example: Example) -> Item | None:
@@ -223,16 +223,16 @@ def _with_mismatches(samples: list[Trainable], longest: int) -> list[Trainable]:
     apart = len(samples) // 2
     return [
         replace(one, mismatch=_mismatch(one.answer, other.answer, longest))
-        if isinstance(one, Judged) and isinstance(other := samples[at - apart], Judged)
+        if isinstance(one, LabelledAnswer) and isinstance(other := samples[at - apart], LabelledAnswer)
         else one
         for at, one in enumerate(samples)
     ]
 
 
 def _mismatch(asked: Item, answered: Item, longest: int) -> Item:
-    prompt, answer = asked.trained.find(1), answered.trained.find(1)
+    prompt, answer = asked.loss_mask.find(1), answered.loss_mask.find(1)
     ids = asked.ids[:prompt] + answered.ids[answer:]
-    return Item(ids[:longest], (bytes(prompt) + answered.trained[answer:])[:longest], asked.source)
+    return Item(ids[:longest], (bytes(prompt) + answered.loss_mask[answer:])[:longest], asked.source)
 
 
 def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
@@ -255,7 +255,7 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
     if spec.data.holdout and not dataset.holdout:
         text = f"Nothing is held out: {_why_none(dataset)}. How well it does on rows it did not learn is not measured"
         emit(Log(level="warning", text=text))
-    cuts = dataset.cuts
+    cuts = dataset.truncation
     if cuts.rows:
         text = (
             f"{counted(cuts.rows, 'row is', 'rows are')} longer than {spec.data.max_seq_length} tokens, and cut: "

@@ -16,29 +16,29 @@ from trainer.events import Log, Memory
 from trainer.micro_batch import MicroBatch
 from trainer.run import Run
 
-# On a GPU two passes take a moment. On a processor they take as long as two steps, so only where what is foretold at
+# On a GPU two passes take a moment. On a processor they take as long as two steps, so only where what is estimated at
 # most comes near what there is: of a training that needs a third of it nothing new would be learnt.
-NEAR = 0.7
-WINDOWS = 2_000  # that are looked through for the largest pass
-LIKELY = 20  # of them that are cut into passes, for what rows share shows only there
-ROWS = 2_000  # that stand for all where lengths are asked
+NEAR_LIMIT = 0.7
+MAX_WINDOWS = 2_000  # that are looked through for the largest pass
+CANDIDATES = 20  # of them that are cut into passes, for what rows share shows only there
+SAMPLED_ROWS = 2_000  # that stand for all where lengths are asked
 
 
-def foretell(run: Run) -> Estimate:
+def estimate_run(run: Run) -> Estimate:
     """The estimate of this run as the job form makes it, with the rows' own lengths."""
     device, rows = run.model.device, run.dataset.train
-    lengths = [max(item.length for item in row.sequences) for row in rows[:: max(1, len(rows) // ROWS)]]
+    lengths = [max(item.length for item in row.sequences) for row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
     place = Place(device.place.type, device.free_bytes() + device.held_bytes())
     facts = inspect_folder(run.base)
     return estimate(run.spec, facts, rows=len(rows), tokens=run.dataset.tokens, lengths=lengths, on=place)
 
 
-def dry_steps_due(run: Run, foretold: Estimate) -> bool:
+def needs_dry_steps(run: Run, estimated: Estimate) -> bool:
     device = run.model.device
-    return device.is_cuda or foretold.high > NEAR * (device.free_bytes() + device.held_bytes())
+    return device.is_cuda or estimated.high > NEAR_LIMIT * (device.free_bytes() + device.held_bytes())
 
 
-def take_dry_steps(run: Run) -> float:
+def run_dry_steps(run: Run) -> float:
     """Forward and backward twice on the largest pass, with room taken for AdamW's memory. Returns the peak in bytes.
 
     On a processor nothing refuses memory in time, so there the first pass is half of the second: where that one would
@@ -65,8 +65,8 @@ def take_dry_steps(run: Run) -> float:
 def largest_pass(run: Run) -> MicroBatch:
     """The largest that any step makes."""
     budget = run.position.budget
-    windows = [run.plan.window(step) for step in range(min(run.plan.steps, WINDOWS))]
-    likely = heapq.nlargest(LIKELY, windows, key=partial(_size, budget=budget))
+    windows = [run.plan.window(step) for step in range(min(run.plan.steps, MAX_WINDOWS))]
+    likely = heapq.nlargest(CANDIDATES, windows, key=partial(_size, budget=budget))
     passes = (batch for window in likely for batch in run.model.passes(window, budget))
     return max(passes, key=lambda batch: batch.ids.numel())
 
@@ -81,21 +81,21 @@ def _dry_pass(run: Run, rows: Sequence[Trainable]) -> int:
     """Returns how many tokens went through the model."""
     tokens = 0
     for batch in run.model.passes(rows, run.position.budget):
-        loss, _ = run.objective.summed(batch, 0.0)
+        loss, _ = run.objective.loss_and_correct(batch, 0.0)
         share = loss / max(1, run.objective.units(rows))
         (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
-        run.optimizer.collect()
+        run.optimizer.accumulate()
         tokens += batch.ids.numel()
-    run.optimizer.discard()
+    run.optimizer.zero_grad()
     return tokens
 
 
-def memory_taken(run: Run, foretold: Estimate) -> Memory:
-    """What this process took so far, beside what was foretold for just that."""
+def memory_used(run: Run, estimated: Estimate) -> Memory:
+    """What this process took so far, beside what was estimated for just that."""
     device = run.model.device
     return Memory(
         step=run.position.step,
         peak_bytes=device.peak_bytes(),
-        foretold_bytes=foretold.in_peak,
+        foretold_bytes=estimated.in_peak,
         device=device.place.type,
     )

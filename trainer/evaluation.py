@@ -9,9 +9,9 @@ from transformers import DynamicCache, EncoderDecoderCache
 from trainer.data import Trainable
 from trainer.errors import TrainerError
 from trainer.events import Evaluated, Sample
-from trainer.loss import loss_and_hits
+from trainer.loss import loss_and_correct
 from trainer.model import AdaptedModel, undisturbed
-from trainer.pacing import keep_pace
+from trainer.pacing import run_idle_passes
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 
@@ -38,13 +38,13 @@ def evaluate(
         for number, whole in enumerate(passes, start=1):
             before_pass(number, len(passes))
             batch = whole.to(model.device.place)
-            loss, right = loss_and_hits(model.states_of(batch), batch, model.head)
+            loss, right = loss_and_correct(model.states_of(batch), batch, model.head)
             total += float(loss)
             hits += int(right)
-        keep_pace(model, ranks, items, budget)
+        run_idle_passes(model, ranks, items, budget)
     total, hits = ranks.totals(total, hits)
-    labels = sum(item.labels for item in items)
-    mean = finite(total / labels, step)
+    labels = sum(item.trained_tokens for item in items)
+    mean = require_finite(total / labels, step)
     return Evaluated(step=step, loss=mean, perplexity=perplexity_of(mean), accuracy=hits / labels, rows=len(items))
 
 
@@ -53,7 +53,7 @@ def perplexity_of(loss: float) -> float:
     return math.exp(min(loss, HIGHEST_EXPONENT))
 
 
-def finite(loss: float, step: int) -> float:
+def require_finite(loss: float, step: int) -> float:
     """The loss on held-out rows. Raises TrainerError(diverged) when it is no number."""
     if not math.isfinite(loss):
         raise TrainerError(
@@ -64,7 +64,7 @@ def finite(loss: float, step: int) -> float:
     return loss
 
 
-def answer(model: AdaptedModel, renderer: Renderer, prompt: str, *, step: int) -> Sample:
+def answer_probe(model: AdaptedModel, renderer: Renderer, prompt: str, *, step: int) -> Sample:
     """The model's greedy answer to a prompt, cut short."""
     ids = torch.tensor([renderer.prompt_ids([{"role": "user", "content": prompt}])], device=model.device.place)
     with undisturbed(model.peft):

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from trainer.base_facts import inspect_folder
-from trainer.data import example_of, render_row
+from trainer.data import render_row, to_trainable
 from trainer.device import find_device
 from trainer.errors import TrainerError
 from trainer.estimate import Estimate, Place, as_divided, estimate, plain_speed
@@ -99,7 +99,7 @@ def _count(spec: TrainSpec, base: Path, emit: Emit) -> tuple[TrainSpec, Counted]
             if problems := kind_issues(spec.data.method, row.kind, task):
                 raise refusal(problems)
             seen += 1
-            if example := example_of(row, render_row(row, spec, renderer)):
+            if example := to_trainable(row, render_row(row, spec, renderer)):
                 kept.append(example)
         splits = pq.read_table(path, columns=["split"])["split"].value_counts().to_pylist()
         there = pq.read_metadata(path).num_rows

@@ -49,7 +49,7 @@ def read_general_text(model: AdaptedModel, renderer: Renderer) -> GeneralText:
         items.append(Item(array("i", seen.ids), bytes(seen.trained), seen.source))
     passes = [one.to(model.device.place) for one in model.passes(items, TOKENS_AT_ONCE)]
     with undisturbed(model.peft):
-        return GeneralText(passes, [_states(model, one) for one in passes], model.head.as_it_is())
+        return GeneralText(passes, [_states(model, one) for one in passes], model.head.frozen_copy())
 
 
 def measure_forgetting(model: AdaptedModel, text: GeneralText, *, before_pass: BeforePass) -> Forgotten:
@@ -63,7 +63,7 @@ def measure_forgetting(model: AdaptedModel, text: GeneralText, *, before_pass: B
         for number, (batch, before) in enumerate(zip(text.passes, text.states, strict=True), start=1):
             before_pass(number, len(text.passes))
             now = _states(model, batch)
-            size = model.head.rows_at_once()
+            size = model.head.chunk_size()
             for start in range(0, len(batch.labels), size):
                 chunk = slice(start, start + size)
                 was = text.head.logits(before[chunk]).log_softmax(-1)

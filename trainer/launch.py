@@ -10,14 +10,14 @@ from collections.abc import Callable
 from types import FrameType
 
 from trainer.errors import EXIT_CODES, TrainerError
-from trainer.failures import MAY_TELL
+from trainer.failures import MAY_REPORT
 from trainer.process import DIE_WITH_PARENT, STOPPING
 
 GRACE_SECONDS = 30.0  # for the others, once one has failed: they wait for it in vain
 LONG_GRACE_SECONDS = 600.0  # once one has ended as it should: another may still write a checkpoint
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 LOOPBACKS = ("lo", "lo0")  # on Linux, on a Mac
-HARMLESS = (EXIT_CODES["finished"], EXIT_CODES["stopped"])
+CLEAN_EXITS = (EXIT_CODES["finished"], EXIT_CODES["stopped"])
 
 
 def launch(count: int, arguments: list[str], *, stdout: int, should_stop: Callable[[], bool]) -> int:
@@ -47,19 +47,19 @@ def launch(count: int, arguments: list[str], *, stdout: int, should_stop: Callab
 
 
 def _start(children: "list[subprocess.Popen[bytes]]", count: int, arguments: list[str], *, stdout: int) -> None:
-    """Fill the list. They begin with signals blocked, until `StopWish` can take them: earlier ones would kill them."""
+    """Start the processes, with signals blocked until `StopRequest` handles them: an earlier one would kill them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     threads = max(1, (os.cpu_count() or 1) // count)
-    may_tell = _one_may_tell()
-    shared = {"OMP_NUM_THREADS": str(threads)} | _on_this_machine() | os.environ | meeting
-    shared |= {"WORLD_SIZE": str(count), DIE_WITH_PARENT: "1", MAY_TELL: str(may_tell)}
+    token = _report_token()
+    shared = {"OMP_NUM_THREADS": str(threads)} | _on_this_machine() | os.environ | rendezvous
+    shared |= {"WORLD_SIZE": str(count), DIE_WITH_PARENT: "1", MAY_REPORT: str(token)}
     command = [sys.executable, "-m", "trainer", *arguments]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     for rank in range(count):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        children.append(subprocess.Popen(command, stdout=stdout, env=shared | own, pass_fds=[may_tell]))
+        children.append(subprocess.Popen(command, stdout=stdout, env=shared | own, pass_fds=[token]))
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -70,8 +70,8 @@ def _on_this_machine() -> dict[str, str]:
     return {f"{library}_SOCKET_IFNAME": loopback for library in ("GLOO", "NCCL")} if loopback else {}
 
 
-def _one_may_tell() -> int:
-    """A pipe with a single byte in it, see `failures.is_first`."""
+def _report_token() -> int:
+    """A pipe with a single byte in it, see `failures.may_report`."""
     taken, given = os.pipe()
     os.write(given, b"1")
     os.close(given)
@@ -104,18 +104,18 @@ def _wait(children: "list[subprocess.Popen[bytes]]") -> int:
         now, codes = time.monotonic(), [child.returncode for child in children if child.returncode is not None]
         if codes:  # each end may leave the others in a meeting that nobody else comes to
             deadline = min(deadline, now + LONG_GRACE_SECONDS)
-        if not failed and (failed := _first_harm(codes)):
+        if not failed and (failed := _first_failure(codes)):
             deadline = min(deadline, now + GRACE_SECONDS)
         if now > deadline:
             _end_all(running)
             break
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     ended = [child.returncode for child in children if child not in running]
-    return failed or _first_harm(ended) or ended[0]
+    return failed or _first_failure(ended) or ended[0]
 
 
-def _first_harm(codes: list[int]) -> int:
-    return next((code for code in codes if code not in HARMLESS), 0)
+def _first_failure(codes: list[int]) -> int:
+    return next((code for code in codes if code not in CLEAN_EXITS), 0)
 
 
 def _end_all(children: "list[subprocess.Popen[bytes]]") -> None:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trainer.micro_batch import MicroBatch
 
-LOGITS_AT_ONCE = 1 << 23  # values of the widest matrix here: 32 MB in float32
+MAX_LOGITS = 1 << 23  # values of the widest matrix here: 32 MB in float32
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,21 @@ class Head:
         return scores.div_(self.softcap).tanh_() * self.softcap if self.softcap else scores
 
     @property
-    def learns(self) -> bool:
+    def is_trainable(self) -> bool:
         return self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
 
-    def as_it_is(self) -> "Head":
+    def frozen_copy(self) -> "Head":
         """This head as it scores now, whatever it learns later."""
-        if not self.learns:
+        if not self.is_trainable:
             return self
         bias = self.bias.detach().clone() if self.bias is not None else None
         return Head(self.weight.detach().clone(), bias, self.scale, self.softcap)
 
-    def rows_at_once(self) -> int:
-        return max(1, LOGITS_AT_ONCE // self.weight.shape[0])
+    def chunk_size(self) -> int:
+        return max(1, MAX_LOGITS // self.weight.shape[0])
 
 
-class _TokenLosses(torch.autograd.Function):
+class _ChunkedCrossEntropy(torch.autograd.Function):
     """Cross entropies, in chunks. The gradient is made beside the loss, so no logits outlive their chunk.
 
     The idea of chunked heads is that of Wijmans et al. 2024 (arxiv.org/abs/2411.09009), here in plain torch.
@@ -61,7 +61,7 @@ class _TokenLosses(torch.autograd.Function):
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         hits = torch.zeros((), dtype=torch.long, device=hidden.device)
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
-        size = head.rows_at_once()
+        size = head.chunk_size()
         for start in range(0, len(labels), size):
             chunk, wanted = hidden[start : start + size], labels[start : start + size]
             scores = head.logits(chunk)
@@ -93,7 +93,7 @@ def token_losses(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
     return _scored(hidden, batch, head, counts=False)[0]
 
 
-def loss_and_hits(hidden: Tensor, batch: MicroBatch, head: Head) -> tuple[Tensor, Tensor]:
+def loss_and_correct(hidden: Tensor, batch: MicroBatch, head: Head) -> tuple[Tensor, Tensor]:
     """Sum over the batch's trained tokens of -log p(token), and how many of them the model would have chosen itself.
 
     hidden: (rows, width, hidden) -> two scalars, float32 and long.
@@ -105,9 +105,9 @@ def loss_and_hits(hidden: Tensor, batch: MicroBatch, head: Head) -> tuple[Tensor
 def _scored(hidden: Tensor, batch: MicroBatch, head: Head, *, counts: bool) -> tuple[Tensor, Tensor]:
     """The losses of trained tokens, and the number of hits among them where it `counts`."""
     chosen = hidden.flatten(0, 1).index_select(0, batch.places)
-    if head.learns:
+    if head.is_trainable:
         return _scored_by_learning_head(chosen, batch.labels, head, counts=counts)
-    found: tuple[Tensor, Tensor] = _TokenLosses.apply(chosen, batch.labels, head, counts)  # type: ignore[no-untyped-call]
+    found: tuple[Tensor, Tensor] = _ChunkedCrossEntropy.apply(chosen, batch.labels, head, counts)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -120,7 +120,7 @@ def _scored_by_learning_head(hidden: Tensor, labels: Tensor, head: Head, *, coun
         # Behind all that the gradient needs: on the way back the scores are made again, and this is not reached.
         return losses, _hits(scores, wanted) if counts else torch.zeros((), dtype=torch.long, device=scores.device)
 
-    size = head.rows_at_once()
+    size = head.chunk_size()
     chunks = [slice(start, start + size) for start in range(0, len(labels), size)]
     found = [checkpoint(scored, hidden[one], labels[one], use_reentrant=False) for one in chunks]
     return torch.cat([losses for losses, _ in found]), torch.stack([hits for _, hits in found]).sum()
@@ -134,7 +134,7 @@ def _hits(scores: Tensor, wanted: Tensor) -> Tensor:
     return (best == wanted).sum()
 
 
-def row_scores(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
+def sequence_logprobs(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
     """log p of the trained tokens of each row together. hidden: (rows, width, hidden) -> (rows,), float32."""
     losses = token_losses(hidden, batch, head)
-    return -torch.stack([row.sum() for row in torch.split(losses, [item.labels for item in batch.items])])
+    return -torch.stack([row.sum() for row in torch.split(losses, [item.trained_tokens for item in batch.items])])

@@ -76,7 +76,7 @@ def _lines(samples: Sequence[Trainable], budget: int, lay: Lay, common: int) -> 
     sizes = [(lay(_read(sample)).tokens, sample) for sample in samples]
     for tokens, sample in sorted(sizes, key=itemgetter(0), reverse=True):
         # Beside others. What is predicted has a state of its own each, however much of a row is shared.
-        more = max(tokens - common, sample.labels)
+        more = max(tokens - common, sample.trained_tokens)
         at = next((at for at, left in enumerate(room) if more <= left), len(lines))
         if at == len(lines):
             lines.append([])
@@ -143,7 +143,7 @@ def _aims(items: Sequence[Item], standing: Sequence[Sequence[int]]) -> tuple[tor
     aims: list[int] = []
     labels: list[int] = []
     for item, places in zip(items, standing, strict=True):
-        learnt = [at for at, flag in enumerate(item.trained) if flag]
+        learnt = [at for at, flag in enumerate(item.loss_mask) if flag]
         aims += [places[at - item.source - 1] for at in learnt]
         labels += [item.ids[at] for at in learnt]
     return torch.tensor(aims), torch.tensor(labels)

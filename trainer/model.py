@@ -111,7 +111,7 @@ def load_adapted(
     adapted = ranks.in_turn(
         lambda: _sharded(_load(spec, base, emit, device, unpacked=bool(unpacked), into=CPU), device, mesh)
     )
-    emit(Log(text=f"The base model lies in {ranks.of} parts, one a GPU"))
+    emit(Log(text=f"The base model lies in {ranks.world_size} parts, one a GPU"))
     return _checked(adapted, spec)
 
 

@@ -15,14 +15,14 @@ from trainer.estimate import ADAM_BYTES
 from trainer.spec import OptimSpec
 
 # float16 has no room for small gradients: they are computed this much larger there.
-FLOAT16_SCALE = 1024.0
+FLOAT16_LOSS_SCALE = 1024.0
 # A model has hundreds of small weights, and on a GPU each operation costs more to begin than to do. torch's optimizers
 # take lists of tensors at once for that (`torch._foreach_...`), and so are gradients collected and weights handed over,
 # so many values at a time.
-AT_ONCE = 1 << 22
+FOREACH_ELEMENTS = 1 << 22
 
 
-class Pace(NamedTuple):
+class GroupOptions(NamedTuple):
     """How some weights learn: their learning rate's factor, and their pull towards zero."""
 
     ratio: float
@@ -39,7 +39,7 @@ class MasterAdamW:
 
     def __init__(self, weights: Mapping[str, torch.nn.Parameter], spec: OptimSpec) -> None:
         self._spec = spec
-        paces = {name: self._pace(name, weight) for name, weight in weights.items()}
+        paces = {name: self._group_options(name, weight) for name, weight in weights.items()}
         named = {
             pace: list(names) for pace, names in groupby(sorted(weights, key=paces.__getitem__), paces.__getitem__)
         }
@@ -57,17 +57,17 @@ class MasterAdamW:
             groups.append({"params": [learns], "weight_decay": pace.decay, "ratio": pace.ratio})
         self._adamw = _adamw(groups, spec)
         half = any(weight.dtype == torch.float16 for weight in self._weights.values())
-        self.loss_scale = FLOAT16_SCALE if half else 1.0
+        self.loss_scale = FLOAT16_LOSS_SCALE if half else 1.0
 
-    def _pace(self, name: str, weight: Tensor) -> "Pace":
+    def _group_options(self, name: str, weight: Tensor) -> "GroupOptions":
         """LoRA+ (Hayou et al. 2024, arxiv.org/abs/2402.12354) as PEFT has it. Only updates are pulled towards zero."""
         fast = name.endswith(".lora_B.weight") or weight.dim() == 1
         is_update = name.endswith((".lora_A.weight", ".lora_B.weight"))
         ratio = self._spec.loraplus_lr_ratio or 1.0
-        return Pace(ratio if fast else 1.0, self._spec.weight_decay if is_update else 0.0)
+        return GroupOptions(ratio if fast else 1.0, self._spec.weight_decay if is_update else 0.0)
 
     @torch.no_grad()
-    def collect(self) -> None:
+    def accumulate(self) -> None:
         """Add the gradients of one pass, in float32, and drop them from the model."""
         learnt = [name for name, weight in self._weights.items() if weight.grad is not None]
         for names in self._portions(learnt):
@@ -82,10 +82,10 @@ class MasterAdamW:
                 self._weights[name].grad = None
 
     def _portions(self, names: list[str]) -> Iterator[list[str]]:
-        """Cut names where the weights before them are `AT_ONCE` values: their gradients are held twice for a moment."""
+        """Group names into chunks of about `FOREACH_ELEMENTS` values: gradients of a chunk are briefly held twice."""
         before = list(accumulate((self._weights[name].numel() for name in names), initial=0))
         numbered = zip(names, before, strict=False)
-        for _, some in groupby(numbered, lambda one: one[1] // AT_ONCE):
+        for _, some in groupby(numbered, lambda one: one[1] // FOREACH_ELEMENTS):
             yield [name for name, _ in some]
 
     @property
@@ -93,13 +93,13 @@ class MasterAdamW:
         """All that was collected, end to end."""
         return self._gradient
 
-    def discard(self) -> None:
+    def zero_grad(self) -> None:
         """Forget what was collected."""
         for weight in self._weights.values():
             weight.grad = None
         self._gradient.zero_()
 
-    def norm(self) -> float:
+    def grad_norm(self) -> float:
         """Length of the collected gradient, before clipping; this also takes the loss scale out."""
         if self.loss_scale != 1.0:
             self._gradient /= self.loss_scale
@@ -112,11 +112,11 @@ class MasterAdamW:
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate * group["ratio"]
         self._adamw.step()
-        self.publish()
+        self.copy_to_model()
         self._gradient.zero_()
 
     @torch.no_grad()
-    def publish(self) -> None:
+    def copy_to_model(self) -> None:
         """Hand the model the masters, in its own format."""
         torch._foreach_copy_(list(self._weights.values()), list(self.masters.values()))
 
@@ -127,12 +127,12 @@ class MasterAdamW:
     def state(self) -> dict[str, Tensor]:
         """AdamW's memory, to be saved beside the masters: what it keeps for each part of them, by number and name."""
         return {
-            f"{number}.{name}": _in_file(name, value)
-            for number, part in enumerate(self._parts())
+            f"{number}.{name}": _for_file(name, value)
+            for number, part in enumerate(self._flat_parameters())
             for name, value in self._adamw.state.get(part, {}).items()
         }
 
-    def _parts(self) -> list[torch.nn.Parameter]:
+    def _flat_parameters(self) -> list[torch.nn.Parameter]:
         """What AdamW steps on: the masters that learn alike, end to end."""
         return [group["params"][0] for group in self._adamw.param_groups]
 
@@ -152,11 +152,11 @@ class MasterAdamW:
         for name, value in self.masters.items():
             value.copy_(masters[name])
         if state:
-            for number, part in enumerate(self._parts()):
+            for number, part in enumerate(self._flat_parameters()):
                 prefix = f"{number}."
                 saved = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
                 _restore(self._adamw, number, part, saved)
-        self.publish()
+        self.copy_to_model()
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         sizes = [weight.numel() for weight in self._weights.values()]
@@ -180,7 +180,7 @@ def _adamw(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimiz
     return found
 
 
-def _in_file(name: str, value: Any) -> Tensor:
+def _for_file(name: str, value: Any) -> Tensor:
     """What a file holds of one part of AdamW's memory. bitsandbytes gives all parts the same quantisation map, and
     safetensors refuses two names for one memory."""
     found = torch.as_tensor(value).cpu()

@@ -17,11 +17,11 @@ DIE_WITH_PARENT = "LOWRANK_DIE_WITH_PARENT"
 PARENT_POLL_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
 STOPPING = (signal.SIGTERM, signal.SIGINT)  # ask for an end
-TRIM_AT, TAKE_AT_ONCE, MAP_AT = -1, -2, -3  # what malloc.h calls what can be told to the C library
-KEEPING = {TRIM_AT: 1 << 28, TAKE_AT_ONCE: 1 << 24, MAP_AT: 1 << 28}
-GIVING_BACK = {MAP_AT: 1 << 20}
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # what malloc.h calls what can be told to the C library
+KEEPING = {M_TRIM_THRESHOLD: 1 << 28, M_TOP_PAD: 1 << 24, M_MMAP_THRESHOLD: 1 << 28}
+GIVING_BACK = {M_MMAP_THRESHOLD: 1 << 20}
 # What glibc comes to by itself, once blocks of 32 MB were freed; who tells it anything ends that.
-USUAL = {TRIM_AT: 1 << 26, MAP_AT: 1 << 25}
+USUAL = {M_TRIM_THRESHOLD: 1 << 26, M_MMAP_THRESHOLD: 1 << 25}
 
 
 class EventStream:
@@ -43,23 +43,23 @@ class EventStream:
         self._file.flush()
 
 
-class StopWish:
+class StopRequest:
     """Whether somebody asked this process to stop. The first signal and any later one mean the same.
 
     One that came before, while `launch` had them blocked for this process, counts as well.
     """
 
     def __init__(self) -> None:
-        self._wished = False
+        self._requested = False
         for number in STOPPING:
-            signal.signal(number, self._wish)
+            signal.signal(number, self._request)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def __call__(self) -> bool:
-        return self._wished
+        return self._requested
 
-    def _wish(self, number: int, frame: FrameType | None) -> None:
-        self._wished = True
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
 
 
 def end(code: int) -> NoReturn:

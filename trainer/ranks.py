@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.errors import TrainerError
 from trainer.events import Checkpoint, Emit, Event
 
-PATIENCE = timedelta(hours=2)  # one may still measure or write while the others wait for it
+TIMEOUT = timedelta(hours=2)  # one may still measure or write while the others wait for it
 
 
 class HasLength(Protocol):
@@ -35,14 +35,14 @@ class Ranks:
     """
 
     rank: int = 0
-    of: int = 1
+    world_size: int = 1
 
     @property
     def is_alone(self) -> bool:
-        return self.of == 1
+        return self.world_size == 1
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def share(self, rows: Sequence[Item]) -> list[Item]:
@@ -52,7 +52,7 @@ class Ranks:
         """
         if self.is_alone:
             return list(rows)
-        loads = [(0, rank) for rank in range(self.of)]
+        loads = [(0, rank) for rank in range(self.world_size)]
         mine = []
         for row in sorted(rows, key=lambda row: row.length, reverse=True):
             load, rank = loads[0]
@@ -61,15 +61,15 @@ class Ranks:
                 mine.append(row)
         return mine
 
-    def copy_first(self, tensor: Tensor) -> bool:
+    def broadcast(self, tensor: Tensor) -> bool:
         """Put the first one's values in place of each one's. Whether they were other ones in any process."""
         if self.is_alone:
             return False
         own = tensor.clone()
         dist.broadcast(tensor, 0)
-        return self.any(wish=not torch.equal(own, tensor))
+        return self.any(flag=not torch.equal(own, tensor))
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Put the sum over all processes in place of each one's values."""
         if not self.is_alone:
             dist.all_reduce(tensor)
@@ -79,33 +79,33 @@ class Ranks:
         if self.is_alone:
             return list(values)
         summed = torch.tensor(values, dtype=torch.float64, device=_place())
-        self.add_up(summed)
+        self.all_reduce(summed)
         found: list[float] = summed.tolist()
         return found
 
-    def any(self, *, wish: bool) -> bool:
+    def any(self, *, flag: bool) -> bool:
         """Whether one of them wishes it."""
-        return bool(self.totals(float(wish))[0]) if not self.is_alone else wish
+        return bool(self.totals(float(flag))[0]) if not self.is_alone else flag
 
-    def first_one_first(self, work: Callable[[], T]) -> T:
+    def main_process_first(self, work: Callable[[], T]) -> T:
         """What `work` gives, begun by the others once the first one is done with it: it may write files for all."""
-        if not self.is_first:
-            self.agree(None)
+        if not self.is_main:
+            self.broadcast_object(None)
         found = work()
-        if self.is_first:
-            self.agree(None)
+        if self.is_main:
+            self.broadcast_object(None)
         return found
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """What `work` gives, one process after the other: it may need more memory than there is for all at once."""
         found: list[T] = []
-        for rank in range(self.of):
+        for rank in range(self.world_size):
             if rank == self.rank:
                 found.append(work())
-            self.agree(None)
+            self.broadcast_object(None)
         return found[0]
 
-    def least(self, number: int) -> int:
+    def minimum(self, number: int) -> int:
         """The smallest of their numbers."""
         if self.is_alone:
             return number
@@ -113,7 +113,7 @@ class Ranks:
         dist.all_reduce(smallest, dist.ReduceOp.MIN)
         return int(smallest)
 
-    def agree(self, value: T) -> T:
+    def broadcast_object(self, value: T) -> T:
         """The first one's value, for all."""
         if self.is_alone:
             return value
@@ -138,14 +138,14 @@ def join_ranks() -> Ranks:
             raise TrainerError("user_config", text, "Lower model.gpus.")
         torch.cuda.set_device(local)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     return Ranks(rank, of)
 
 
 def leave_ranks(ranks: Ranks) -> None:
     """Wait for the others and part."""
     if not ranks.is_alone:
-        ranks.agree(None)
+        ranks.broadcast_object(None)
         dist.destroy_process_group()
 
 

@@ -31,9 +31,9 @@ def make_ready(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, r
     if folder.is_dir():
         return folder
     emit(Log(text=f"There is no folder {folder} here: it is fetched from the hub"))
-    if ranks.is_first:  # the others would put the folder there again, while it is read
+    if ranks.is_main:  # the others would put the folder there again, while it is read
         fetch_hub(spec.model.base, spec.model.revision, out / "base", emit)
-    ranks.agree(None)
+    ranks.broadcast_object(None)
     if problems := issues_on_base(spec, out / "base"):
         raise refusal(problems)
     return out / "base"

@@ -21,14 +21,14 @@ from trainer.device import give_back_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import evaluations_after, micro_batch_tokens, recompute_every
 from trainer.eva import start_from_data
-from trainer.evaluation import answer
+from trainer.evaluation import answer_probe
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
-from trainer.failures import is_first, out_of_memory, within_memory
+from trainer.failures import may_report, out_of_memory, retry_on_oom
 from trainer.forgetting import GeneralText, measure_forgetting, read_general_text
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import Objective, objective_of
 from trainer.optimizer import MasterAdamW
-from trainer.pacing import start_alike
+from trainer.pacing import sync_initial_weights
 from trainer.process import giving_back_memory
 from trainer.ranks import Ranks
 from trainer.readiness import make_ready
@@ -37,8 +37,8 @@ from trainer.spec import TrainSpec
 from trainer.token_cache import load_tokens
 
 CHECKPOINTS = "checkpoints"  # the folder
-SILENCE_SECONDS = 60.0
-STEPS_IN_WINDOW = 20  # steps that speed and time left are told from
+HEARTBEAT_SECONDS = 60.0
+SPEED_STEPS = 20  # steps that speed and time left are told from
 
 
 @dataclass
@@ -63,25 +63,25 @@ class Run:
     ranks: Ranks = field(default_factory=Ranks)
     resumed_from: Path | None = None  # the checkpoint
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of position.best_step, where they are to be kept
-    spoke_at: float = field(default_factory=time.monotonic)
-    measuring_seconds: float = 0.0  # of the newest evaluation of this attempt
-    recent: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=STEPS_IN_WINDOW))
+    last_emit: float = field(default_factory=time.monotonic)
+    evaluation_seconds: float = 0.0  # of the newest evaluation of this attempt
+    recent: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=SPEED_STEPS))
 
     def save(self) -> None:
         """Leave a checkpoint of the last whole step."""
-        if self.ranks.is_first:
+        if self.ranks.is_main:
             self.checkpoints.save(self.position, self.optimizer, self.best)
 
-    def keep(self) -> str:
+    def save_before_failure(self) -> str:
         """Before a failure: forget the unfinished step, keep the last whole one, and say which can be gone on from.
 
         Of several processes that is done by the one that tells, for the first may wait for it in vain. Raises Stopped
         in the others.
         """
-        if not is_first():
+        if not may_report():
             raise Stopped
-        self.optimizer.discard()
-        if not self.ranks.is_first:  # it knows the first one's checkpoints by their folder alone
+        self.optimizer.zero_grad()
+        if not self.ranks.is_main:  # it knows the first one's checkpoints by their folder alone
             self.checkpoints = Checkpoints(self.out / CHECKPOINTS, self.inputs, self.emit, resumed=self.position.step)
         if self.position.step and self.optimizer.is_finite():
             self.checkpoints.save(self.position, self.optimizer, self.best)
@@ -96,13 +96,13 @@ class Run:
         the pass, and it cannot be made again without them.
         """
         if self.model.is_sharded:
-            raise self.too_large()
-        self.optimizer.discard()
+            raise self.out_of_memory_error()
+        self.optimizer.zero_grad()
         self._halve_below(min(tokens, self.position.budget))
 
-    def agree_on_passes(self) -> None:
+    def sync_pass_size(self) -> None:
         """Of the same size in all processes, where one of them had to halve its own."""
-        least = self.ranks.least(self.position.budget)
+        least = self.ranks.minimum(self.position.budget)
         if least < self.position.budget:
             self._halve_below(least + 1)
 
@@ -120,9 +120,9 @@ class Run:
             what += ", and computing every layer again instead of keeping it"
         self.emit(Log(level="warning", text=what))
 
-    def too_large(self) -> TrainerError:
+    def out_of_memory_error(self) -> TrainerError:
         step, budget = self.position.step + 1, self.position.budget
-        return out_of_memory(f" at step {step}, in passes of {budget:,} tokens{self.keep()}")
+        return out_of_memory(f" at step {step}, in passes of {budget:,} tokens{self.save_before_failure()}")
 
     def stop(self) -> None:
         """Leave a checkpoint of the last whole step and end."""
@@ -152,33 +152,37 @@ class Run:
         """Measure on the held-out rows and answer the probes; both are part of the record once all is done."""
         step, began = self.position.step, time.monotonic()
         self.emit(Phase(name="evaluating"))
-        within = partial(within_memory, give_way=self._halve_measuring, ended=self._too_large_to_measure)
-        found = self.ranks.agree(self._with_forgetting(within(self._measured))) if self.dataset.holdout else None
+        within = partial(retry_on_oom, make_room=self._halve_evaluation_passes, failure=self._evaluation_out_of_memory)
+        found = (
+            self.ranks.broadcast_object(self._with_forgetting(within(self._evaluate_holdout)))
+            if self.dataset.holdout
+            else None
+        )
         for prompt in self.spec.evaluation.probes:
             if self.may_stop_here():
                 self.stop()
-            self.emit(within(partial(answer, self.model, self.renderer, prompt, step=step)))
+            self.emit(within(partial(answer_probe, self.model, self.renderer, prompt, step=step)))
         if found:
             self.record("evaluated", found)
-            self._note_best(found)
-        most = -self.ranks.least(-self.position.measuring_halvings)
+            self._update_best(found)
+        most = -self.ranks.minimum(-self.position.measuring_halvings)
         while self.position.measuring_halvings < most:  # as another process did
-            self._halve_measuring()
+            self._halve_evaluation_passes()
         self.position.measured = step
-        self.measuring_seconds = time.monotonic() - began
+        self.evaluation_seconds = time.monotonic() - began
         if step < self.plan.steps:
             self.emit(Phase(name="training"))
 
-    def _note_best(self, found: Evaluated) -> None:
+    def _update_best(self, found: Evaluated) -> None:
         """Remember the step with the lowest loss; step 0 is the base model, which nobody needs published."""
-        if found.step and found.loss < self._loss_measured_at(self.position.best_step):
+        if found.step and found.loss < self._holdout_loss_at(self.position.best_step):
             self.position.best_step = found.step
             self.best = self.optimizer.masters_on_cpu() if self.spec.evaluation.keep_best else {}
 
-    def _loss_measured_at(self, step: int) -> float:
+    def _holdout_loss_at(self, step: int) -> float:
         return next((one["loss"] for one in self.metrics("evaluated") if one["step"] == step), math.inf)
 
-    def patience_is_spent(self) -> bool:
+    def patience_exhausted(self) -> bool:
         """Whether too many measurements in a row were no better than the best; only a new one can tell."""
         patience = self.spec.evaluation.patience
         if not patience or self.position.measured < self.position.step:
@@ -201,61 +205,63 @@ class Run:
             self.optimizer.load(self.best, {})
             self.emit(Log(text=f"The adapter is that of step {self.published_step:,}, the best on held-out rows"))
 
-    def _measured(self) -> Evaluated:
+    def _evaluate_holdout(self) -> Evaluated:
         rows, position = self.dataset.holdout, self.position
         step, budget = position.step, position.measuring_budget
-        return self.objective.measure(rows, step=step, budget=budget, before_pass=self._before_pass)
+        return self.objective.evaluate(rows, step=step, budget=budget, before_pass=self._before_pass)
 
-    def _halve_measuring(self) -> None:
+    def _halve_evaluation_passes(self) -> None:
         """Measure with half as many tokens at a time from now on; the passes of training stay as they are."""
         if self.model.is_sharded:
-            raise self._too_large_to_measure()
+            raise self._evaluation_out_of_memory()
         give_back_memory()
         before = self.position.measuring_budget
         self.position.measuring_halvings += 1
         what = f"Out of memory while measuring at step {self.position.step:,}: going on in passes of up to"
         self.emit(Log(level="warning", text=f"{what} {self.position.measuring_budget:,} tokens, instead of {before:,}"))
 
-    def _too_large_to_measure(self) -> TrainerError:
+    def _evaluation_out_of_memory(self) -> TrainerError:
         step, budget = self.position.step, self.position.measuring_budget
-        return out_of_memory(f" while measuring at step {step}, in passes of {budget:,} tokens{self.keep()}")
+        return out_of_memory(
+            f" while measuring at step {step}, in passes of {budget:,} tokens{self.save_before_failure()}"
+        )
 
-    def _clear_for_general_text(self) -> None:
+    def _free_memory_for_general_text(self) -> None:
         """Its passes are small already, and always the same."""
         give_back_memory()
         what = f"Out of memory while measuring at step {self.position.step:,}: general text is tried once more"
         self.emit(Log(level="warning", text=what))
 
-    def _too_large_for_general_text(self) -> TrainerError:
+    def _general_text_out_of_memory(self) -> TrainerError:
         what = f"while measuring what is forgotten (evaluation.forgetting) at step {self.position.step}"
-        return out_of_memory(f" {what}{self.keep()}")
+        return out_of_memory(f" {what}{self.save_before_failure()}")
 
     def _with_forgetting(self, found: Evaluated) -> Evaluated:
         if self.general is None:
             return found
-        forgot = within_memory(
+        forgot = retry_on_oom(
             partial(measure_forgetting, self.model, self.general, before_pass=self._before_pass),
-            give_way=self._clear_for_general_text,
-            ended=self._too_large_for_general_text,
+            make_room=self._free_memory_for_general_text,
+            failure=self._general_text_out_of_memory,
         )
         return replace(found, general_kl=forgot.kl, general_perplexity=forgot.perplexity)
 
     def _before_pass(self, number: int, of: int) -> None:
         if self.may_stop_here():
             self.stop()
-        self.sign_of_life(f"Evaluating: pass {number} of {of}")
+        self.heartbeat(f"Evaluating: pass {number} of {of}")
 
-    def sign_of_life(self, doing: str) -> None:
+    def heartbeat(self, doing: str) -> None:
         """Say what goes on where nothing was said for a minute: silence is taken for a standstill."""
-        if time.monotonic() - self.spoke_at > SILENCE_SECONDS:
+        if time.monotonic() - self.last_emit > HEARTBEAT_SECONDS:
             self.emit(Log(text=doing))
-            self.spoke_at = time.monotonic()
+            self.last_emit = time.monotonic()
 
     def record(self, kind: str, event: Any) -> None:
         """Emit an event and keep it with the adapter's metrics."""
         self.position.metrics.append({"kind": kind, **event.__dict__})
         self.emit(event)
-        self.spoke_at = time.monotonic()
+        self.last_emit = time.monotonic()
 
     def metrics(self, kind: str) -> list[dict[str, Any]]:
         return [one for one in self.position.metrics if one["kind"] == kind]
@@ -266,7 +272,7 @@ class Run:
         step, left = self.position.step, self.plan.steps - self.position.step
         # That of this step, where it is due, is still to come.
         evaluations = evaluations_after(step - 1, every=self.evaluation_interval, steps=self.plan.steps)
-        measuring = evaluations * self.measuring_seconds * self.evaluates
+        measuring = evaluations * self.evaluation_seconds * self.evaluates
         return Progress(
             step=step,
             of=self.plan.steps,
@@ -290,32 +296,32 @@ def prepare(
     """
     emit(Phase(name="preparing"))
     base = make_ready(spec, out=out, resume=resume, emit=emit, ranks=ranks)
-    checkpoint = ranks.agree(find_checkpoint(resume, spec, emit)) if resume else None
+    checkpoint = ranks.broadcast_object(find_checkpoint(resume, spec, emit)) if resume else None
     earlier = read_position(checkpoint) if checkpoint else None
-    position = earlier or Position(started=ranks.agree(datetime.now().isoformat()))
+    position = earlier or Position(started=ranks.broadcast_object(datetime.now().isoformat()))
     moment = datetime.fromisoformat(position.started)
     renderer = Renderer.load(base, moment=moment)
-    dataset = ranks.first_one_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
-    _stop_early(should_stop)
+    dataset = ranks.main_process_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
+    _raise_if_stopped(should_stop)
     plan = Plan(dataset.train, spec)
     emit(Phase(name="loading"))
     with giving_back_memory():
         model = load_adapted(spec, base, emit, unpacked=earlier.unpacked if earlier else None, ranks=ranks)
     position.unpacked = model.unpacked
-    _stop_early(should_stop)
+    _raise_if_stopped(should_stop)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
-        start_from_data(model, plan, before_pass=lambda: _stop_early(should_stop))
+        start_from_data(model, plan, before_pass=lambda: _raise_if_stopped(should_stop))
     measures = spec.evaluation.forgetting and bool(dataset.holdout)
     general = read_general_text(model, renderer) if measures else None
     optimizer = MasterAdamW(model.lora, spec.optim)
-    start_alike(model, optimizer, ranks)
+    sync_initial_weights(model, optimizer, ranks)
     give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
     facts = inspect_folder(base)
-    free = ranks.least(model.device.free_bytes())  # processes that share a base out make passes of the same size
+    free = ranks.minimum(model.device.free_bytes())  # processes that share a base out make passes of the same size
     budget = _fit_memory(model, spec, facts, position, emit, free=free)
     objective = objective_of(spec, model, ranks)
-    objective.prepare(dataset, before_pass=_not_in_silence(should_stop, emit))
+    objective.prepare(dataset, before_pass=_with_heartbeat(should_stop, emit))
     if checkpoint:
         position = load_checkpoint(checkpoint, inputs, optimizer)
     position.budget = budget
@@ -339,7 +345,7 @@ def prepare(
         resumed_from=checkpoint,
         best=load_best(checkpoint, position) if checkpoint and spec.evaluation.keep_best else {},
     )
-    _say_what_learns(run, of=int(facts["parameters"]))
+    _log_setup(run, of=int(facts["parameters"]))
     return run
 
 
@@ -358,7 +364,7 @@ def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Posi
     return budget
 
 
-def _say_what_learns(run: Run, *, of: int) -> None:
+def _log_setup(run: Run, *, of: int) -> None:
     learn = sum(weight.numel() for weight in run.model.lora.values())
     device, rows = run.model.device, run.spec.optim.batch_size
     number_format = str(device.dtype).removeprefix("torch.")
@@ -366,31 +372,31 @@ def _say_what_learns(run: Run, *, of: int) -> None:
         run.emit(Log(level="warning", text="A CPU is many times slower in float16; set model.dtype to auto"))
     run.emit(Log(text=f"{learn:,} weights learn beside {of:,} frozen ones ({learn / of:.1%}), in {number_format}"))
     passes = f"in passes of up to {run.position.budget:,} tokens"
-    where = device.place if run.ranks.is_alone else f"{run.ranks.of} times {device.place.type}"
+    where = device.place if run.ranks.is_alone else f"{run.ranks.world_size} times {device.place.type}"
     run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {where}"))
     if run.position.step:
         run.emit(Log(text=f"Going on after step {run.position.step:,}"))
 
 
-def _stop_early(should_stop: Callable[[], bool]) -> None:
+def _raise_if_stopped(should_stop: Callable[[], bool]) -> None:
     """Before the first step there is nothing to keep."""
     if should_stop():
         raise Stopped
 
 
-def _not_in_silence(should_stop: Callable[[], bool], emit: Emit) -> Callable[[int, int], None]:
+def _with_heartbeat(should_stop: Callable[[], bool], emit: Emit) -> Callable[[int, int], None]:
     """Before each pass over the answers as training starts: ends early, and gives a sign of life now and then."""
-    spoke_at = time.monotonic()
+    last_emit = time.monotonic()
 
     def before_pass(number: int, of: int) -> None:
-        nonlocal spoke_at
-        _stop_early(should_stop)
-        if time.monotonic() - spoke_at > SILENCE_SECONDS:
+        nonlocal last_emit
+        _raise_if_stopped(should_stop)
+        if time.monotonic() - last_emit > HEARTBEAT_SECONDS:
             emit(Log(text=f"Scoring the answers before training: pass {number} of {of}"))
-            spoke_at = time.monotonic()
+            last_emit = time.monotonic()
 
     return before_pass
 
 
-def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(one, allow_nan=False) + "\n" for one in records), encoding="utf-8")

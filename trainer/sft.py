@@ -9,19 +9,19 @@ import torch
 
 from trainer.adapter import save_adapter
 from trainer.data import Trainable
-from trainer.dry_steps import dry_steps_due, foretell, largest_pass, memory_taken, take_dry_steps
+from trainer.dry_steps import estimate_run, largest_pass, memory_used, needs_dry_steps, run_dry_steps
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import Estimate
 from trainer.events import Emit, Finished, Log, Phase
-from trainer.failures import within_memory
+from trainer.failures import retry_on_oom
 from trainer.optimizer import learning_rate_at
-from trainer.pacing import keep_pace
+from trainer.pacing import run_idle_passes
 from trainer.ranks import join_ranks, leave_ranks, only_checkpoints
 from trainer.run import Run, prepare
-from trainer.snapshots import keep_snapshot, kept_snapshots, snapshot_due, take_over
+from trainer.snapshots import adopt_snapshots, keep_snapshot, kept_snapshots, snapshot_due
 from trainer.spec import TrainSpec
 
-STANDSTILL = 5  # steps in a row without a gradient that are worth a word
+STALLED_STEPS = 5  # steps in a row without a gradient that are worth a word
 
 
 def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool]) -> None:
@@ -33,22 +33,22 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
     after a checkpoint when `should_stop()` is true.
     """
     ranks = join_ranks()
-    emit = emit if ranks.is_first else only_checkpoints(emit)
+    emit = emit if ranks.is_main else only_checkpoints(emit)
 
-    def wished() -> bool:
-        return ranks.any(wish=should_stop())
+    def stop_requested() -> bool:
+        return ranks.any(flag=should_stop())
 
-    run = prepare(spec, out=out, resume=resume, emit=emit, should_stop=wished, ranks=ranks)
-    foretold = begin(run)
+    run = prepare(spec, out=out, resume=resume, emit=emit, should_stop=stop_requested, ranks=ranks)
+    estimated = start(run)
 
     while True:
         # -- measure, before the first step (the base model), at intervals and at the end
         if run.evaluation_due():
             run.evaluate()
-        snap(run)
-        if run.position.step == run.plan.steps or run.patience_is_spent():
+        snapshot_if_due(run)
+        if run.position.step == run.plan.steps or run.patience_exhausted():
             break
-        if wished():
+        if stop_requested():
             run.stop()
 
         # -- gradient of the window, pass by pass; with half as much at a time where memory does not hold it
@@ -56,10 +56,10 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         step = run.position.step
         window = run.plan.window(step)
         loss, right = ranks.totals(*gradient_within_memory(run, window))
-        ranks.add_up(run.optimizer.gradient)
+        ranks.all_reduce(run.optimizer.gradient)
 
         # -- update
-        norm = run.optimizer.norm()
+        norm = run.optimizer.grad_norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise diverged(run, "the gradient" if math.isfinite(loss) else "the loss")
         learning_rate = learning_rate_at(step, run.plan.steps, spec.optim)
@@ -71,53 +71,53 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         seconds = run.model.device.clock() - began
         run.recent.append((sum(item.length for item in window), seconds))
         run.position.step += 1
-        run.position.trained_tokens += sum(item.labels for item in window)
+        run.position.trained_tokens += sum(item.trained_tokens for item in window)
         run.position.seconds += seconds
         accuracy = right / run.objective.units(window)
         run.record("progress", run.progress(loss=loss, accuracy=accuracy, learning_rate=learning_rate, norm=norm))
-        tell_standstill(run)
+        warn_if_stalled(run)
 
         # -- keep
-        if ranks.is_first and run.checkpoints.due(run.position.step):
+        if ranks.is_main and run.checkpoints.due(run.position.step):
             run.save()
 
-    emit(memory_taken(run, foretold))
+    emit(memory_used(run, estimated))
     emit(Phase(name="saving"))
     run.finish()
-    if ranks.is_first:
+    if ranks.is_main:
         emit(Finished(folder="adapter", facts=save_adapter(run) | {"checkpoints": kept_snapshots(run)}))
     leave_ranks(ranks)
 
 
-def begin(run: Run) -> Estimate:
-    """Take over what an earlier attempt kept, and see whether memory holds a step. Returns what was foretold of it."""
-    take_over(run)
-    run.position.snapshots = run.ranks.agree(run.position.snapshots)
-    foretold = foretell(run)
+def start(run: Run) -> Estimate:
+    """Take over what an earlier attempt kept, and see whether memory holds a step. Returns what was estimated of it."""
+    adopt_snapshots(run)
+    run.position.snapshots = run.ranks.broadcast_object(run.position.snapshots)
+    estimated = estimate_run(run)
     run.emit(Phase(name="training"))
-    if run.ranks.any(wish=dry_steps_due(run, foretold)):
+    if run.ranks.any(flag=needs_dry_steps(run, estimated)):
 
-        def give_way() -> None:
+        def make_room() -> None:
             run.halve_passes(largest_pass(run).ids.numel())
 
-        within_memory(partial(take_dry_steps, run), give_way=give_way, ended=run.too_large)
-        run.agree_on_passes()
-        run.emit(memory_taken(run, foretold))
-    return foretold
+        retry_on_oom(partial(run_dry_steps, run), make_room=make_room, failure=run.out_of_memory_error)
+        run.sync_pass_size()
+        run.emit(memory_used(run, estimated))
+    return estimated
 
 
 def gradient_within_memory(run: Run, window: Sequence[Trainable]) -> tuple[float, int]:
-    """What `gradient_of` gives, in smaller passes from now on where memory does not hold those there were."""
+    """What `accumulate_gradient` gives, in smaller passes from now on where memory does not hold those there were."""
 
-    def give_way() -> None:
+    def make_room() -> None:
         run.halve_passes(sum(row.length for row in run.ranks.share(window)))
 
-    made = within_memory(partial(gradient_of, run, window), give_way=give_way, ended=run.too_large)
-    run.agree_on_passes()
+    made = retry_on_oom(partial(accumulate_gradient, run, window), make_room=make_room, failure=run.out_of_memory_error)
+    run.sync_pass_size()
     return made
 
 
-def gradient_of(run: Run, window: Sequence[Trainable]) -> tuple[float, int]:
+def accumulate_gradient(run: Run, window: Sequence[Trainable]) -> tuple[float, int]:
     """Collect the gradient of this process's share of a window, pass by pass.
 
     Returns its part of the window's loss, and how many units (tokens, or rows that are compared) came out right.
@@ -125,33 +125,33 @@ def gradient_of(run: Run, window: Sequence[Trainable]) -> tuple[float, int]:
     step = run.position.step
     units = run.objective.units(window)
     seed_step(run.spec.optim.seed + run.ranks.rank, step)
-    drift = run.objective.drift(window, budget=run.position.budget)
+    kl_estimate = run.objective.kl_estimate(window, budget=run.position.budget)
     loss, right = 0.0, 0
     passes = run.model.passes(run.ranks.share(window), run.position.budget)
     for number, batch in enumerate(passes, start=1):
-        summed, hits = run.objective.summed(batch, drift)
+        summed, hits = run.objective.loss_and_correct(batch, kl_estimate)
         share = summed / units
         (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
-        run.optimizer.collect()
+        run.optimizer.accumulate()
         loss += share.item()
         right += int(hits)
         # The last of this pass's blocks, above all others: with them the heap would not shrink before the next.
         del summed, hits, share
         if run.may_stop_here():  # half a window is no step: forget it, and keep the last whole one
-            run.optimizer.discard()
+            run.optimizer.zero_grad()
             run.stop()
-        run.sign_of_life(f"Step {step + 1}: pass {number} of {len(passes)} is done")
-    keep_pace(run.model, run.ranks, window, run.position.budget)
+        run.heartbeat(f"Step {step + 1}: pass {number} of {len(passes)} is done")
+    run_idle_passes(run.model, run.ranks, window, run.position.budget)
     return loss, right
 
 
-def snap(run: Run) -> None:
+def snapshot_if_due(run: Run) -> None:
     """Keep the weights of this step as an adapter, where they are due; all processes know which are kept."""
     if not snapshot_due(run):
         return
-    if run.ranks.is_first:
+    if run.ranks.is_main:
         keep_snapshot(run)
-    run.position.snapshots = run.ranks.agree(run.position.snapshots)
+    run.position.snapshots = run.ranks.broadcast_object(run.position.snapshots)
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -159,11 +159,11 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(seed * 1_000_003 + step)
 
 
-def tell_standstill(run: Run) -> None:
+def warn_if_stalled(run: Run) -> None:
     """Warn once, as soon as several steps in a row had no gradient at all: such a run seldom learns again."""
-    norms = [one["grad_norm"] for one in run.position.metrics[-3 * STANDSTILL :] if one["kind"] == "progress"]
+    norms = [one["grad_norm"] for one in run.position.metrics[-3 * STALLED_STEPS :] if one["kind"] == "progress"]
     still = next((count for count, norm in enumerate(reversed(norms)) if norm), len(norms))
-    if still == STANDSTILL:
+    if still == STALLED_STEPS:
         step = run.position.step
         text = (
             f"The gradient has been exactly 0 since step {step - still + 1:,}, and nothing is learnt: use a lower "
@@ -174,11 +174,11 @@ def tell_standstill(run: Run) -> None:
 
 def diverged(run: Run, what: str) -> TrainerError:
     """All processes find it at the same step, and the first one tells. Raises Stopped in the others."""
-    if not run.ranks.is_first:
+    if not run.ranks.is_main:
         raise Stopped
     step = run.position.step + 1
     return TrainerError(
         "diverged",
-        f"Training diverged at step {step}: {what} is no longer a finite number{run.keep()}.",
+        f"Training diverged at step {step}: {what} is no longer a finite number{run.save_before_failure()}.",
         "Use a lower learning rate or a longer warm-up, and look for odd rows in the dataset.",
     )

@@ -26,7 +26,7 @@ def wanted(spec: TrainSpec, base: Path, device: Device, ranks: Ranks) -> bool:
     """Whether the processes share the base out; the first one's view holds for all."""
     if ranks.is_alone or spec.model.shard == "never":
         return False
-    return spec.model.shard == "always" or ranks.agree(not fits(spec, base, device))
+    return spec.model.shard == "always" or ranks.broadcast_object(not fits(spec, base, device))
 
 
 def fits(spec: TrainSpec, base: Path, device: Device) -> bool:
@@ -39,7 +39,7 @@ def fits(spec: TrainSpec, base: Path, device: Device) -> bool:
 
 def mesh_of(device: Device, ranks: Ranks) -> DeviceMesh:
     """The processes as FSDP wants them. All must come to it."""
-    return init_device_mesh(device.place.type, (ranks.of,))
+    return init_device_mesh(device.place.type, (ranks.world_size,))
 
 
 def shard(causal: Any, mesh: DeviceMesh, learning: Sequence[nn.Parameter]) -> None:

@@ -21,7 +21,7 @@ from trainer.run import Run
 
 FOLDER = "snapshots"
 PARTS_OF_RUN = 3
-TOLD = ("step", "loss", "trained_tokens", "evaluation_loss", "perplexity", "accuracy", "margin", "evaluation_rows")
+REPORTED = ("step", "loss", "trained_tokens", "evaluation_loss", "perplexity", "accuracy", "margin", "evaluation_rows")
 
 
 def planned_steps(run: Run) -> set[int]:
@@ -50,7 +50,7 @@ def keep_snapshot(run: Run) -> None:
     step = run.position.step
     facts = adapter_facts(run, step) | {"step": step, "is_snapshot": True}
     try:
-        write_adapter(run, run.out / FOLDER / name_of(step), facts)
+        write_adapter(run, run.out / FOLDER / folder_name(step), facts)
     except (OSError, SafetensorError) as error:  # the latter where the weights themselves do not fit
         why = error.strerror if isinstance(error, OSError) else error
         run.emit(Log(level="warning", text=f"The weights of step {step:,} could not be kept: {why}"))
@@ -58,44 +58,44 @@ def keep_snapshot(run: Run) -> None:
     run.position.snapshots.append(step)
     for old in set(run.position.snapshots) - planned_steps(run) - {run.position.best_step, step}:
         run.position.snapshots.remove(old)
-        shutil.rmtree(run.out / FOLDER / name_of(old), ignore_errors=True)
+        shutil.rmtree(run.out / FOLDER / folder_name(old), ignore_errors=True)
 
 
 def kept_snapshots(run: Run) -> list[dict[str, Any]]:
     """What is there beside the adapter: the folder below `run.out`, the hash of the weights, what was measured."""
     found = []
     for step in sorted(run.position.snapshots):
-        folder = run.out / FOLDER / name_of(step)
-        if step == run.published_step or not _is_whole(folder):
+        folder = run.out / FOLDER / folder_name(step)
+        if step == run.published_step or not _is_intact(folder):
             continue
         manifest = verify(folder, name=MANIFEST)
-        told = {name: manifest[name] for name in TOLD if name in manifest}
+        told = {name: manifest[name] for name in REPORTED if name in manifest}
         place = {"folder": f"{FOLDER}/{folder.name}", "weights_sha256": manifest["files"][WEIGHTS]["sha256"]}
         found.append(place | told)
     return found
 
 
-def take_over(run: Run) -> None:
+def adopt_snapshots(run: Run) -> None:
     """Link what an earlier attempt kept up to its checkpoint into this attempt's folder; what is damaged is let go.
 
     Of several processes the first does so, as it alone keeps snapshots: two would take each other's folders away.
     """
-    if run.resumed_from is None or not run.ranks.is_first:
+    if run.resumed_from is None or not run.ranks.is_main:
         return
     earlier = run.resumed_from.parent.parent / FOLDER
     for step in list(run.position.snapshots):
-        target = run.out / FOLDER / name_of(step)
-        if not _is_whole(target) and _is_whole(earlier / target.name):
+        target = run.out / FOLDER / folder_name(step)
+        if not _is_intact(target) and _is_intact(earlier / target.name):
             _link_folder(earlier / target.name, target)
-        if not _is_whole(target):
+        if not _is_intact(target):
             run.position.snapshots.remove(step)
 
 
-def name_of(step: int) -> str:
+def folder_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_intact(folder: Path) -> bool:
     try:
         verify(folder, name=MANIFEST)
     except TrainerError:

@@ -130,7 +130,7 @@ class EvaluationSpec:
 
 
 # What people and other tools call values of a spec: a hint for who wrote one of these.
-OTHER_NAMES = {
+FIELD_ALIASES = {
     **dict.fromkeys(("base_model", "model_name", "model_name_or_path", "model_id", "name_or_path"), "model.base"),
     **dict.fromkeys(("load_in_4bit", "use_4bit", "qlora"), "model.quantization: nf4"),
     **dict.fromkeys(("load_in_8bit", "use_8bit"), "model.quantization: int8"),
@@ -335,7 +335,7 @@ def _what_breaks(error: Exception) -> str:
 def _known_place(name: object) -> str:
     """A hint for who wrote a value where it does not belong, or by another name."""
     places = [f"{part}.{name}" for part, fields in PARTS.items() if name in get_type_hints(fields)]
-    place = places[0] if places else OTHER_NAMES.get(str(name).lower().replace("-", "_"), "")
+    place = places[0] if places else FIELD_ALIASES.get(str(name).lower().replace("-", "_"), "")
     return f"Did you mean {place}? " if place else ""
 
 

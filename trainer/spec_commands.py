@@ -9,13 +9,13 @@ from pathlib import Path
 from trainer.errors import TrainerError
 from trainer.events import Emit
 from trainer.launch import launch
-from trainer.process import StopWish
+from trainer.process import StopRequest
 from trainer.spec import SpecError, TrainSpec
 from trainer.spec_values import refusal
 
 
 def train(given: argparse.Namespace, emit: Emit) -> None:
-    should_stop = StopWish()  # here alone: the other commands have nothing to save, so a signal may simply end them
+    should_stop = StopRequest()  # here alone: the other commands have nothing to save, so a signal may simply end them
     spec = read_spec(given.spec, out=given.out, resume=given.resume)
     # A spec that cannot be trained needs no others to find that out.
     if spec.model.gpus > 1 and "RANK" not in os.environ and not spec.issues():

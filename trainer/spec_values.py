@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from trainer.errors import TrainerError
 
 # What people and other tools call some of the words that may be chosen.
-OTHER_WORDS = {
+VALUE_ALIASES = {
     **dict.fromkeys(("4bit", "4-bit", "4", "int4", "fp4", "qlora"), "nf4"),
     **dict.fromkeys(("8bit", "8-bit", "8", "llm_int8"), "int8"),
     **dict.fromkeys(("bf16", "torch.bfloat16"), "bfloat16"),
@@ -71,7 +71,7 @@ def did_you_mean(names: Iterable[object], known: Iterable[str]) -> str:
     """The known names that are near to some others, as a hint before all that could stand there; empty for none."""
     there, near = list(known), []
     for name in (str(one)[:80] for one in names):
-        other = OTHER_WORDS.get(name.lower(), "")
+        other = VALUE_ALIASES.get(name.lower(), "")
         near += [other] if other in there else difflib.get_close_matches(name, there, n=1)
     return f"Did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
 

@@ -19,18 +19,27 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer.data import Cuts, Dataset, Item, Judged, Pair, Trainable, check_held_out, load_dataset
+from trainer.data import (
+    Dataset,
+    Item,
+    LabelledAnswer,
+    PreferencePair,
+    Trainable,
+    Truncation,
+    check_held_out,
+    load_dataset,
+)
 from trainer.events import Emit, Event, Log
 from trainer.formats.canonical import TOKENS_FOLDER
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
-WORTH_SECONDS = 2.0  # of making them; less is not worth a file
-MOST_FILES = 8  # of one dataset, for different bases and lengths
+MIN_SECONDS = 2.0  # of making them; less is not worth a file
+MAX_FILES = 8  # of one dataset, for different bases and lengths
 ROWS_AT_ONCE = 5_000
 # How a chat template, also one within JSON, writes the moment with a format of its own; and where it names that at all.
-TIME_TOLD = re.compile(rb"""strftime_now\s*\(\s*\\?(["'])([^"'\\]*)\\?\1\s*\)""")
-TIME_NAMED = re.compile(rb"strftime_now(?!\s+is\s+(?:not\s+)?defined)")
+STRFTIME_CALL = re.compile(rb"""strftime_now\s*\(\s*\\?(["'])([^"'\\]*)\\?\1\s*\)""")
+STRFTIME_MENTION = re.compile(rb"strftime_now(?!\s+is\s+(?:not\s+)?defined)")
 SEQUENCE = pa.struct([("ids", pa.binary()), ("trained", pa.binary()), ("source", pa.int32())])
 SCHEMA = pa.schema([("held_out", pa.bool_()), ("good", pa.bool_()), ("sequences", pa.list_(SEQUENCE))])
 
@@ -56,7 +65,7 @@ def load_tokens(spec: TrainSpec, renderer: Renderer, emit: Emit, *, base: Path, 
         emit(event)
 
     dataset = load_dataset(spec, renderer, remembered, out=out)
-    if time.monotonic() - began >= WORTH_SECONDS:
+    if time.monotonic() - began >= MIN_SECONDS:
         _write(file, dataset, [{"text": one.text, "level": one.level} for one in said if isinstance(one, Log)])
     return dataset
 
@@ -73,16 +82,16 @@ def _key(spec: TrainSpec, base: Path, moment: datetime) -> str:
     for text in texts:
         found.update(hashlib.sha256(text).digest())
     values: dict[str, Any] = {**spec.to_dict()["data"], "path": "", "seed": spec.optim.seed}
-    values["moment"] = [_time_told(text, moment) for text in texts]
+    values["moment"] = [_rendered_time(text, moment) for text in texts]
     found.update(json.dumps(values, sort_keys=True).encode())
     return found.hexdigest()
 
 
-def _time_told(text: bytes, moment: datetime) -> list[str]:
+def _rendered_time(text: bytes, moment: datetime) -> list[str]:
     """What a chat template writes of a moment, so that rows tokenised earlier on the same day serve again where it
     writes the day; the whole moment, where it is not plain what is written."""
-    calls = [call[1] for call in TIME_TOLD.findall(text)]
-    if len(calls) < len(TIME_NAMED.findall(text)):
+    calls = [call[1] for call in STRFTIME_CALL.findall(text)]
+    if len(calls) < len(STRFTIME_MENTION.findall(text)):
         return [moment.isoformat()]
     return [moment.strftime(one.decode(errors="replace")) for one in calls]
 
@@ -97,7 +106,7 @@ def _code() -> bytes:
 def _write(file: Path, dataset: Dataset, logs: Sequence[dict[str, str]]) -> None:
     """Whole or not at all; that a disk is full keeps no training from going on."""
     told = {"content_hash": dataset.content_hash, "rows": dataset.rows, "untrained": dataset.untrained}
-    told |= {"cuts": asdict(dataset.cuts), "logs": logs, "kept": [len(dataset.train), len(dataset.holdout)]}
+    told |= {"cuts": asdict(dataset.truncation), "logs": logs, "kept": [len(dataset.train), len(dataset.holdout)]}
     schema = SCHEMA.with_metadata({"told": json.dumps(told)})
     part = file.with_name(f".tmp-{file.name}.{os.getpid()}")
     try:
@@ -106,7 +115,7 @@ def _write(file: Path, dataset: Dataset, logs: Sequence[dict[str, str]]) -> None
                 writer.write_batch(batch)
         part.replace(file)
         kept = sorted(file.parent.glob("*.arrow"), key=lambda one: one.stat().st_mtime)
-        for old in kept[:-MOST_FILES]:
+        for old in kept[:-MAX_FILES]:
             old.unlink(missing_ok=True)
     except OSError:
         part.unlink(missing_ok=True)
@@ -121,9 +130,9 @@ def _batches(dataset: Dataset, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 def _told(row: Trainable) -> dict[str, Any]:
     good, items = None, list(row.sequences)
-    if isinstance(row, Judged):
-        good, items = row.good, [row.answer, *([row.mismatch] if row.mismatch else [])]
-    sequences = [{"ids": one.ids.tobytes(), "trained": one.trained, "source": one.source} for one in items]
+    if isinstance(row, LabelledAnswer):
+        good, items = row.desirable, [row.answer, *([row.mismatch] if row.mismatch else [])]
+    sequences = [{"ids": one.ids.tobytes(), "trained": one.loss_mask, "source": one.source} for one in items]
     return {"good": good, "sequences": sequences}
 
 
@@ -141,12 +150,12 @@ def _read(file: Path) -> tuple[Dataset, list[dict[str, Any]]] | None:
         return None
     if told["kept"] != [len(part) for part in parts]:  # cut off between two batches, which the format takes for its end
         return None
-    dataset = Dataset(*parts, told["content_hash"], told["rows"], Cuts(**told["cuts"]), told["untrained"])
+    dataset = Dataset(*parts, told["content_hash"], told["rows"], Truncation(**told["cuts"]), told["untrained"])
     return dataset, told["logs"]
 
 
 def _row(told: dict[str, Any]) -> Trainable:
     items = [Item(array("i", one["ids"]), one["trained"], one["source"]) for one in told["sequences"]]
     if told["good"] is not None:
-        return Judged(items[0], good=told["good"], mismatch=items[1] if len(items) > 1 else None)
-    return Pair(items[0], items[1]) if len(items) > 1 else items[0]
+        return LabelledAnswer(items[0], desirable=told["good"], mismatch=items[1] if len(items) > 1 else None)
+    return PreferencePair(items[0], items[1]) if len(items) > 1 else items[0]

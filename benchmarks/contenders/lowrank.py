@@ -21,15 +21,15 @@ def lowrank(work: dict[str, Any]) -> dict[str, Any]:
         if isinstance(event, Progress):
             clock.step(event.loss)
 
-    # The model is needed afterwards, and what was foretold of its training.
-    with tempfile.TemporaryDirectory() as out, _remembered("prepare") as runs, _remembered("foretell") as foretold:
+    # The model is needed afterwards, and what was estimated of its training.
+    with tempfile.TemporaryDirectory() as out, _remembered("prepare") as runs, _remembered("estimate_run") as estimated:
         spec = TrainSpec.from_dict(work["spec"])
         trainer.sft.train(spec, out=Path(out), resume=None, emit=emit, should_stop=lambda: False)
     made = runs[-1]
     chosen = f"passes of {made.position.budget:,} tokens, {'unpacked' if made.model.unpacked else 'as stored'}"
     return {
         **clock.result(work, made.model.peft, row_tokens(work)),
-        "items": {item.name: item.expected for item in foretold[-1].items if item.in_peak},
+        "items": {item.name: item.expected for item in estimated[-1].items if item.in_peak},
         "chosen": f"{chosen}, {'sharing' if made.model.shares else 'sharing nothing'}",
     }
 

@@ -14,7 +14,7 @@ from tests.datasets.surveyed import make_surveyed
 from tests.make import make_base, make_checked, make_dataset, make_version
 from tests.tiny import make_tiny_base
 from tests.trainer.training import make_spec
-from trainer.data import Item, Judged, Pair, load_dataset
+from trainer.data import Item, LabelledAnswer, PreferencePair, load_dataset
 from trainer.errors import TrainerError
 from trainer.rendering import Renderer
 from trainer.token_statistics import count_tokens, suggested_length
@@ -68,14 +68,14 @@ def same(one: Conversation, item: Item) -> None:
     ids, mask = ids_of(one), mask_of(one)
     end = len(item.ids)
     assert ids[:end] == list(item.ids)
-    assert mask[:end] == list(item.trained)
+    assert mask[:end] == list(item.loss_mask)
     assert not any(mask[end:])
 
 
 def items_of(row: Any) -> list[Item]:
-    if isinstance(row, Pair):
+    if isinstance(row, PreferencePair):
         return [row.chosen, row.rejected]
-    return [row.answer] if isinstance(row, Judged) else [row]
+    return [row.answer] if isinstance(row, LabelledAnswer) else [row]
 
 
 @pytest.mark.parametrize("length", [512, 40, 21])
@@ -105,7 +105,7 @@ def test_what_is_shown_is_what_is_trained(
     for row, trained in zip(learnt, dataset.train, strict=True):
         for one, item in zip(row.conversations, items_of(trained), strict=True):
             same(one, item)
-            assert one.trained == item.labels
+            assert one.trained == item.trained_tokens
 
 
 def row_of(cast: Cast, folder: Path, base: BaseModel, *, length: int = 512) -> SeenRow:

@@ -66,14 +66,14 @@ def test_no_holdout_and_a_single_row(base: Path, tmp_path: Path) -> None:
 def test_nothing_after_the_last_trained_token_is_computed(base: Path, tmp_path: Path) -> None:
     """The template's line break after the end of a turn, and a question that nobody answers."""
     for item in load(base, make_rows(tmp_path)).train:
-        assert item.trained[-1] == 1 and item.ids[-1] == 2
-        assert item.length == len(item.ids) - 1 and item.trained[0] == 0
+        assert item.loss_mask[-1] == 1 and item.ids[-1] == 2
+        assert item.length == len(item.ids) - 1 and item.loss_mask[0] == 0
 
 
 def test_prompts_are_masked(base: Path, tmp_path: Path) -> None:
     renderer = Renderer.load(base)
     for item in load(base, make_rows(tmp_path)).train:
-        learnt = renderer.decode([one for one, flag in zip(item.ids, item.trained, strict=True) if flag])
+        learnt = renderer.decode([one for one, flag in zip(item.ids, item.loss_mask, strict=True) if flag])
         assert learnt.startswith("The answer is") and "What is" not in learnt
 
 
@@ -100,7 +100,7 @@ def test_micro_batches_hold_their_budget_and_hardly_pad() -> None:
     batches = micro_batches(items, 256)
     assert all(batch.ids.numel() <= 256 for batch in batches)
     assert sum(item.length for item in items) / sum(batch.ids.numel() for batch in batches) > 0.9
-    assert sum(len(batch.labels) for batch in batches) == sum(item.labels for item in items)
+    assert sum(len(batch.labels) for batch in batches) == sum(item.trained_tokens for item in items)
     assert [batch.ids.shape for batch in micro_batches(make_items([300]), 256)] == [(1, 300)]
 
 

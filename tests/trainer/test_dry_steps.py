@@ -19,7 +19,7 @@ MAKERS = {"sft": make_rows, "dpo": make_pairs, "kto": make_judged}
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, and as near the limit of a processor's memory."""
-    monkeypatch.setattr(dry_steps, "NEAR", 0.0)
+    monkeypatch.setattr(dry_steps, "NEAR_LIMIT", 0.0)
 
 
 def make(base: Path, folder: Path, method: str = "sft", **parts: dict[str, Any]) -> TrainSpec:
@@ -41,7 +41,7 @@ def test_they_change_nothing(base: Path, tmp_path: Path, monkeypatch: pytest.Mon
     options = {"lora": {"lora_dropout": 0.2}, "optim": {"max_steps": 4, "neftune_noise_alpha": 5.0}}
     spec = make(base, tmp_path, method, **options)
     plain = Training(spec, tmp_path / "1").run()
-    monkeypatch.setattr(dry_steps, "NEAR", 0.0)
+    monkeypatch.setattr(dry_steps, "NEAR_LIMIT", 0.0)
     tried = Training(spec, tmp_path / "2").run()
     assert not dry_logs(plain) and len(dry_logs(tried)) == 1
     assert tried.losses == plain.losses and tried.measured == plain.measured
@@ -105,7 +105,7 @@ def test_the_largest_pass_is_that_of_the_longest_rows(base: Path, tmp_path: Path
         return 0.0
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(dry_steps, "NEAR", 0.0)
-        patched.setattr("trainer.sft.take_dry_steps", look)
+        patched.setattr(dry_steps, "NEAR_LIMIT", 0.0)
+        patched.setattr("trainer.sft.run_dry_steps", look)
         Training(spec, tmp_path / "out").run()
     assert found[0] == found[1]

@@ -18,7 +18,7 @@ from trainer.data import Item
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Finished
 from trainer.lora_start import lora_layers, start
-from trainer.loss import Head, loss_and_hits
+from trainer.loss import Head, loss_and_correct
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, load_adapted
 from trainer.spec import SpecError, TrainSpec
@@ -336,7 +336,7 @@ class Calls(TorchDispatchMode):
 
 
 def test_a_head_that_learns_has_the_gradient_of_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.loss.LOGITS_AT_ONCE", 50 * 4)
+    monkeypatch.setattr("trainer.loss.MAX_LOGITS", 50 * 4)
     torch.manual_seed(0)
     weight, bias = torch.randn(50, 16, requires_grad=True), torch.randn(50, requires_grad=True)
     hidden = torch.randn(2, 9, 16, requires_grad=True)
@@ -347,7 +347,7 @@ def test_a_head_that_learns_has_the_gradient_of_cross_entropy(monkeypatch: pytes
     learns = (hidden, weight, bias)
     wanted = torch.autograd.grad(expected, learns)
     with Calls() as calls:
-        loss, hits = loss_and_hits(hidden, batch, Head(weight, bias, 0.5, 3.0))
+        loss, hits = loss_and_correct(hidden, batch, Head(weight, bias, 0.5, 3.0))
         found = torch.autograd.grad(loss, learns)
     torch.testing.assert_close(loss, expected)
     for one, other in zip(found, wanted, strict=True):

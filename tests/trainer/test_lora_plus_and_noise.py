@@ -27,7 +27,7 @@ def test_lora_plus_steps_as_pefts(base: Path, rows: Path, lora: dict[str, Any]) 
         for name in sorted(ours.lora):
             gradient = torch.randn(ours.lora[name].shape, generator=random)
             ours.lora[name].grad, theirs.lora[name].grad = gradient.clone(), gradient
-        optimizer.collect()
+        optimizer.accumulate()
         optimizer.step(learning_rate=1e-3, norm=0.0)
         peer.step()
     for name, weight in ours.lora.items():

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec, write_lines
-from trainer.data import Item, Judged, Pair, Trainable, load_dataset
+from trainer.data import Item, LabelledAnswer, PreferencePair, Trainable, load_dataset
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Checkpoint, Log
-from trainer.loss import row_scores
+from trainer.loss import sequence_logprobs
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import objective_of
@@ -53,7 +53,7 @@ def plain_score(model: AdaptedModel, item: Item) -> torch.Tensor:
     """log p of an answer, written as simply as it can be."""
     ids = torch.tensor(item.ids)
     scores = model.peft(input_ids=ids[None], use_cache=False).logits[0, :-1].log_softmax(-1)
-    wanted = torch.tensor(list(item.trained), dtype=torch.bool)[1:]
+    wanted = torch.tensor(list(item.loss_mask), dtype=torch.bool)[1:]
     return scores.gather(1, ids[1:, None])[wanted].sum()
 
 
@@ -63,7 +63,7 @@ def test_row_scores_are_plain_log_probabilities(base: Path, tmp_path: Path) -> N
     [batch] = micro_batches(rows[:3], 100_000)
     with torch.no_grad():
         model.peft.eval()
-        found = row_scores(model.hidden(batch.ids), batch, model.head)
+        found = sequence_logprobs(model.hidden(batch.ids), batch, model.head)
         torch.testing.assert_close(found, torch.stack([plain_score(model, one) for one in batch.items]))
 
 
@@ -77,12 +77,12 @@ def test_the_dpo_loss_is_the_papers_however_it_is_cut(
     model.peft.eval()
     window, expected, right = rows[:5], 0.0, 0
     for row in window:
-        assert isinstance(row, Pair)
-        gains = [float(plain_score(model, one)) - one.reference for one in row.sequences]
-        margin = 0.5 * (gains[0] - gains[1])
+        assert isinstance(row, PreferencePair)
+        log_ratios = [float(plain_score(model, one)) - one.reference_logprob for one in row.sequences]
+        margin = 0.5 * (log_ratios[0] - log_ratios[1])
         expected += (1 - smoothing) * math.log1p(math.exp(-margin)) + smoothing * math.log1p(math.exp(margin))
         right += margin > 0
-    found = [objective.summed(one, 0.0) for one in micro_batches(window, budget)]
+    found = [objective.loss_and_correct(one, 0.0) for one in micro_batches(window, budget)]
     assert sum(float(loss) for loss, _ in found) == pytest.approx(expected, rel=1e-4)
     assert sum(int(hits) for _, hits in found) == right
 
@@ -91,9 +91,9 @@ def test_references_are_the_scores_of_the_base(base: Path, tmp_path: Path) -> No
     model, rows, _ = moved(make_job(base, tmp_path, "kto"), base)
     with torch.no_grad(), model.peft.disable_adapter():
         for row in rows[:4]:
-            assert isinstance(row, Judged) and row.mismatch
+            assert isinstance(row, LabelledAnswer) and row.mismatch
             for item in (row.answer, row.mismatch):
-                assert item.reference == pytest.approx(float(plain_score(model, item)), rel=1e-5)
+                assert item.reference_logprob == pytest.approx(float(plain_score(model, item)), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])
@@ -126,7 +126,7 @@ def test_a_resumed_run_is_the_same_run(base: Path, tmp_path: Path, method: str) 
 def test_scoring_before_training_is_not_silent_and_can_be_stopped(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.run.SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr("trainer.run.HEARTBEAT_SECONDS", 0.0)
     training = Training(make_job(base, tmp_path, "dpo"), tmp_path / "out")
     said = lambda: [one.text for one in training.of(Log) if "Scoring the answers" in one.text]  # noqa: E731
     training._should_stop = lambda: bool(said())  # type: ignore[method-assign] # in the midst of it
@@ -160,7 +160,7 @@ def test_plain_text_is_learnt_to_its_end(base: Path, tmp_path: Path) -> None:
     spec = make_spec(base, rows, data={"holdout": 0.0})
     renderer = Renderer.load(base)
     [item, _] = load_dataset(spec, renderer, lambda event: None).train
-    assert isinstance(item, Item) and item.labels == item.length
+    assert isinstance(item, Item) and item.trained_tokens == item.length
     assert item.ids[-1] == 2 and 2 not in item.ids[:-1]
     assert renderer.decode(list(item.ids)) == text
     assert len(Training(spec, tmp_path / "out").run().losses) == 2

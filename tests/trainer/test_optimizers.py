@@ -28,7 +28,7 @@ def make_weights(*, values: int = 8192) -> dict[str, torch.nn.Parameter]:
 def step_all(optimizer: MasterAdamW, weights: dict[str, torch.nn.Parameter], number: int) -> None:
     for place, weight in enumerate(weights.values()):
         weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(10 * number + place))
-    optimizer.collect()
+    optimizer.accumulate()
     optimizer.step(learning_rate=RATE, norm=0.0)
 
 
@@ -36,7 +36,7 @@ def step(optimizer: MasterAdamW, weights: dict[str, torch.nn.Parameter], number:
     (weight,) = weights.values()
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
     gradient = weight.grad.clone()
-    optimizer.collect()
+    optimizer.accumulate()
     optimizer.step(learning_rate=RATE, norm=0.0)
     return gradient
 
@@ -133,7 +133,7 @@ def test_a_run_learns_as_with_torchs(base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_lists_at_once_are_the_same_to_the_last_bit(kind: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one weight after the other, in portions, where one got no gradient and the next pass adds to the first."""
-    monkeypatch.setattr("trainer.optimizer.AT_ONCE", 600)
+    monkeypatch.setattr("trainer.optimizer.FOREACH_ELEMENTS", 600)
     random = torch.Generator().manual_seed(3)
     many = {f"{at}.lora_A.weight": torch.randn(5 + at, 32, generator=random).to(kind) for at in range(9)}
     weights = {name: torch.nn.Parameter(one) for name, one in many.items()}
@@ -145,7 +145,7 @@ def test_lists_at_once_are_the_same_to_the_last_bit(kind: torch.dtype, monkeypat
         for name, weight in list(weights.items())[1:]:
             weight.grad = torch.randn(weight.shape, generator=random).to(kind)
             expected[name].add_(weight.grad)
-        optimizer.collect()
+        optimizer.accumulate()
     assert sum(calls) == 16 and 2 < len(calls) < 16 and all(one.grad is None for one in weights.values())
     assert torch.equal(optimizer.gradient, torch.cat([one.flatten() for one in expected.values()]))
     optimizer.step(learning_rate=RATE, norm=0.0)

@@ -264,7 +264,7 @@ import torch
 from trainer import __main__, model, ranks, run, sft
 
 out, lacking, joined = Path(sys.argv[2]), range(*map(int, sys.argv[3:])), ranks.join_ranks()
-genuine, gradient_of = model.AdaptedModel.hidden, sft.gradient_of
+genuine, accumulate_gradient = model.AdaptedModel.hidden, sft.accumulate_gradient
 passes, budgets = iter(range(1_000)), []
 
 def hidden(self, *read, **told):
@@ -275,9 +275,9 @@ def hidden(self, *read, **told):
 def noting(run, window):
     budgets.append(run.position.budget)
     (out / f"budgets-{joined.rank}.json").write_text(json.dumps(budgets))
-    return gradient_of(run, window)
+    return accumulate_gradient(run, window)
 
-model.AdaptedModel.hidden, sft.gradient_of = hidden, noting
+model.AdaptedModel.hidden, sft.accumulate_gradient = hidden, noting
 __main__.end(__main__.main(["train", sys.argv[1], "--out", sys.argv[2]]))
 """
 

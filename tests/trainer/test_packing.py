@@ -13,7 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.trainer.families import FAMILIES, make_family
 from tests.trainer.training import Training, make_rows, make_spec
-from trainer.data import Item, Pair
+from trainer.data import Item, PreferencePair
 from trainer.device import Device
 from trainer.loss import token_losses
 from trainer.micro_batch import MicroBatch, micro_batches
@@ -62,7 +62,9 @@ def taught(model: AdaptedModel, passes: list[MicroBatch]) -> tuple[dict[int, Ten
     for batch in passes:
         found = token_losses(model.states_of(batch), batch, model.head)
         found.sum().backward()  # type: ignore[no-untyped-call]
-        for item, some in zip(batch.items, torch.split(found, [one.labels for one in batch.items]), strict=True):
+        for item, some in zip(
+            batch.items, torch.split(found, [one.trained_tokens for one in batch.items]), strict=True
+        ):
             losses[item.length] = some.detach()
     gradients = {name: weight.grad.clone() for name, weight in model.lora.items() if weight.grad is not None}
     for weight in model.lora.values():
@@ -169,11 +171,11 @@ def test_shared_passes_keep_to_the_budget(budget: int) -> None:
     torch.manual_seed(7)
     begin = torch.randint(3, 384, (30,)).tolist()
     rows = [make_item(begin + torch.randint(3, 384, (length,)).tolist()) for length in range(2, 50)]
-    pairs = [Pair(make_item([*row.ids, 1, 2]), make_item([*row.ids, 2])) for row in rows[::8]]
+    pairs = [PreferencePair(make_item([*row.ids, 1, 2]), make_item([*row.ids, 2])) for row in rows[::8]]
     passes = micro_batches([*rows, *pairs], budget, packed=True, sharing=True)
     assert sorted(row.length for batch in passes for row in batch.rows) == sorted(row.length for row in [*rows, *pairs])
     assert all(batch.ids.numel() <= budget or len(batch.rows) == 1 for batch in passes)
-    assert all(sum(row.labels for row in batch.rows) <= budget or len(batch.rows) == 1 for batch in passes)
+    assert all(sum(row.trained_tokens for row in batch.rows) <= budget or len(batch.rows) == 1 for batch in passes)
     if budget == 100_000:
         assert passes[0].ids.numel() < sum(row.length for row in [*rows, *pairs]) / 2
 

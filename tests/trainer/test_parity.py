@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec
-from trainer.data import Item, Judged, Pair, Plan, load_dataset
+from trainer.data import Item, LabelledAnswer, Plan, PreferencePair, load_dataset
 from trainer.events import Progress
 from trainer.model import load_adapted
 from trainer.rendering import Renderer
@@ -85,7 +85,10 @@ def test_sft_losses_are_those_of_trl(base: Path, tmp_path: Path, rows_at_once: i
     ours = Training(spec, tmp_path / "ours").run()
     items: list[Item] = list(in_order(plan_of(spec, base)))
     table = Table.from_list(
-        [{"input_ids": list(one.ids), "completion_mask": list(one.trained), "labels": labels_of(one)} for one in items]
+        [
+            {"input_ids": list(one.ids), "completion_mask": list(one.loss_mask), "labels": labels_of(one)}
+            for one in items
+        ]
     )
     trl = SFTTrainer(
         model=twin(spec, base),
@@ -101,12 +104,12 @@ def test_sft_losses_are_those_of_trl(base: Path, tmp_path: Path, rows_at_once: i
 
 
 def labels_of(item: Item) -> list[int]:
-    return [one if flag else -100 for one, flag in zip(item.ids, item.trained, strict=True)]
+    return [one if flag else -100 for one, flag in zip(item.ids, item.loss_mask, strict=True)]
 
 
 def parts_of(item: Item) -> tuple[list[int], list[int]]:
     """Prompt and answer of an example in which all after the prompt is learnt."""
-    begin = item.trained.find(1)
+    begin = item.loss_mask.find(1)
     return list(item.ids[:begin]), list(item.ids[begin:])
 
 
@@ -124,7 +127,7 @@ def test_dpo_losses_are_those_of_trl(base: Path, tmp_path: Path, rows_at_once: i
     data = {"method": "dpo", "holdout": 0.0}
     spec = make_spec(base, make_pairs(tmp_path), data=data, optim=optim, preference={"beta": 0.2})
     ours = Training(spec, tmp_path / "ours").run()
-    pairs: list[Pair] = list(in_order(plan_of(spec, base)))
+    pairs: list[PreferencePair] = list(in_order(plan_of(spec, base)))
     table = []
     for pair in pairs:
         (prompt, chosen), (_, rejected) = as_text(pair.chosen, base), as_text(pair.rejected, base)
@@ -147,10 +150,10 @@ def test_kto_losses_are_those_of_trl(base: Path, tmp_path: Path) -> None:
     data = {"method": "kto", "holdout": 0.0}
     spec = make_spec(base, make_judged(tmp_path, 3), data=data, optim=optim, preference=weights)
     ours = Training(spec, tmp_path / "ours").run()
-    rows: list[Judged] = load_dataset(spec, Renderer.load(base), lambda event: None).train  # type: ignore[assignment]
+    rows: list[LabelledAnswer] = load_dataset(spec, Renderer.load(base), lambda event: None).train  # type: ignore[assignment]
     texts = [as_text(row.answer, base) for row in rows]
     table = [
-        {"prompt": prompt, "completion": answer, "label": row.good}
+        {"prompt": prompt, "completion": answer, "label": row.desirable}
         for (prompt, answer), row in zip(texts, rows, strict=True)
     ]
     trl = KTOTrainer(

@@ -15,12 +15,12 @@ from tests.tiny import CHATML
 from tests.trainer.seq2seq_bases import SEQ2SEQ, make_seq2seq
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec
 from trainer.base_facts import inspect_folder
-from trainer.data import Item, Pair, Plan, load_dataset
+from trainer.data import Item, Plan, PreferencePair, load_dataset
 from trainer.device import Device
 from trainer.errors import Stopped, TrainerError
-from trainer.evaluation import answer
+from trainer.evaluation import answer_probe
 from trainer.events import Progress, Sample
-from trainer.loss import row_scores, token_losses
+from trainer.loss import sequence_logprobs, token_losses
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantized_layers, undisturbed
 from trainer.optimizer import MasterAdamW
@@ -76,7 +76,7 @@ def test_loss_and_gradient_of_a_window_are_transformers_own(base: Path, tmp_path
     expected = plain_loss(model, items)
     expected.backward()
     wanted = gradients(model)
-    labels, total = sum(item.labels for item in items), 0.0
+    labels, total = sum(item.trained_tokens for item in items), 0.0
     batches = micro_batches(items, budget)
     for batch in batches:
         share = token_losses(model.hidden(batch.ids, batch.sources), batch, model.head).sum() / labels
@@ -132,8 +132,8 @@ def test_only_lora_weights_change(base: Path, tmp_path: Path, quantization: str)
     before = {name: value.clone() for name, value in model.peft.state_dict().items()}
     for batch in micro_batches(items[:8], 512):
         token_losses(model.hidden(batch.ids, batch.sources), batch, model.head).sum().backward()
-        optimizer.collect()
-    optimizer.step(learning_rate=0.01, norm=optimizer.norm())
+        optimizer.accumulate()
+    optimizer.step(learning_rate=0.01, norm=optimizer.grad_norm())
     changed = {name for name, value in model.peft.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(".lora_B." in name for name in changed)  # A waits for B to leave zero
     assert len(changed) == len(model.lora) / 2
@@ -262,10 +262,10 @@ def test_answers_are_compared_as_well(base: Path, tmp_path: Path, method: str, m
 def test_scores_of_answers_are_transformers_own(base: Path, tmp_path: Path) -> None:
     spec = make_spec(base, make_pairs(tmp_path), data={"method": "dpo", "holdout": 0.0})
     model = model_of(spec, base)
-    pairs: list[Pair] = items_of(spec, base)[:3]
+    pairs: list[PreferencePair] = items_of(spec, base)[:3]
     (batch,) = micro_batches(pairs, 100_000)
     with undisturbed(model.peft):
-        found = row_scores(model.hidden(batch.ids, batch.sources), batch, model.head)
+        found = sequence_logprobs(model.hidden(batch.ids, batch.sources), batch, model.head)
         wanted = [-loss * count for loss, count in (own(model, item) for item in batch.items)]
     torch.testing.assert_close(found, torch.stack(wanted), rtol=1e-4, atol=1e-4)
 
@@ -384,4 +384,4 @@ def test_plain_text_and_tools_are_refused_by_their_line(base: Path, tmp_path: Pa
 
 def test_the_answer_can_be_asked_for_in_a_sentence(base: Path, tmp_path: Path) -> None:
     model = load_adapted(make_spec(base, Path("rows")), base, lambda event: None)
-    assert answer(model, Renderer.load(base), "Who are you?", step=3).step == 3
+    assert answer_probe(model, Renderer.load(base), "Who are you?", step=3).step == 3

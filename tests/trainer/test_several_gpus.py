@@ -21,7 +21,7 @@ from trainer import launch
 from trainer.data import Plan, load_dataset
 from trainer.errors import TrainerError
 from trainer.events import Checkpoint, Evaluated, Event, Failed, Finished, Log, Progress, decode
-from trainer.failures import MAY_TELL, is_lost_peer
+from trainer.failures import MAY_REPORT, is_lost_peer
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -66,7 +66,7 @@ def in_two(code: str, *arguments: object) -> list[int]:
         probe.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
     may_tell = launch._one_may_tell()
-    meeting |= {MAY_TELL: str(may_tell)}
+    meeting |= {MAY_REPORT: str(may_tell)}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     children = [
         subprocess.Popen(
@@ -296,8 +296,8 @@ DIVERGING = """
 import sys
 from trainer import __main__, optimizer
 
-genuine, norms = optimizer.MasterAdamW.norm, iter(range(1_000))
-optimizer.MasterAdamW.norm = lambda self: genuine(self) if next(norms) < 2 else float("inf")
+genuine, norms = optimizer.MasterAdamW.grad_norm, iter(range(1_000))
+optimizer.MasterAdamW.grad_norm = lambda self: genuine(self) if next(norms) < 2 else float("inf")
 __main__.end(__main__.main(["train", sys.argv[1], "--out", sys.argv[2]]))
 """
 
@@ -318,7 +318,7 @@ import sys
 from trainer import __main__, ranks, spec_commands
 
 joined = ranks.join_ranks()
-spec_commands.StopWish = lambda: lambda: joined.rank == 1
+spec_commands.StopRequest = lambda: lambda: joined.rank == 1
 __main__.end(__main__.main(["train", sys.argv[1], "--out", sys.argv[2]]))
 """
 

@@ -17,7 +17,7 @@ from trainer.data import Item, load_dataset
 from trainer.device import Device, find_device
 from trainer.errors import TrainerError
 from trainer.events import Finished, Log, Phase, Progress, Sample
-from trainer.loss import Head, loss_and_hits, token_losses
+from trainer.loss import Head, loss_and_correct, token_losses
 from trainer.manifest import verify
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantized_layers, undisturbed, unpack
@@ -46,7 +46,7 @@ def plain_loss(model: AdaptedModel, items: list[Item]) -> torch.Tensor:
     for item in items:
         ids = torch.tensor(item.ids)[None]
         scores = model.peft(input_ids=ids, use_cache=False).logits[0]
-        wanted = torch.tensor(list(item.trained), dtype=torch.bool)[1:]
+        wanted = torch.tensor(list(item.loss_mask), dtype=torch.bool)[1:]
         losses.append(torch.nn.functional.cross_entropy(scores[:-1][wanted], ids[0, 1:][wanted], reduction="none"))
     return torch.cat(losses).mean()
 
@@ -66,7 +66,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_window(base: Path, rows: P
     expected = plain_loss(model, items)
     expected.backward()
     wanted = gradients(model)
-    labels, total = sum(item.labels for item in items), 0.0
+    labels, total = sum(item.trained_tokens for item in items), 0.0
     for batch in micro_batches(items, budget, packed=packed):
         share = token_losses(model.states_of(batch), batch, model.head).sum() / labels
         share.backward()
@@ -84,7 +84,7 @@ def plain_hits(model: AdaptedModel, items: list[Item]) -> int:
     with torch.no_grad(), undisturbed(model.peft):
         for item in items:
             best = model.peft(input_ids=torch.tensor([item.ids]), use_cache=False).logits[0].argmax(-1).tolist()
-            hits += sum(best[at - 1] == item.ids[at] for at, flag in enumerate(item.trained) if flag)
+            hits += sum(best[at - 1] == item.ids[at] for at, flag in enumerate(item.loss_mask) if flag)
     return hits
 
 
@@ -97,10 +97,10 @@ def test_hits_are_those_of_argmax_however_a_window_is_cut(base: Path, rows: Path
     for _ in range(20):  # until it knows some of them
         for batch in passes:
             token_losses(model.states_of(batch), batch, model.head).sum().backward()
-            optimizer.collect()
-        optimizer.step(learning_rate=0.03, norm=optimizer.norm())
-    hits = sum(int(loss_and_hits(model.states_of(one), one, model.head)[1]) for one in passes)
-    assert 0 < hits < sum(item.labels for item in items)
+            optimizer.accumulate()
+        optimizer.step(learning_rate=0.03, norm=optimizer.grad_norm())
+    hits = sum(int(loss_and_correct(model.states_of(one), one, model.head)[1]) for one in passes)
+    assert 0 < hits < sum(item.trained_tokens for item in items)
     assert hits == plain_hits(model, items)
 
 
@@ -119,7 +119,7 @@ def test_padding_changes_no_row(base: Path, rows: Path) -> None:
 @pytest.mark.parametrize("softcap", [0.0, 3.0])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 def test_the_chunked_head_equals_cross_entropy(softcap: float, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.loss.LOGITS_AT_ONCE", 50 * 4)  # four rows at once
+    monkeypatch.setattr("trainer.loss.MAX_LOGITS", 50 * 4)  # four rows at once
     torch.manual_seed(0)
     head = Head(torch.randn(50, 16), torch.randn(50), scale, softcap)
     hidden = torch.randn(2, 9, 16, requires_grad=True)
@@ -129,7 +129,7 @@ def test_the_chunked_head_equals_cross_entropy(softcap: float, scale: float, mon
     scores = softcap * torch.tanh(scores / softcap) if softcap else scores
     expected = torch.nn.functional.cross_entropy(scores, batch.labels, reduction="sum")
     (wanted,) = torch.autograd.grad(expected, hidden)
-    loss, hits = loss_and_hits(hidden, batch, head)
+    loss, hits = loss_and_correct(hidden, batch, head)
     (gradient,) = torch.autograd.grad(loss, hidden)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient, wanted)
@@ -144,8 +144,8 @@ def test_only_lora_weights_change(base: Path, rows: Path, tmp_path: Path, quanti
     before = {name: value.clone() for name, value in model.peft.state_dict().items()}
     for batch in micro_batches(items[:8], 512):
         token_losses(model.hidden(batch.ids), batch, model.head).sum().backward()
-        optimizer.collect()
-    optimizer.step(learning_rate=0.01, norm=optimizer.norm())
+        optimizer.accumulate()
+    optimizer.step(learning_rate=0.01, norm=optimizer.grad_norm())
     after = model.peft.state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed and all(".lora_B." in name for name in changed)  # A waits for B to leave zero
@@ -248,14 +248,14 @@ def test_real_nf4_runs_and_learns_on_a_cpu(base: Path, rows: Path, tmp_path: Pat
     assert len(packed) == 14 and all(one.weight.dtype == torch.uint8 for one in packed.values())
     assert all(one.weight.quant_state.nested for one in packed.values())  # double quantisation
     items, optimizer, losses = make_items(spec, base)[:8], MasterAdamW(model.lora, spec.optim), []
-    labels = sum(item.labels for item in items)
+    labels = sum(item.trained_tokens for item in items)
     for _ in range(12):
         for batch in micro_batches(items, 256):
             loss = token_losses(model.hidden(batch.ids), batch, model.head).sum() / labels
             loss.backward()
-            optimizer.collect()
+            optimizer.accumulate()
             losses.append(loss.item())
-        optimizer.step(learning_rate=0.01, norm=optimizer.norm())
+        optimizer.step(learning_rate=0.01, norm=optimizer.grad_norm())
     assert losses[-1] < losses[0] / 1.5
 
 
@@ -298,7 +298,7 @@ def test_fast_weights_follow_float32_masters(base: Path, rows: Path) -> None:
     assert model.lora[name].dtype == torch.bfloat16
     for _ in range(50):
         model.lora[name].grad = torch.ones_like(model.lora[name])
-        optimizer.collect()
+        optimizer.accumulate()
         optimizer.step(learning_rate=1e-6, norm=0.0)
     torch.testing.assert_close(optimizer.masters[name], start - 50e-6, rtol=0, atol=2e-6)
     assert torch.equal(model.lora[name], optimizer.masters[name].bfloat16())
@@ -317,8 +317,8 @@ def test_gradients_are_clipped(base: Path, rows: Path) -> None:
     weight = torch.nn.Parameter(torch.zeros(4))
     optimizer = MasterAdamW({"w": weight}, OptimSpec(max_grad_norm=1.0))
     weight.grad = torch.full((4,), 5.0)
-    optimizer.collect()
-    assert optimizer.norm() == pytest.approx(10.0)
+    optimizer.accumulate()
+    assert optimizer.grad_norm() == pytest.approx(10.0)
     optimizer.step(learning_rate=0.0, norm=10.0)
     torch.testing.assert_close(optimizer.state()["0.exp_avg"], torch.full((4,), 0.1 * 0.5))
 

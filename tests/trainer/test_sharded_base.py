@@ -20,7 +20,7 @@ from trainer.device import Device, find_device
 from trainer.estimate import Place, estimate
 from trainer.events import Evaluated, Event, Failed, Finished, Log, Progress, Sample
 from trainer.model import load_adapted, load_base
-from trainer.pacing import idle_passes
+from trainer.pacing import idle_pass_count
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -182,7 +182,7 @@ ranks = join_ranks()
 spec = TrainSpec.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 model = load_adapted(spec, Path(spec.model.base), lambda event: None, ranks=ranks)
 renderer = Renderer.load(Path(spec.model.base))
-if ranks.is_first:
+if ranks.is_main:
     renderer.stop_ids = frozenset(range(renderer.vocabulary))
 evaluation.answer(model, renderer, "What is 3?", step=0)
 leave_ranks(ranks)
@@ -245,7 +245,7 @@ def test_nobody_makes_fewer_passes_than_the_others(base: Path, tmp_path: Path) -
         shares = [Ranks(rank, of_all).share(rows) for rank in range(of_all)]
         for budget in (64, 128, 1000):
             made = [
-                len(model.passes(share, budget)) + idle_passes(model, Ranks(rank, of_all), rows, budget)
+                len(model.passes(share, budget)) + idle_pass_count(model, Ranks(rank, of_all), rows, budget)
                 for rank, share in enumerate(shares)
             ]
             assert len(set(made)) == 1

@@ -11,7 +11,7 @@ import torch
 from tests.trainer.test_objective import moved
 from tests.trainer.test_sharded_base import in_two
 from tests.trainer.training import make_judged, make_pairs, make_spec
-from trainer.data import Judged, Trainable, load_dataset
+from trainer.data import LabelledAnswer, Trainable, load_dataset
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import objective_of
 from trainer.ranks import Ranks
@@ -20,7 +20,7 @@ from trainer.run import prepare
 from trainer.spec import TrainSpec
 
 MAKERS = {"dpo": make_pairs, "kto": make_judged}
-BY = -0.03  # that makes other answers likelier here, so that the drift is above zero
+BY = -0.03  # that makes other answers likelier here, so that the kl_estimate is above zero
 
 SCORE = """
 import json, sys
@@ -37,7 +37,7 @@ leave_ranks(ranks)
 
 
 def score(spec: TrainSpec, ranks: Ranks) -> dict[str, Any]:
-    """References and drifts of one process, and how many tokens went through its model for the references."""
+    """References and kl_estimates of one process, and how many tokens went through its model for the references."""
     base = Path(spec.model.base)
     model = load_adapted(spec, base, lambda event: None, ranks=ranks)
     dataset = load_dataset(spec, Renderer.load(base), lambda event: None)
@@ -53,10 +53,10 @@ def score(spec: TrainSpec, ranks: Ranks) -> dict[str, Any]:
         objective.prepare(dataset, before_pass=lambda number, of: None)
         tokens, rows = sum(passes), [*dataset.train, *dataset.holdout]
         move(model, BY)
-        drifts = [objective.drift(window, budget=128) for window in (dataset.train[:5], dataset.train[:1])]
+        kl_estimates = [objective.kl_estimate(window, budget=128) for window in (dataset.train[:5], dataset.train[:1])]
     finally:
         AdaptedModel.states_of = genuine  # type: ignore[method-assign]
-    return {"references": references(rows), "tokens": tokens, "drifts": drifts}
+    return {"references": references(rows), "tokens": tokens, "kl_estimates": kl_estimates}
 
 
 def move(model: AdaptedModel, by: float) -> None:
@@ -66,8 +66,8 @@ def move(model: AdaptedModel, by: float) -> None:
 
 
 def references(rows: list[Trainable]) -> list[float]:
-    mismatches = [row.mismatch for row in rows if isinstance(row, Judged) and row.mismatch]
-    return [item.reference for row in [*rows, *mismatches] for item in row.sequences]
+    mismatches = [row.mismatch for row in rows if isinstance(row, LabelledAnswer) and row.mismatch]
+    return [item.reference_logprob for row in [*rows, *mismatches] for item in row.sequences]
 
 
 @pytest.mark.parametrize(("method", "shard"), [("dpo", "never"), ("kto", "never"), ("kto", "always")])
@@ -78,10 +78,10 @@ def test_two_processes_score_half_each_and_know_all(base: Path, tmp_path: Path, 
     file.write_text(json.dumps(both.to_dict()))
     assert in_two(SCORE, file, tmp_path) == [0, 0]
     one, other = (json.loads((tmp_path / str(rank)).read_text()) for rank in range(2))
-    assert one["references"] == other["references"] and one["drifts"] == other["drifts"]
+    assert one["references"] == other["references"] and one["kl_estimates"] == other["kl_estimates"]
     assert one["references"] == pytest.approx(alone["references"], rel=1e-5)
-    assert one["drifts"] == pytest.approx(alone["drifts"], rel=1e-4, abs=1e-6)
-    assert all(alone["references"]) and bool(alone["drifts"][0]) is (method == "kto")
+    assert one["kl_estimates"] == pytest.approx(alone["kl_estimates"], rel=1e-4, abs=1e-6)
+    assert all(alone["references"]) and bool(alone["kl_estimates"][0]) is (method == "kto")
     for told in (one, other):
         assert told["tokens"] < 0.65 * alone["tokens"]
 
@@ -102,12 +102,12 @@ def test_a_window_that_is_made_again_meets_nobody_a_second_time(base: Path, tmp_
     model, rows, _ = moved(spec, base)
     objective = objective_of(spec, model, Meetings())
     Meetings.count = 0
-    first = objective.drift(rows[:4], budget=200)
-    assert objective.drift(rows[:4], budget=100) == first and Meetings.count == 1
-    objective.drift(rows[4:8], budget=100)
+    first = objective.kl_estimate(rows[:4], budget=200)
+    assert objective.kl_estimate(rows[:4], budget=100) == first and Meetings.count == 1
+    objective.kl_estimate(rows[4:8], budget=100)
     assert Meetings.count == 2
     move(model, BY)
-    objective.drift(rows[4:8], budget=100)
+    objective.kl_estimate(rows[4:8], budget=100)
     assert Meetings.count == 3, "after a step it is another one"
 
 

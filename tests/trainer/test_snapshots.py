@@ -20,7 +20,7 @@ from trainer.events import Evaluated, Finished, Log
 from trainer.manifest import verify
 from trainer.ranks import Ranks
 from trainer.run import Run
-from trainer.snapshots import take_over
+from trainer.snapshots import adopt_snapshots
 from trainer.spec import TrainSpec
 
 
@@ -109,11 +109,11 @@ def test_of_several_processes_the_first_takes_them_over(base: Path, rows: Path, 
     with pytest.raises(Stopped):
         Training(spec, tmp_path / "a1", stop_at=6).run()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr("trainer.sft.take_over", runs.append)
+        patch.setattr("trainer.sft.adopt_snapshots", runs.append)
         Training(spec, tmp_path / "a2", stop_at=6).run(resume=tmp_path)
     known = list(runs[0].position.snapshots)
     for rank, there in ((1, False), (0, True)):
-        take_over(dataclasses.replace(runs[0], ranks=Ranks(rank, 2)))
+        adopt_snapshots(dataclasses.replace(runs[0], ranks=Ranks(rank, 2)))
         assert (tmp_path / "a2" / "snapshots" / "step-000004").is_dir() is there
         assert runs[0].position.snapshots == known
 

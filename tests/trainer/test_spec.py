@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.presets import PRESET_NAMES, preset
-from trainer.spec import OTHER_NAMES, PARTS, ModelSpec, OptimSpec, SpecError, TrainSpec, choices_of, option_of
+from trainer.spec import FIELD_ALIASES, PARTS, ModelSpec, OptimSpec, SpecError, TrainSpec, choices_of, option_of
 from trainer.spec_table import spec_table
-from trainer.spec_values import OTHER_WORDS, refusal
+from trainer.spec_values import VALUE_ALIASES, refusal
 
 
 def make_spec(**parts: dict[str, object]) -> TrainSpec:
@@ -110,15 +110,15 @@ def test_names_of_other_tools_lead_to_values_that_there_are() -> None:
     usual |= {"max_len": "max_seq_length", "max_length": "max_seq_length", "lr_scheduler": "schedule"}
     usual |= {"warmup": "warmup_ratio", "precision": "dtype", "base_model": "base", "model_name": "base"}
     for other, own in usual.items():
-        assert OTHER_NAMES[other].rpartition(".")[2] == own
-    for other, place in OTHER_NAMES.items():
+        assert FIELD_ALIASES[other].rpartition(".")[2] == own
+    for other, place in FIELD_ALIASES.items():
         path, _, word = place.partition(": ")
         part, name = path.split(".")
         assert name in {one.name for one in dataclasses.fields(PARTS[part])}, other
         assert not word or word in choices_of(PARTS[part], name), other
         assert all(other not in {one.name for one in dataclasses.fields(each)} for each in PARTS.values()), other
     words = {word for part in PARTS.values() for one in dataclasses.fields(part) for word in choices_of(part, one.name)}
-    assert set(OTHER_WORDS.values()) <= words and not OTHER_WORDS.keys() & words
+    assert set(VALUE_ALIASES.values()) <= words and not VALUE_ALIASES.keys() & words
 
 
 @pytest.mark.parametrize("targets", ["all_linear", ["all-linear"], "All_Linear, q_proj"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.trainer.training import Training, make_spec
 from trainer.events import Log, Progress
-from trainer.sft import STANDSTILL
+from trainer.sft import STALLED_STEPS
 
 
 def warnings_of(training: Training) -> list[str]:
@@ -18,11 +18,11 @@ def test_a_run_that_stands_still_says_so_once(base: Path, rows: Path, tmp_path: 
     training = Training(spec, tmp_path).run()
     steps = training.of(Progress)
     first = 1 + max(one.step for one in steps if one.grad_norm)
-    assert 30 - first > STANDSTILL, "it did come to a standstill"
+    assert 30 - first > STALLED_STEPS, "it did come to a standstill"
     (said,) = warnings_of(training)
     assert f"exactly 0 since step {first}, " in said and "optim.learning_rate" in said
     told_at = training.events.index(next(one for one in training.of(Log) if one.text == said))
-    assert [one for one in training.events[:told_at] if isinstance(one, Progress)][-1].step == first + STANDSTILL - 1
+    assert [one for one in training.events[:told_at] if isinstance(one, Progress)][-1].step == first + STALLED_STEPS - 1
 
 
 def test_a_run_that_learns_says_nothing(base: Path, rows: Path, tmp_path: Path) -> None:

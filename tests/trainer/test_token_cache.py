@@ -26,7 +26,7 @@ MAKERS = {"sft": make_rows, "dpo": make_pairs, "kto": make_judged}
 
 @pytest.fixture(autouse=True)
 def always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_cache, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(token_cache, "MIN_SECONDS", 0.0)
 
 
 def load(spec: TrainSpec, out: Path, moment: datetime = MOMENT) -> tuple[Dataset, list[str]]:
@@ -159,13 +159,13 @@ def test_nothing_is_kept_where_no_folder_is_or_rows_of_others_come_in(base: Path
 
 
 def test_what_is_made_in_a_moment_is_not_kept(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_cache, "WORTH_SECONDS", 60.0)
+    monkeypatch.setattr(token_cache, "MIN_SECONDS", 60.0)
     load(spec_of(base, tmp_path), tmp_path)
     assert not files(tmp_path)
 
 
 def test_the_oldest_go(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_cache, "MOST_FILES", 2)
+    monkeypatch.setattr(token_cache, "MAX_FILES", 2)
     first, *others = [spec_of(base, tmp_path, max_seq_length=length) for length in (110, 120, 128)]
     load(first, tmp_path)
     load(others[0], tmp_path)

@@ -19,7 +19,7 @@ from trainer.__main__ import main
 from trainer.checkpoint import MANIFEST
 from trainer.errors import EXIT_CODES
 from trainer.events import Checkpoint, Event, Failed, Finished, Progress, decode
-from trainer.failures import named
+from trainer.failures import to_trainer_error
 from trainer.manifest import verify
 from trainer.spec import TrainSpec
 from trainer.spec_commands import read_spec
@@ -196,7 +196,7 @@ def test_a_bad_spec_ends_with_two(tmp_path: Path, text: str, said: str) -> None:
     ],
 )
 def test_any_error_gets_a_name(error: Exception, code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = named(error)
+    found = to_trainer_error(error)
     assert found.code == code and found.fix and "secret" not in found.text
     assert ("secret" in capsys.readouterr().err) == (code == "internal")
 
