@@ -109,7 +109,7 @@ def measure(case: Case, spec: TrainSpec) -> dict[str, Any]:
         "peak": peaks[-1],
         "peaks": peaks,
         "unpacked": any("unpacked" in one for one in said),
-        "again": any("computed again" in one for one in said),
+        "again": any("recomputed" in one for one in said),
         "said": said,
         "code": code_hash(),
     }

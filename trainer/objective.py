@@ -1,4 +1,4 @@
-"""What a training makes of a window of rows: its loss, and how held-out rows are measured."""
+"""Training objectives (SFT, DPO, KTO): the loss of the rows of a step, and how held-out rows are evaluated."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -18,24 +18,28 @@ from trainer.ranks import Ranks
 from trainer.spec import PreferenceSpec, TrainSpec
 
 BeforePass = Callable[[int, int], None]
-# Tokens scored at once before the first step: always the same, whatever memory holds of a step, so that a run that went
-# over to smaller passes compares with the same numbers after a resume. Nothing is kept for a way back.
+# Tokens per forward pass when the reference log probabilities are computed. Fixed, rather than following the size of
+# training passes: a run that fell back to smaller passes must get bit-identical references when it is resumed.
 REFERENCE_PASS_TOKENS = {"cpu": 1024, "cuda": 4096}
 
 
 class Objective(Protocol):
-    """A method of training. The loss of a window is the sum over its passes, divided by `units`."""
+    """A training method. A window (the rows of one optimizer step) is processed in passes (micro-batches).
+
+    The loss of a window is the sum of its passes' losses divided by `units`.
+    """
 
     def prepare(self, dataset: Dataset, *, before_pass: BeforePass) -> None:
-        """Look at the rows once, before the first step, while the weights are still those that training starts from."""
+        """Run once before the first step, while the model still has its initial weights."""
 
-    def units(self, window: Sequence[Trainable]) -> int: ...
+    def units(self, window: Sequence[Trainable]) -> int:
+        """What the loss is averaged over: trained tokens for SFT, rows for DPO and KTO."""
 
     def kl_estimate(self, window: Sequence[Trainable], *, budget: int) -> float:
-        """How far the model went as a whole, where the loss of a row depends on it."""
+        """KTO's reference point z0 for this window, in nats; 0 for other methods."""
 
     def loss_and_correct(self, batch: MicroBatch, kl_estimate: float) -> tuple[Tensor, Tensor]:
-        """The loss of a pass, with gradient, and how many of its units came out right."""
+        """The summed loss of a pass, with gradient, and how many of its units the model gets right."""
 
     def evaluate(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated: ...
 
@@ -47,14 +51,14 @@ def objective_of(spec: TrainSpec, model: AdaptedModel, ranks: Ranks) -> Objectiv
 
 
 class SupervisedFineTuning:
-    """Supervised fine-tuning: the next token of each answer, every token of a window alike."""
+    """Next-token cross entropy on the answers; every trained token of a window has the same weight."""
 
     def __init__(self, model: AdaptedModel, ranks: Ranks) -> None:
         self._model = model
         self._ranks = ranks
 
     def prepare(self, dataset: Dataset, *, before_pass: BeforePass) -> None:
-        """Nothing to compare with."""
+        """SFT has no reference model."""
 
     def units(self, window: Sequence[Trainable]) -> int:
         return sum(row.trained_tokens for row in window)
@@ -71,10 +75,10 @@ class SupervisedFineTuning:
 
 
 class _ReferenceObjective:
-    """Answers against the model as it was: what DPO and KTO share.
+    """What DPO and KTO share: the policy is compared with its initial weights, the reference.
 
-    An answer's reward is beta times what its log probability gained over the starting weights, whose scores are kept
-    with the rows: no second model, and one pass for them in a whole training.
+    The implicit reward of an answer is beta * (log p_policy - log p_reference). Reference log probabilities are
+    computed once, before the first step, and stored with the rows, so no second model is held in memory.
     """
 
     def __init__(self, model: AdaptedModel, ranks: Ranks, values: PreferenceSpec) -> None:
@@ -88,19 +92,19 @@ class _ReferenceObjective:
         at_once = REFERENCE_PASS_TOKENS[self._model.device.place.type]
         items = [item for row in rows for item in row.sequences]
         places = {id(item): place for place, item in enumerate(items)}
-        found = torch.zeros(len(items), dtype=torch.float64)  # zeros where another process scores
+        logprobs = torch.zeros(len(items), dtype=torch.float64)  # zero where another process computes them
         passes = self._model.passes(self._ranks.share(rows), at_once)
-        # Before a pass the processes may agree on an end, so each is asked as often as the one with the most passes.
+        # `before_pass` may be a collective call, so every process makes it as often as the one with the most passes.
         most = len(passes) + idle_pass_count(self._model, self._ranks, rows, at_once)
         with undisturbed(self._model.peft):
             for number in range(1, most + 1):
                 before_pass(number, most)
                 if number <= len(passes):
                     batch = passes[number - 1]
-                    found[[places[id(item)] for item in batch.items]] = self._logprobs(batch).double().cpu()
+                    logprobs[[places[id(item)] for item in batch.items]] = self._logprobs(batch).double().cpu()
             run_idle_passes(self._model, self._ranks, rows, at_once)
-        for item, score in zip(items, self._ranks.totals(*found.tolist()), strict=True):
-            item.reference_logprob = score
+        for item, logprob in zip(items, self._ranks.totals(*logprobs.tolist()), strict=True):
+            item.reference_logprob = logprob
 
     def units(self, window: Sequence[Trainable]) -> int:
         return len(window)
@@ -113,8 +117,8 @@ class _ReferenceObjective:
         return self._losses(batch, margins).sum(), (margins > 0).sum()
 
     def evaluate(self, rows: Sequence[Trainable], *, step: int, budget: int, before_pass: BeforePass) -> Evaluated:
-        """Loss, mean margin, and as accuracy the share of rows whose margin is above zero."""
-        loss = margin = right = 0.0  # sums over this process's share
+        """Mean loss and mean reward margin; accuracy is the share of rows with a margin above zero."""
+        loss = margin = correct = 0.0  # sums over this process's share
         passes = self._model.passes(self._ranks.share(rows), budget)
         with undisturbed(self._model.peft):
             kl_estimate = self.kl_estimate(rows, budget=budget)
@@ -123,24 +127,24 @@ class _ReferenceObjective:
                 margins = self._margins(batch, kl_estimate)
                 loss += float(self._losses(batch, margins).sum())
                 margin += float(margins.sum())
-                right += int((margins > 0).sum())
+                correct += int((margins > 0).sum())
             run_idle_passes(self._model, self._ranks, rows, budget)
-        loss, margin, right = self._ranks.totals(loss, margin, right)
+        loss, margin, correct = self._ranks.totals(loss, margin, correct)
         count = len(rows)
         mean = require_finite(loss / count, step)
-        return Evaluated(step=step, loss=mean, accuracy=right / count, margin=margin / count, rows=count)
+        return Evaluated(step=step, loss=mean, accuracy=correct / count, margin=margin / count, rows=count)
 
     def _logprobs(self, batch: MicroBatch) -> Tensor:
         on_device = batch.to(self._model.device.place)
         return sequence_logprobs(self._model.states_of(on_device), on_device, self._model.head)
 
     def _log_ratios(self, batch: MicroBatch) -> Tensor:
-        """What the log probability of each answer gained over the starting weights. (sequences,)"""
-        scores = self._logprobs(batch)
-        return scores - torch.tensor([item.reference_logprob for item in batch.items], device=scores.device)
+        """log p_policy - log p_reference of each sequence. (sequences,)"""
+        logprobs = self._logprobs(batch)
+        return logprobs - torch.tensor([item.reference_logprob for item in batch.items], device=logprobs.device)
 
     def _margins(self, batch: MicroBatch, kl_estimate: float) -> Tensor:
-        """How far the rewards of each row are on the right side. (rows,)"""
+        """The reward margin of each row, positive where the model ranks it correctly. (rows,)"""
         raise NotImplementedError
 
     def _losses(self, batch: MicroBatch, margins: Tensor) -> Tensor:
@@ -149,32 +153,34 @@ class _ReferenceObjective:
 
 
 class DPO(_ReferenceObjective):
-    """DPO (Rafailov et al. 2023, arxiv.org/abs/2305.18290, equation 7); with label smoothing its conservative form
-    (Mitchell 2023, ericmitchell.ai/cdpo.pdf)."""
+    """DPO (Rafailov et al. 2023, arxiv.org/abs/2305.18290, equation 7).
+
+    With label smoothing this is conservative DPO (Mitchell 2023, ericmitchell.ai/cdpo.pdf).
+    """
 
     def _margins(self, batch: MicroBatch, kl_estimate: float) -> Tensor:
-        log_ratios = self._log_ratios(batch)
+        log_ratios = self._log_ratios(batch)  # chosen and rejected alternate
         return self._values.beta * (log_ratios[0::2] - log_ratios[1::2])
 
     def _losses(self, batch: MicroBatch, margins: Tensor) -> Tensor:
-        wrong = self._values.label_smoothing
-        return -(1 - wrong) * logsigmoid(margins) - wrong * logsigmoid(-margins)
+        smoothing = self._values.label_smoothing
+        return -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins)
 
 
 class KTO(_ReferenceObjective):
     """KTO (Ethayarajh et al. 2024, arxiv.org/abs/2402.01306, equation 7)."""
 
-    _kl_cache: tuple[object, float] = (None, 0.0)  # the newest kl_estimate, and of which rows under which weights it is
+    _kl_cache: tuple[object, float] = (None, 0.0)  # the latest estimate and its key: rows and weights
 
     def kl_estimate(self, window: Sequence[Trainable], *, budget: int) -> float:
-        """The paper's z0: the mean gain of answers to other prompts, at least 0; no gradient flows through it.
+        """The paper's z0: the mean log ratio of mismatched prompt-answer pairs, clamped at 0, without gradient.
 
-        The processes share these answers and meet. One whose memory does not hold a pass makes its window again, and
-        must not come to that meeting a second time: so what was found stays until rows or weights are others.
+        Computing it is a collective operation. A process that runs out of memory repeats its window, and must not enter
+        the collective a second time, so the result is cached until the rows or the weights change.
         """
-        of = [*map(id, window)], [weight._version for weight in self._model.lora.values()]
-        if self._kl_cache[0] != of:
-            self._kl_cache = of, self._mean_log_ratio(_mismatches(window), budget)
+        key = [*map(id, window)], [weight._version for weight in self._model.lora.values()]
+        if self._kl_cache[0] != key:
+            self._kl_cache = key, self._mean_log_ratio(_mismatches(window), budget)
         return max(0.0, self._kl_cache[1])
 
     def _mean_log_ratio(self, rows: Sequence[Trainable], budget: int) -> float:
@@ -187,11 +193,8 @@ class KTO(_ReferenceObjective):
         return summed / len(rows)
 
     def _margins(self, batch: MicroBatch, kl_estimate: float) -> Tensor:
-        return (
-            self._values.beta
-            * self._per_row(batch, desirable=1.0, undesirable=-1.0)
-            * (self._log_ratios(batch) - kl_estimate)
-        )
+        signs = self._per_row(batch, desirable=1.0, undesirable=-1.0)
+        return self._values.beta * signs * (self._log_ratios(batch) - kl_estimate)
 
     def _losses(self, batch: MicroBatch, margins: Tensor) -> Tensor:
         values = self._values
@@ -206,5 +209,5 @@ class KTO(_ReferenceObjective):
 
 
 def _mismatches(rows: Sequence[Trainable]) -> list[Trainable]:
-    """The prompts of judged rows with answers to others."""
+    """The mismatched pairs of labelled answers: each prompt with the answer to another one."""
     return [row.mismatch for row in rows if isinstance(row, LabelledAnswer) and row.mismatch]

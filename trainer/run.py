@@ -1,4 +1,4 @@
-"""A training run in preparation and in progress: everything the loop works on, made from a spec or a checkpoint."""
+"""A training run: everything the loop works on, built from a spec or restored from a checkpoint."""
 
 import json
 import math
@@ -38,12 +38,12 @@ from trainer.token_cache import load_tokens
 
 CHECKPOINTS = "checkpoints"  # the folder
 HEARTBEAT_SECONDS = 60.0
-SPEED_STEPS = 20  # steps that speed and time left are told from
+SPEED_STEPS = 20  # recent steps that speed and time left are computed from
 
 
 @dataclass
 class Run:
-    """All parts of one attempt."""
+    """The state of one attempt."""
 
     spec: TrainSpec
     base: Path
@@ -59,41 +59,41 @@ class Run:
     inputs: Inputs
     checkpoints: Checkpoints
     position: Position
-    general: GeneralText | None = None  # what forgetting is measured on
+    general: GeneralText | None = None  # for measuring forgetting
     ranks: Ranks = field(default_factory=Ranks)
     resumed_from: Path | None = None  # the checkpoint
-    best: dict[str, Tensor] = field(default_factory=dict)  # weights of position.best_step, where they are to be kept
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of position.best_step, if kept
     last_emit: float = field(default_factory=time.monotonic)
-    evaluation_seconds: float = 0.0  # of the newest evaluation of this attempt
+    evaluation_seconds: float = 0.0  # of this attempt's latest evaluation
     recent: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=SPEED_STEPS))
 
     def save(self) -> None:
-        """Leave a checkpoint of the last whole step."""
+        """Write a checkpoint of the last complete step."""
         if self.ranks.is_main:
             self.checkpoints.save(self.position, self.optimizer, self.best)
 
     def save_before_failure(self) -> str:
-        """Before a failure: forget the unfinished step, keep the last whole one, and say which can be gone on from.
+        """Before failing: discard the partial step, save the last complete one, and return a note on how to resume.
 
-        Of several processes that is done by the one that tells, for the first may wait for it in vain. Raises Stopped
-        in the others.
+        With several processes the one that reports the failure does this, since the main process may be stuck waiting
+        for it. Raises Stopped in the others.
         """
         if not may_report():
             raise Stopped
         self.optimizer.zero_grad()
-        if not self.ranks.is_main:  # it knows the first one's checkpoints by their folder alone
+        if not self.ranks.is_main:  # it has not tracked the main process's checkpoints: list the folder
             self.checkpoints = Checkpoints(self.out / CHECKPOINTS, self.inputs, self.emit, resumed=self.position.step)
         if self.position.step and self.optimizer.is_finite():
             self.checkpoints.save(self.position, self.optimizer, self.best)
         newest = self.checkpoints.newest
-        return "" if newest is None else f"; the last sound checkpoint is that of step {newest:,}"
+        return "" if newest is None else f"; the last valid checkpoint is of step {newest:,}"
 
     def halve_passes(self, tokens: int) -> None:
-        """Go on with half as many tokens at a time; where one row may fill a pass, with less kept of each layer too.
+        """Halve the tokens per pass; once a pass may hold less than one full-length row, recompute activations as well.
 
-        `tokens`: what memory did not hold; passes may have been allowed to be larger. The gradient of a window is the
-        same. Raises TrainerError(out_of_memory) where the base lies in parts: the other processes are in the middle of
-        the pass, and it cannot be made again without them.
+        `tokens`: the size that did not fit, which may be below the current limit. The gradient of a window stays the
+        same. Raises TrainerError(out_of_memory) if the base is sharded: the other processes are in the middle of the
+        pass, which cannot be repeated without them.
         """
         if self.model.is_sharded:
             raise self.out_of_memory_error()
@@ -101,23 +101,23 @@ class Run:
         self._halve_below(min(tokens, self.position.budget))
 
     def sync_pass_size(self) -> None:
-        """Of the same size in all processes, where one of them had to halve its own."""
+        """Adopt the smallest pass size of all processes, in case one of them had to halve its own."""
         least = self.ranks.minimum(self.position.budget)
         if least < self.position.budget:
             self._halve_below(least + 1)
 
     def _halve_below(self, tokens: int) -> None:
-        """Halve passes until they are smaller than this, at least once."""
+        """Halve the pass size, at least once, until it is below `tokens`."""
         give_back_memory()
         before = self.position.budget
         while self.position.budget >= max(2, tokens):
             self.position.budget //= 2
             self.position.halvings += 1
-        what = f"Out of memory at step {self.position.step + 1:,}: going on in passes of up to"
-        what = f"{what} {self.position.budget:,} tokens, instead of {before:,}"
+        what = f"Out of memory at step {self.position.step + 1:,}: continuing with passes of up to"
+        what = f"{what} {self.position.budget:,} tokens instead of {before:,}"
         if self.position.budget < self.spec.data.max_seq_length:
             self.model.recompute(1)
-            what += ", and computing every layer again instead of keeping it"
+            what += ", and recomputing the activations of every layer"
         self.emit(Log(level="warning", text=what))
 
     def out_of_memory_error(self) -> TrainerError:
@@ -125,16 +125,16 @@ class Run:
         return out_of_memory(f" at step {step}, in passes of {budget:,} tokens{self.save_before_failure()}")
 
     def stop(self) -> None:
-        """Leave a checkpoint of the last whole step and end."""
+        """Write a checkpoint of the last complete step and raise Stopped."""
         self.save()
         raise Stopped
 
     def may_stop_here(self) -> bool:
-        """Whether to end within a step or a measurement. Several processes agree on an end between steps alone."""
+        """Whether to stop in the middle of a step or an evaluation. Several processes stop only between steps."""
         return self.ranks.is_alone and self.should_stop()
 
     def evaluation_due(self) -> bool:
-        """Before the first step, at each interval and at the end, once each, over all attempts."""
+        """Due before the first step, at each interval and at the end; each only once over all attempts."""
         if not self.evaluates:
             return False
         due = self.position.step % self.evaluation_interval == 0 or self.position.step == self.plan.steps
@@ -149,7 +149,7 @@ class Run:
         return self.spec.evaluation.every_steps or self.plan.steps_per_epoch
 
     def evaluate(self) -> None:
-        """Measure on the held-out rows and answer the probes; both are part of the record once all is done."""
+        """Evaluate on the held-out rows and answer the probes. The step counts as evaluated once both are done."""
         step, began = self.position.step, time.monotonic()
         self.emit(Phase(name="evaluating"))
         within = partial(retry_on_oom, make_room=self._halve_evaluation_passes, failure=self._evaluation_out_of_memory)
@@ -166,7 +166,7 @@ class Run:
             self.record("evaluated", found)
             self._update_best(found)
         most = -self.ranks.minimum(-self.position.measuring_halvings)
-        while self.position.measuring_halvings < most:  # as another process did
+        while self.position.measuring_halvings < most:  # catch up with the other processes
             self._halve_evaluation_passes()
         self.position.measured = step
         self.evaluation_seconds = time.monotonic() - began
@@ -174,7 +174,7 @@ class Run:
             self.emit(Phase(name="training"))
 
     def _update_best(self, found: Evaluated) -> None:
-        """Remember the step with the lowest loss; step 0 is the base model, which nobody needs published."""
+        """Track the step with the lowest held-out loss. Step 0, the base model itself, does not count."""
         if found.step and found.loss < self._holdout_loss_at(self.position.best_step):
             self.position.best_step = found.step
             self.best = self.optimizer.masters_on_cpu() if self.spec.evaluation.keep_best else {}
@@ -183,7 +183,7 @@ class Run:
         return next((one["loss"] for one in self.metrics("evaluated") if one["step"] == step), math.inf)
 
     def patience_exhausted(self) -> bool:
-        """Whether too many measurements in a row were no better than the best; only a new one can tell."""
+        """Whether `patience` evaluations in a row brought no lower loss. Only changes right after an evaluation."""
         patience = self.spec.evaluation.patience
         if not patience or self.position.measured < self.position.step:
             return False
@@ -192,18 +192,18 @@ class Run:
 
     @property
     def published_step(self) -> int:
-        """The step whose weights become the adapter."""
+        """The step whose weights are published as the adapter."""
         return self.position.best_step if self.best else self.position.step
 
     def finish(self) -> None:
-        """Say when and why training ended where that was not to be expected, and go back to the best weights."""
+        """Log an early stop, and restore the best weights if later ones are worse."""
         step, of = self.position.step, self.plan.steps
         if step < of:
-            waited = f"{self.spec.evaluation.patience:,} measurements without a lower loss on held-out rows"
-            self.emit(Log(text=f"Ended after step {step:,} of {of:,}: {waited}"))
+            waited = f"{self.spec.evaluation.patience:,} evaluations without a lower loss on held-out rows"
+            self.emit(Log(text=f"Stopped early after step {step:,} of {of:,}: {waited}"))
         if self.published_step < step:
             self.optimizer.load(self.best, {})
-            self.emit(Log(text=f"The adapter is that of step {self.published_step:,}, the best on held-out rows"))
+            self.emit(Log(text=f"The adapter is from step {self.published_step:,}, the best on held-out rows"))
 
     def _evaluate_holdout(self) -> Evaluated:
         rows, position = self.dataset.holdout, self.position
@@ -211,29 +211,28 @@ class Run:
         return self.objective.evaluate(rows, step=step, budget=budget, before_pass=self._before_pass)
 
     def _halve_evaluation_passes(self) -> None:
-        """Measure with half as many tokens at a time from now on; the passes of training stay as they are."""
+        """Halve the evaluation passes for the rest of the run; training passes keep their size."""
         if self.model.is_sharded:
             raise self._evaluation_out_of_memory()
         give_back_memory()
         before = self.position.measuring_budget
         self.position.measuring_halvings += 1
-        what = f"Out of memory while measuring at step {self.position.step:,}: going on in passes of up to"
-        self.emit(Log(level="warning", text=f"{what} {self.position.measuring_budget:,} tokens, instead of {before:,}"))
+        what = f"Out of memory while evaluating at step {self.position.step:,}: continuing with passes of up to"
+        self.emit(Log(level="warning", text=f"{what} {self.position.measuring_budget:,} tokens instead of {before:,}"))
 
     def _evaluation_out_of_memory(self) -> TrainerError:
         step, budget = self.position.step, self.position.measuring_budget
-        return out_of_memory(
-            f" while measuring at step {step}, in passes of {budget:,} tokens{self.save_before_failure()}"
-        )
+        where = f" while evaluating at step {step}, in passes of {budget:,} tokens"
+        return out_of_memory(f"{where}{self.save_before_failure()}")
 
     def _free_memory_for_general_text(self) -> None:
-        """Its passes are small already, and always the same."""
+        """These passes are small and of fixed size: free what memory there is and try once more."""
         give_back_memory()
-        what = f"Out of memory while measuring at step {self.position.step:,}: general text is tried once more"
+        what = f"Out of memory while evaluating at step {self.position.step:,}: trying the general text once more"
         self.emit(Log(level="warning", text=what))
 
     def _general_text_out_of_memory(self) -> TrainerError:
-        what = f"while measuring what is forgotten (evaluation.forgetting) at step {self.position.step}"
+        what = f"while measuring forgetting (evaluation.forgetting) at step {self.position.step}"
         return out_of_memory(f" {what}{self.save_before_failure()}")
 
     def _with_forgetting(self, found: Evaluated) -> Evaluated:
@@ -252,13 +251,13 @@ class Run:
         self.heartbeat(f"Evaluating: pass {number} of {of}")
 
     def heartbeat(self, doing: str) -> None:
-        """Say what goes on where nothing was said for a minute: silence is taken for a standstill."""
+        """Log `doing` if nothing was emitted for a minute: people take silence for a hang."""
         if time.monotonic() - self.last_emit > HEARTBEAT_SECONDS:
             self.emit(Log(text=doing))
             self.last_emit = time.monotonic()
 
     def record(self, kind: str, event: Any) -> None:
-        """Emit an event and keep it with the adapter's metrics."""
+        """Emit an event and store it in the run's metrics."""
         self.position.metrics.append({"kind": kind, **event.__dict__})
         self.emit(event)
         self.last_emit = time.monotonic()
@@ -267,10 +266,10 @@ class Run:
         return [one for one in self.position.metrics if one["kind"] == kind]
 
     def progress(self, *, loss: float, accuracy: float, learning_rate: float, norm: float) -> Progress:
-        """The step just made, with speed and time left from the last few steps of this attempt and its evaluations."""
+        """The step just completed; speed and time left come from this attempt's recent steps and evaluations."""
         tokens, seconds = (sum(column) for column in zip(*self.recent, strict=True))
         step, left = self.position.step, self.plan.steps - self.position.step
-        # That of this step, where it is due, is still to come.
+        # If an evaluation is due at this step, it is still to come.
         evaluations = evaluations_after(step - 1, every=self.evaluation_interval, steps=self.plan.steps)
         measuring = evaluations * self.evaluation_seconds * self.evaluates
         return Progress(
@@ -290,9 +289,9 @@ class Run:
 def prepare(
     spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool], ranks: Ranks
 ) -> Run:
-    """Read the data, load the model, and go back to the checkpoint, if one is given. Raises TrainerError.
+    """Read the data, load the model and restore the checkpoint, if there is one. Raises TrainerError.
 
-    `should_stop` is a meeting of all processes, and so are the points where it is asked.
+    `should_stop` is a collective call: all processes reach the points where it is made together.
     """
     emit(Phase(name="preparing"))
     base = make_ready(spec, out=out, resume=resume, emit=emit, ranks=ranks)
@@ -318,7 +317,7 @@ def prepare(
     give_back_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
     facts = inspect_folder(base)
-    free = ranks.minimum(model.device.free_bytes())  # processes that share a base out make passes of the same size
+    free = ranks.minimum(model.device.free_bytes())  # processes that shard a base need passes of the same size
     budget = _fit_memory(model, spec, facts, position, emit, free=free)
     objective = objective_of(spec, model, ranks)
     objective.prepare(dataset, before_pass=_with_heartbeat(should_stop, emit))
@@ -350,7 +349,7 @@ def prepare(
 
 
 def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Position, emit: Emit, *, free: int) -> int:
-    """Tokens of a pass. Where memory does not hold what layers keep of so many, some are computed again."""
+    """Tokens per pass. Turns on gradient checkpointing where memory does not hold all activations of such a pass."""
     kind = model.device.place.type
     fitting = micro_batch_tokens(spec, facts, free_bytes=free, device=kind)
     budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or fitting
@@ -360,7 +359,7 @@ def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Posi
     if every:
         model.recompute(every)
         which = {1: "Every layer is", 2: "Half of the layers are"}.get(every, f"One layer in {every} is")
-        emit(Log(text=f"{which} computed again on the way back, to fit the memory"))
+        emit(Log(text=f"{which} recomputed in the backward pass, to fit in memory"))
     return budget
 
 
@@ -370,22 +369,22 @@ def _log_setup(run: Run, *, of: int) -> None:
     number_format = str(device.dtype).removeprefix("torch.")
     if device.dtype == torch.float16 and device.place.type == "cpu":
         run.emit(Log(level="warning", text="A CPU is many times slower in float16; set model.dtype to auto"))
-    run.emit(Log(text=f"{learn:,} weights learn beside {of:,} frozen ones ({learn / of:.1%}), in {number_format}"))
+    run.emit(Log(text=f"{learn:,} trainable parameters, {of:,} frozen ({learn / of:.1%}), in {number_format}"))
     passes = f"in passes of up to {run.position.budget:,} tokens"
     where = device.place if run.ranks.is_alone else f"{run.ranks.world_size} times {device.place.type}"
     run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {where}"))
     if run.position.step:
-        run.emit(Log(text=f"Going on after step {run.position.step:,}"))
+        run.emit(Log(text=f"Resuming after step {run.position.step:,}"))
 
 
 def _raise_if_stopped(should_stop: Callable[[], bool]) -> None:
-    """Before the first step there is nothing to keep."""
+    """Stop without a checkpoint: before the first step there is nothing to save."""
     if should_stop():
         raise Stopped
 
 
 def _with_heartbeat(should_stop: Callable[[], bool], emit: Emit) -> Callable[[int, int], None]:
-    """Before each pass over the answers as training starts: ends early, and gives a sign of life now and then."""
+    """A `before_pass` for scoring the answers before the first step: stops early, and logs a sign of life."""
     last_emit = time.monotonic()
 
     def before_pass(number: int, of: int) -> None:

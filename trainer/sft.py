@@ -1,4 +1,4 @@
-"""Fine-tuning of LoRA weights: one visible loop for every method; what a window teaches is the objective's."""
+"""The training loop, one for every method; the loss itself is the objective's."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,16 +21,16 @@ from trainer.run import Run, prepare
 from trainer.snapshots import adopt_snapshots, keep_snapshot, kept_snapshots, snapshot_due
 from trainer.spec import TrainSpec
 
-STALLED_STEPS = 5  # steps in a row without a gradient that are worth a word
+STALLED_STEPS = 5  # consecutive steps with a zero gradient before a warning
 
 
 def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool]) -> None:
-    """Train an adapter as `spec` says, from the start or from a checkpoint, and write it to `out`/adapter.
+    """Train an adapter from the start or from a checkpoint, and write it to `out`/adapter.
 
-    Each step learns from a window of `batch_size` rows; its loss is the mean over all trained tokens of the window
-    (where answers are compared, over its rows), however the window is cut into passes. Same spec, same data, same
-    machine: same weights, with or without a stop in between. Raises TrainerError for failures with a name, and Stopped
-    after a checkpoint when `should_stop()` is true.
+    Each step learns from a window of `batch_size` rows, processed in passes (micro-batches). Its loss is the mean over
+    all trained tokens of the window (DPO and KTO: over its rows), independent of how it is split into passes.
+    The same spec and data give the same weights on the same machine, whether or not the run was interrupted.
+    Raises TrainerError for known failures, and Stopped, after writing a checkpoint, once `should_stop()` is true.
     """
     ranks = join_ranks()
     emit = emit if ranks.is_main else only_checkpoints(emit)
@@ -42,7 +42,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
     estimated = start(run)
 
     while True:
-        # -- measure, before the first step (the base model), at intervals and at the end
+        # -- evaluate: before the first step (the base model), at intervals and at the end
         if run.evaluation_due():
             run.evaluate()
         snapshot_if_due(run)
@@ -51,11 +51,11 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         if stop_requested():
             run.stop()
 
-        # -- gradient of the window, pass by pass; with half as much at a time where memory does not hold it
+        # -- accumulate the gradient of the window pass by pass, halving the passes when memory runs out
         began = run.model.device.clock()
         step = run.position.step
         window = run.plan.window(step)
-        loss, right = ranks.totals(*gradient_within_memory(run, window))
+        loss, correct = ranks.totals(*gradient_within_memory(run, window))
         ranks.all_reduce(run.optimizer.gradient)
 
         # -- update
@@ -73,11 +73,11 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         run.position.step += 1
         run.position.trained_tokens += sum(item.trained_tokens for item in window)
         run.position.seconds += seconds
-        accuracy = right / run.objective.units(window)
+        accuracy = correct / run.objective.units(window)
         run.record("progress", run.progress(loss=loss, accuracy=accuracy, learning_rate=learning_rate, norm=norm))
         warn_if_stalled(run)
 
-        # -- keep
+        # -- checkpoint
         if ranks.is_main and run.checkpoints.due(run.position.step):
             run.save()
 
@@ -90,7 +90,7 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
 
 
 def start(run: Run) -> Estimate:
-    """Take over what an earlier attempt kept, and see whether memory holds a step. Returns what was estimated of it."""
+    """Adopt an earlier attempt's snapshots and check that a step fits in memory. Returns the memory estimate."""
     adopt_snapshots(run)
     run.position.snapshots = run.ranks.broadcast_object(run.position.snapshots)
     estimated = estimate_run(run)
@@ -107,46 +107,47 @@ def start(run: Run) -> Estimate:
 
 
 def gradient_within_memory(run: Run, window: Sequence[Trainable]) -> tuple[float, int]:
-    """What `accumulate_gradient` gives, in smaller passes from now on where memory does not hold those there were."""
+    """`accumulate_gradient`, falling back to smaller passes for the rest of the run when memory runs out."""
 
     def make_room() -> None:
         run.halve_passes(sum(row.length for row in run.ranks.share(window)))
 
-    made = retry_on_oom(partial(accumulate_gradient, run, window), make_room=make_room, failure=run.out_of_memory_error)
+    work = partial(accumulate_gradient, run, window)
+    result = retry_on_oom(work, make_room=make_room, failure=run.out_of_memory_error)
     run.sync_pass_size()
-    return made
+    return result
 
 
 def accumulate_gradient(run: Run, window: Sequence[Trainable]) -> tuple[float, int]:
-    """Collect the gradient of this process's share of a window, pass by pass.
+    """Accumulate the gradient of this process's share of a window, pass by pass.
 
-    Returns its part of the window's loss, and how many units (tokens, or rows that are compared) came out right.
+    Returns the share's part of the window's loss, and how many units (tokens; DPO and KTO: rows) the model got right.
     """
     step = run.position.step
     units = run.objective.units(window)
     seed_step(run.spec.optim.seed + run.ranks.rank, step)
     kl_estimate = run.objective.kl_estimate(window, budget=run.position.budget)
-    loss, right = 0.0, 0
+    loss, correct = 0.0, 0
     passes = run.model.passes(run.ranks.share(window), run.position.budget)
     for number, batch in enumerate(passes, start=1):
-        summed, hits = run.objective.loss_and_correct(batch, kl_estimate)
-        share = summed / units
-        (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
+        loss_sum, hits = run.objective.loss_and_correct(batch, kl_estimate)
+        pass_loss = loss_sum / units
+        (pass_loss * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
         run.optimizer.accumulate()
-        loss += share.item()
-        right += int(hits)
-        # The last of this pass's blocks, above all others: with them the heap would not shrink before the next.
-        del summed, hits, share
-        if run.may_stop_here():  # half a window is no step: forget it, and keep the last whole one
+        loss += pass_loss.item()
+        correct += int(hits)
+        # These tensors lie at the top of the heap: while they live, it cannot shrink before the next pass.
+        del loss_sum, hits, pass_loss
+        if run.may_stop_here():  # discard the partial window; the checkpoint holds the last complete step
             run.optimizer.zero_grad()
             run.stop()
         run.heartbeat(f"Step {step + 1}: pass {number} of {len(passes)} is done")
     run_idle_passes(run.model, run.ranks, window, run.position.budget)
-    return loss, right
+    return loss, correct
 
 
 def snapshot_if_due(run: Run) -> None:
-    """Keep the weights of this step as an adapter, where they are due; all processes know which are kept."""
+    """Save the weights of this step as an adapter if a snapshot is due. Every process learns which ones are kept."""
     if not snapshot_due(run):
         return
     if run.ranks.is_main:
@@ -155,25 +156,25 @@ def snapshot_if_due(run: Run) -> None:
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Dropout of a step depends on nothing but the seed and the step's number."""
+    """Make the dropout of a step a function of the seed and the step number alone."""
     torch.manual_seed(seed * 1_000_003 + step)
 
 
 def warn_if_stalled(run: Run) -> None:
-    """Warn once, as soon as several steps in a row had no gradient at all: such a run seldom learns again."""
+    """Warn once after several consecutive steps with a zero gradient: such a run rarely recovers."""
     norms = [one["grad_norm"] for one in run.position.metrics[-3 * STALLED_STEPS :] if one["kind"] == "progress"]
-    still = next((count for count, norm in enumerate(reversed(norms)) if norm), len(norms))
-    if still == STALLED_STEPS:
+    stalled = next((count for count, norm in enumerate(reversed(norms)) if norm), len(norms))
+    if stalled == STALLED_STEPS:
         step = run.position.step
         text = (
-            f"The gradient has been exactly 0 since step {step - still + 1:,}, and nothing is learnt: use a lower "
-            "optim.learning_rate or lora.lora_alpha, and leave optim.max_grad_norm at 1"
+            f"The gradient has been exactly 0 since step {step - stalled + 1:,}, so nothing is being learnt: use a "
+            "lower optim.learning_rate or lora.lora_alpha, and leave optim.max_grad_norm at 1"
         )
         run.emit(Log(level="warning", text=text))
 
 
 def diverged(run: Run, what: str) -> TrainerError:
-    """All processes find it at the same step, and the first one tells. Raises Stopped in the others."""
+    """The error to raise for a non-finite value. Only the main process reports it; the others raise Stopped."""
     if not run.ranks.is_main:
         raise Stopped
     step = run.position.step + 1

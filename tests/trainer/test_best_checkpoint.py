@@ -103,7 +103,7 @@ def test_patience_ends_the_run(base: Path, rows: Path, whole: Training, tmp_path
     end = training.of(Progress)[-1].step
     assert end == training.measured[-1].step < 24 and training.losses == whole.losses[:end]
     assert facts(training)["steps"] == end and facts(training)["planned_steps"] == 24
-    said = f"Ended after step {end} of 24: 2 measurements without a lower loss on held-out rows"
+    said = f"Stopped early after step {end} of 24: 2 evaluations without a lower loss on held-out rows"
     assert said in [one.text for one in training.of(Log)]
     assert f"after step {end} of 24" in (tmp_path / "1" / "adapter" / "README.md").read_text()
     stopped_at(end, spec, tmp_path / "2")

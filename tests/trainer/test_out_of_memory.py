@@ -158,7 +158,7 @@ def test_a_lack_while_measuring_is_survived(
     assert training.measured[-1].loss == pytest.approx(plain.measured[-1].loss, rel=1e-5)
     assert training.measured[-1].general_kl == pytest.approx(plain.measured[-1].general_kl, rel=1e-4)
     said = [one.text for one in training.of(Log) if one.level == "warning"]
-    assert len(said) == 1 and said[0].startswith("Out of memory while measuring at step 6")
+    assert len(said) == 1 and said[0].startswith("Out of memory while evaluating at step 6")
     assert then in said[0]
     assert training.of(Finished)
 
@@ -172,7 +172,7 @@ def test_a_second_lack_while_measuring_ends_with_a_name_and_keeps_what_was_learn
         if isinstance(event, Progress) and event.step == 6:
             starve_measuring(monkeypatch, range(1_000))
 
-    with pytest.raises(TrainerError, match="while measuring at step 6, in passes of 128 tokens") as caught:
+    with pytest.raises(TrainerError, match="while evaluating at step 6, in passes of 128 tokens") as caught:
         training.run(emit=starve)
     assert caught.value.code == "out_of_memory" and "GB at its peak" in caught.value.text
     assert "checkpoint is that of step 6" in caught.value.text and "optim.micro_batch_tokens" in caught.value.fix
@@ -198,7 +198,7 @@ def test_a_lack_while_a_probe_is_answered_is_survived(
     training = Training(asked, tmp_path / "2").run()
     assert [one.completion for one in training.of(Sample)] == [one.completion for one in plain.of(Sample)]
     assert [one.text[:28] for one in training.of(Log) if one.level == "warning"] == [
-        "Out of memory while measuring"[:28]
+        "Out of memory while evaluating"[:28]
     ]
 
 
@@ -245,7 +245,7 @@ def test_a_real_lack_is_survived(base: Path, tmp_path: Path) -> None:
     optim = {"max_steps": 1, "batch_size": 1300, "micro_batch_tokens": 1 << 16}
     spec = make_spec(base, make_rows(tmp_path, count=1300), optim=optim, data={"holdout": 0.0})
     said = run_short_of_memory(spec, tmp_path, room=ROOM, phase="training")
-    assert "Out of memory at step 1: going on in passes of up to 32,768 tokens, instead of 65,536" in said
+    assert "Out of memory at step 1: continuing with passes of up to 32,768 tokens instead of 65,536" in said
 
 
 @needs_limits
@@ -254,7 +254,7 @@ def test_a_real_lack_while_measuring_is_survived(base: Path, tmp_path: Path) -> 
     optim = {"max_steps": 2, "batch_size": 4, "micro_batch_tokens": 1 << 15}
     spec = make_spec(base, make_rows(tmp_path, count=1600), optim=optim, data={"holdout": 0.5})
     said = run_short_of_memory(spec, tmp_path, room=MEASURING_ROOM, phase="evaluating")
-    assert "Out of memory while measuring at step 0: going on in passes of up to 16,384 tokens" in said
+    assert "Out of memory while evaluating at step 0: continuing with passes of up to 16,384 tokens" in said
 
 
 LACKING = """
@@ -304,7 +304,7 @@ def test_all_processes_go_on_in_the_passes_of_the_one_that_lacked_memory(
     # 64 is below what one of them had in its pass: half of what may be would have been the same pass again.
     assert [sorted(set(one), reverse=True) for one in budgets] == [[2048, 64], [2048, 64]]
     assert [one[:2] for one in budgets] == [[2048, 2048], [2048, 2048]]
-    assert capfd.readouterr().out.count("Out of memory at step 2: going on in passes of up to 64 tokens") == 1
+    assert capfd.readouterr().out.count("Out of memory at step 2: continuing with passes of up to 64 tokens") == 1
 
 
 @pytest.mark.parametrize("shard", ["never", "always"])

@@ -305,12 +305,12 @@ __main__.end(__main__.main(["train", sys.argv[1], "--out", sys.argv[2]]))
 def test_of_a_divergence_the_first_one_tells(
     base: Path, rows: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It knows the last sound checkpoint."""
+    """It knows the last valid checkpoint."""
     file = tmp_path / "spec.yaml"
     file.write_text(on_two(make_spec(base, rows, data={"holdout": 0.0})).to_yaml())
     assert in_two(DIVERGING, file, tmp_path) == [6, 75]
     said = capfd.readouterr().out
-    assert said.count('"failed"') == 1 and "the last sound checkpoint is that of step 2" in said
+    assert said.count('"failed"') == 1 and "the last valid checkpoint is of step 2" in said
 
 
 WISHING = """

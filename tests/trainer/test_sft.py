@@ -219,7 +219,7 @@ def test_divergence_is_named_at_its_step(
         training.run(emit=spoil)
     assert caught.value.code == "diverged" and training.of(Progress)[-1].step == 3
     assert not (tmp_path / "adapter").exists()
-    assert "the last sound checkpoint is that of step 3" in caught.value.text
+    assert "the last valid checkpoint is of step 3" in caught.value.text
     verify(tmp_path / "checkpoints" / "step-000003", name=MANIFEST)
     kept = load_file(tmp_path / "checkpoints" / "step-000003" / "lora.safetensors")
     assert all(bool(weight.isfinite().all()) for weight in kept.values())
