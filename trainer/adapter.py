@@ -56,7 +56,7 @@ def write_adapter(run: Run, target: Path, facts: dict[str, Any]) -> dict[str, An
 def adapter_weights(run: Run) -> dict[str, Tensor]:
     """What was learnt, in float32, for the base as it is in its folder."""
     masters = run.optimizer.masters_on_cpu()
-    return published(masters, run.model.first) if run.spec.lora.starts_elsewhere else masters
+    return published(masters, run.model.initial) if run.spec.lora.has_nonzero_init else masters
 
 
 def adapter_facts(run: Run, published: int) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def portable(run: Run) -> TrainSpec:
 def _write_config(run: Run, spec: TrainSpec, folder: Path) -> None:
     """adapter_config.json as PEFT writes it, for inference and with a base name that a person can change."""
     config = run.model.peft.peft_config["default"].to_dict()
-    if spec.lora.starts_elsewhere:
+    if spec.lora.has_nonzero_init:
         config = published_config(config)
     config |= {
         "base_model_name_or_path": spec.model.base,

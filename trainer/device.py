@@ -107,8 +107,8 @@ def _seldom_read_files() -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
-def give_back_memory() -> None:
-    """Hand what loading needed and no longer needs back to the system; for the demo model that is 0.3 GB."""
+def release_memory() -> None:
+    """Return memory that only loading needed to the system; 0.3 GB for the demo model."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

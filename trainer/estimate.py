@@ -10,8 +10,8 @@ from typing import NamedTuple
 from trainer.estimate_layers import Facts, blocks, layer_shapes, lora_parameters
 from trainer.estimate_memory import (
     ADAM_BYTES,
+    DEQUANTIZED_SHARE,
     PROCESS,
-    UNPACKED_SHARE,
     MemoryItem,
     Place,
     activation_bytes_per_token,
@@ -26,7 +26,7 @@ from trainer.spec import TrainSpec
 __all__ = [
     "ADAM_BYTES",
     "PROCESS",
-    "UNPACKED_SHARE",
+    "DEQUANTIZED_SHARE",
     "Estimate",
     "MemoryItem",
     "Place",

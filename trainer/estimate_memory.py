@@ -30,7 +30,7 @@ ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 8, "paged_adamw_8bit":
 HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
 SCORE_BYTES = 4 + 4  # in float32, and their logarithms beside them
 MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
-UNPACKED_SHARE = 0.5  # of the free memory that unpacked weights may take
+DEQUANTIZED_SHARE = 0.5  # of the free memory that unpacked weights may take
 SURELY = 0.8  # of that room: what fits into it is unpacked even where a little less is free than was thought
 ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
 RECOMPUTE = (0, 4, 3, 2)  # no layer is computed again, a quarter, a third, half of them; else all
@@ -235,7 +235,7 @@ def _stays_packed(spec: TrainSpec, facts: Facts, place: Place, *, room: float = 
         return False
     base = BaseBytes.of(spec, facts)
     free = place.memory_bytes - (base.stored + PROCESS[place.device])
-    return base.unpacked_layers >= room * free * UNPACKED_SHARE
+    return base.unpacked_layers >= room * free * DEQUANTIZED_SHARE
 
 
 WEIGHTS_LEVER = {

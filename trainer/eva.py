@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trainer.data import Plan
 from trainer.lora_start import Layer, lora_layers
 from trainer.micro_batch import MicroBatch
-from trainer.model import AdaptedModel, undisturbed
+from trainer.model import AdaptedModel, eval_mode
 
 STEPS = 8  # windows of rows that are looked at
 TOKENS_AT_ONCE = 1024  # always the same, so that every machine starts alike
@@ -28,7 +28,7 @@ def start_from_data(model: AdaptedModel, plan: Plan, *, before_pass: Callable[[]
     layers = list(lora_layers(model.peft))
     hooks = [one.module.register_forward_pre_hook(_follow(one, found, seen)) for one in layers]
     try:
-        with undisturbed(model.peft):
+        with eval_mode(model.peft):
             for step in range(min(STEPS, plan.steps)):
                 for batch in model.passes(plan.window(step), TOKENS_AT_ONCE):
                     before_pass()
@@ -49,7 +49,7 @@ def _follow(
     def look(_module: nn.Module, given: tuple[Any, ...]) -> None:
         inputs = given[0].flatten(0, -2).float()
         if len(inputs) == seen[0].ids.numel():  # an expert gets its own tokens alone, in an order of their own
-            inputs = inputs[seen[0].places]
+            inputs = inputs[seen[0].positions]
         if len(inputs):
             known = [found[layer.path]] if layer.path in found else []
             _, values, right = torch.linalg.svd(torch.cat([*known, inputs]), full_matrices=False)

@@ -10,7 +10,7 @@ from trainer.data import Trainable
 from trainer.errors import TrainerError
 from trainer.events import Evaluated, Sample
 from trainer.loss import loss_and_correct
-from trainer.model import AdaptedModel, undisturbed
+from trainer.model import AdaptedModel, eval_mode
 from trainer.pacing import run_idle_passes
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
@@ -34,7 +34,7 @@ def evaluate(
     """
     total = hits = 0.0
     passes = model.passes(ranks.share(items), budget)
-    with undisturbed(model.peft):
+    with eval_mode(model.peft):
         for number, whole in enumerate(passes, start=1):
             before_pass(number, len(passes))
             batch = whole.to(model.device.place)
@@ -67,7 +67,7 @@ def require_finite(loss: float, step: int) -> float:
 def answer_probe(model: AdaptedModel, renderer: Renderer, prompt: str, *, step: int) -> Sample:
     """The model's greedy answer to a prompt, cut short."""
     ids = torch.tensor([renderer.prompt_ids([{"role": "user", "content": prompt}])], device=model.device.place)
-    with undisturbed(model.peft):
+    with eval_mode(model.peft):
         made = model.peft.generate(  # type: ignore[no-untyped-call]
             input_ids=ids,
             attention_mask=torch.ones_like(ids),

@@ -11,7 +11,7 @@ from trainer.data import Item
 from trainer.evaluation import perplexity_of
 from trainer.loss import Head
 from trainer.micro_batch import MicroBatch
-from trainer.model import AdaptedModel, undisturbed
+from trainer.model import AdaptedModel, eval_mode
 from trainer.rendering import Renderer
 
 TEXT = Path(__file__).with_name("general_text.txt")
@@ -48,7 +48,7 @@ def read_general_text(model: AdaptedModel, renderer: Renderer) -> GeneralText:
         seen = renderer.general_example(paragraph.strip(), longest=PARAGRAPH_TOKENS)
         items.append(Item(array("i", seen.ids), bytes(seen.trained), seen.source))
     passes = [one.to(model.device.place) for one in model.passes(items, TOKENS_AT_ONCE)]
-    with undisturbed(model.peft):
+    with eval_mode(model.peft):
         return GeneralText(passes, [_states(model, one) for one in passes], model.head.frozen_copy())
 
 
@@ -59,7 +59,7 @@ def measure_forgetting(model: AdaptedModel, text: GeneralText, *, before_pass: B
     it grows where the base was sure of something that the model no longer says.
     """
     divergence, loss, tokens = 0.0, 0.0, 0
-    with undisturbed(model.peft):
+    with eval_mode(model.peft):
         for number, (batch, before) in enumerate(zip(text.passes, text.states, strict=True), start=1):
             before_pass(number, len(text.passes))
             now = _states(model, batch)
@@ -75,4 +75,4 @@ def measure_forgetting(model: AdaptedModel, text: GeneralText, *, before_pass: B
 
 
 def _states(model: AdaptedModel, batch: MicroBatch) -> Tensor:
-    return model.states_of(batch).flatten(0, 1).index_select(0, batch.places)
+    return model.states_of(batch).flatten(0, 1).index_select(0, batch.positions)

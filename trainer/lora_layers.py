@@ -15,7 +15,7 @@ from trainer.lora_names import Chosen, chosen_in
 from trainer.lora_spec import LoraSpec
 
 
-def put_lora(causal: Any, lora: LoraSpec) -> tuple[PeftModel, dict[str, nn.Parameter]]:
+def add_lora(causal: Any, lora: LoraSpec) -> tuple[PeftModel, dict[str, nn.Parameter]]:
     """Put LoRA layers (Hu et al. 2021, arxiv.org/abs/2106.09685) on a loaded base; their output starts at zero.
 
     Returns the model and all that learns, by the names that PEFT's files have for it. What the base does not have was

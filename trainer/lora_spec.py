@@ -56,7 +56,7 @@ class LoraSpec:
     )
 
     @property
-    def starts_elsewhere(self) -> bool:
+    def has_nonzero_init(self) -> bool:
         """Whether the update starts with a product that is not zero, which the finished adapter must leave out."""
         return self.init_lora_weights in ("pissa", "olora", "loftq")
 

@@ -60,7 +60,7 @@ def lora_layers(peft: PeftModel) -> Iterator[Layer]:
 
 
 @torch.no_grad()
-def start(peft: PeftModel, lora: LoraSpec, whole: Mapping[str, Tensor]) -> None:
+def init_lora(peft: PeftModel, lora: LoraSpec, whole: Mapping[str, Tensor]) -> None:
     """Give every update its start; PEFT's default stands already. `whole`: the base's unquantised weights, for loftq.
 
     pissa: Meng et al. 2024, arxiv.org/abs/2404.02948. olora: Büyükakyüz 2024, arxiv.org/abs/2406.01775. loftq: Li et

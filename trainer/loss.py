@@ -104,7 +104,7 @@ def loss_and_correct(hidden: Tensor, batch: MicroBatch, head: Head) -> tuple[Ten
 
 def _scored(hidden: Tensor, batch: MicroBatch, head: Head, *, counts: bool) -> tuple[Tensor, Tensor]:
     """The losses of trained tokens, and the number of hits among them where it `counts`."""
-    chosen = hidden.flatten(0, 1).index_select(0, batch.places)
+    chosen = hidden.flatten(0, 1).index_select(0, batch.positions)
     if head.is_trainable:
         return _scored_by_learning_head(chosen, batch.labels, head, counts=counts)
     found: tuple[Tensor, Tensor] = _ChunkedCrossEntropy.apply(chosen, batch.labels, head, counts)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What goes through the model at once: rows end to end without padding, or padded where a model cannot take them so."""
+"""Micro-batches: rows packed end to end, or padded for models that cannot keep packed rows apart."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,33 +8,33 @@ from typing import NamedTuple
 import torch
 
 from trainer.data import Item, Trainable
-from trainer.prefixes import SHORTEST, Line, Segment, Tokens, apart, merged, shared, spans
+from trainer.prefixes import MIN_SHARED, Layout, Segment, Tokens, common_prefix, flat_layout, prefix_tree_layout, spans
 
 
-class Sources(NamedTuple):
-    """What an encoder reads of some sequences, padded on the right. ids, mask: (sequences, width)."""
+class EncoderInputs(NamedTuple):
+    """What an encoder reads of each sequence, padded on the right. ids, mask: (sequences, width)."""
 
     ids: torch.Tensor
     mask: torch.Tensor
 
-    def to(self, device: torch.device) -> "Sources":
-        return Sources(self.ids.to(device), self.mask.to(device))
+    def to(self, device: torch.device) -> "EncoderInputs":
+        return EncoderInputs(self.ids.to(device), self.mask.to(device))
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sequences that go through the model at once.
+    """Sequences that go through the model in one forward pass.
 
-    ids: (1, tokens) where they are packed, as a line of these `segments`; else (sequences, width), padded on the right,
-    and no segments. places: where, in the flattened hidden states, a trained token is predicted; labels: which. rows:
-    what these sequences are, in order; a pair is two of them. sources: for encoder–decoder models alone.
+    ids: (1, tokens) and the `segments` in it if packed; else (sequences, width), padded on the right, no segments.
+    positions: indices into the flattened hidden states that predict a trained token; labels: those tokens.
+    rows: the samples, in order; a preference pair is two sequences. encoder_inputs: for encoder–decoder models only.
     """
 
     ids: torch.Tensor
-    places: torch.Tensor
+    positions: torch.Tensor
     labels: torch.Tensor
     rows: tuple[Trainable, ...]
-    sources: Sources | None = None
+    encoder_inputs: EncoderInputs | None = None
     segments: tuple[Segment, ...] = ()
 
     @property
@@ -42,22 +42,22 @@ class MicroBatch:
         return [item for row in self.rows for item in row.sequences]
 
     def to(self, device: torch.device) -> "MicroBatch":
-        sources = self.sources and self.sources.to(device)
-        ids, places, labels = (one.to(device) for one in (self.ids, self.places, self.labels))
-        return replace(self, ids=ids, places=places, labels=labels, sources=sources)
+        encoder_inputs = self.encoder_inputs and self.encoder_inputs.to(device)
+        ids, positions, labels = (one.to(device) for one in (self.ids, self.positions, self.labels))
+        return replace(self, ids=ids, positions=positions, labels=labels, encoder_inputs=encoder_inputs)
 
 
 def micro_batches(
     samples: Sequence[Trainable], budget: int, *, packed: bool = False, sharing: bool = False
 ) -> list[MicroBatch]:
-    """Cut a window into passes of at most `budget` tokens; a row, or pair, longer than that gets a pass of its own.
+    """Split a window into micro-batches of at most `budget` tokens; a longer row, or pair, gets one of its own.
 
-    `sharing`: what packed rows begin with alike is there once.
+    `sharing`: packed rows share common prefixes, see `trainer.prefixes`.
     """
     if packed:
-        lay, common = (merged, _common(samples)) if sharing else (apart, 0)
-        return [_pack(some, lay) for some in _lines(samples, budget, lay, common)]
-    ordered = sorted(samples, key=_longest, reverse=True)  # rows of like length together: little to pad
+        lay_out, prefix = (prefix_tree_layout, _common_prefix(samples)) if sharing else (flat_layout, 0)
+        return [_pack(some, lay_out) for some in _bins(samples, budget, lay_out, prefix)]
+    ordered = sorted(samples, key=_longest, reverse=True)  # similar lengths together, for little padding
     batches = []
     while ordered:
         fitting = _fitting(ordered, budget)
@@ -66,49 +66,49 @@ def micro_batches(
     return batches
 
 
-Lay = Callable[[Sequence[Tokens]], Line]
+LayOut = Callable[[Sequence[Tokens]], Layout]
 
 
-def _lines(samples: Sequence[Trainable], budget: int, lay: Lay, common: int) -> list[list[Trainable]]:
-    """First-fit decreasing: the longest first, each where there is room. A line has the `common` tokens once."""
-    lines: list[list[Trainable]] = []
+def _bins(samples: Sequence[Trainable], budget: int, lay_out: LayOut, prefix: int) -> list[list[Trainable]]:
+    """First-fit decreasing bin packing. Each bin holds the first `prefix` tokens, common to all samples, once."""
+    bins: list[list[Trainable]] = []
     room: list[int] = []
-    sizes = [(lay(_read(sample)).tokens, sample) for sample in samples]
+    sizes = [(lay_out(_inputs(sample)).tokens, sample) for sample in samples]
     for tokens, sample in sorted(sizes, key=itemgetter(0), reverse=True):
-        # Beside others. What is predicted has a state of its own each, however much of a row is shared.
-        more = max(tokens - common, sample.trained_tokens)
-        at = next((at for at, left in enumerate(room) if more <= left), len(lines))
-        if at == len(lines):
-            lines.append([])
-            room.append(budget - common)
-        lines[at].append(sample)
-        room[at] -= more
-    return lines
+        # Beyond the prefix. Each label needs a hidden state of its own, however much of a row is shared.
+        added = max(tokens - prefix, sample.trained_tokens)
+        at = next((at for at, left in enumerate(room) if added <= left), len(bins))
+        if at == len(bins):
+            bins.append([])
+            room.append(budget - prefix)
+        bins[at].append(sample)
+        room[at] -= added
+    return bins
 
 
-def _common(samples: Sequence[Trainable]) -> int:
-    """How many tokens all of them begin with, where sharing them pays."""
-    rows = [row for sample in samples for row in _read(sample)]
-    alike = shared(min(rows), max(rows)) if rows else 0
-    return alike if alike >= SHORTEST else 0
+def _common_prefix(samples: Sequence[Trainable]) -> int:
+    """Length of the prefix common to all samples, or 0 if it is too short to share."""
+    rows = [row for sample in samples for row in _inputs(sample)]
+    length = common_prefix(min(rows), max(rows)) if rows else 0
+    return length if length >= MIN_SHARED else 0
 
 
-def _read(sample: Trainable) -> list[Tokens]:
-    """What goes through the model of each sequence; the last token is only ever predicted."""
+def _inputs(sample: Trainable) -> list[Tokens]:
+    """The input tokens of each sequence: all but the last, which is only ever predicted."""
     return [item.ids[:-1] for item in sample.sequences]
 
 
-def _pack(samples: Sequence[Trainable], lay: Lay) -> MicroBatch:
+def _pack(samples: Sequence[Trainable], lay_out: LayOut) -> MicroBatch:
     items = [item for sample in samples for item in sample.sequences]
-    rows = [row for sample in samples for row in _read(sample)]
-    line = lay(rows)
-    ids, stretches = [0] * line.tokens, spans(line.segments)
-    standing = [[place for one in path for place in range(*stretches[one][:2])] for path in line.paths]
-    for row, stands in zip(rows, standing, strict=True):
-        for place, token in zip(stands, row, strict=True):
-            ids[place] = token
-    places, labels = _aims(items, standing)
-    return MicroBatch(torch.tensor([ids]), places, labels, tuple(samples), segments=line.segments)
+    rows = [row for sample in samples for row in _inputs(sample)]
+    layout = lay_out(rows)
+    ids, found = [0] * layout.tokens, spans(layout.segments)
+    row_positions = [[at for one in path for at in range(found[one].start, found[one].end)] for path in layout.paths]
+    for row, its_positions in zip(rows, row_positions, strict=True):
+        for at, token in zip(its_positions, row, strict=True):
+            ids[at] = token
+    positions, labels = _targets(items, row_positions)
+    return MicroBatch(torch.tensor([ids]), positions, labels, tuple(samples), segments=layout.segments)
 
 
 def _longest(sample: Trainable) -> int:
@@ -116,7 +116,7 @@ def _longest(sample: Trainable) -> int:
 
 
 def _fitting(ordered: Sequence[Trainable], budget: int) -> int:
-    """How many of the first rows fit into a pass with their padding; at least one."""
+    """How many of the first rows fit into one padded micro-batch; at least one."""
     sequences = width = source = 0
     for count, sample in enumerate(ordered):
         sequences += len(sample.sequences)
@@ -133,27 +133,27 @@ def _pad(samples: Sequence[Trainable]) -> MicroBatch:
     ids = torch.zeros((len(items), width), dtype=torch.long)
     for row, item in enumerate(items):
         ids[row, : item.width] = torch.tensor(item.ids[item.source : -1], dtype=torch.long)
-    places, labels = _aims(items, [range(row * width, (row + 1) * width) for row in range(len(items))])
-    sources = _sources(items) if items[0].source else None
-    return MicroBatch(ids, places, labels, tuple(samples), sources)
+    positions, labels = _targets(items, [range(row * width, (row + 1) * width) for row in range(len(items))])
+    encoder_inputs = _encoder_inputs(items) if items[0].source else None
+    return MicroBatch(ids, positions, labels, tuple(samples), encoder_inputs)
 
 
-def _aims(items: Sequence[Item], standing: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where trained tokens are predicted, and which they are. `standing`: where each token that is read stands."""
-    aims: list[int] = []
+def _targets(items: Sequence[Item], row_positions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions that predict a trained token, and those tokens. `row_positions`: that of each input token of a row."""
+    positions: list[int] = []
     labels: list[int] = []
-    for item, places in zip(items, standing, strict=True):
-        learnt = [at for at, flag in enumerate(item.loss_mask) if flag]
-        aims += [places[at - item.source - 1] for at in learnt]
-        labels += [item.ids[at] for at in learnt]
-    return torch.tensor(aims), torch.tensor(labels)
+    for item, its_positions in zip(items, row_positions, strict=True):
+        trained = [at for at, flag in enumerate(item.loss_mask) if flag]
+        positions += [its_positions[at - item.source - 1] for at in trained]
+        labels += [item.ids[at] for at in trained]
+    return torch.tensor(positions), torch.tensor(labels)
 
 
-def _sources(items: Sequence[Item]) -> Sources:
+def _encoder_inputs(items: Sequence[Item]) -> EncoderInputs:
     width = max(item.source for item in items)
     ids = torch.zeros((len(items), width), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, item in enumerate(items):
         ids[row, : item.source] = torch.tensor(item.ids[: item.source], dtype=torch.long)
         mask[row, : item.source] = 1
-    return Sources(ids, mask)
+    return EncoderInputs(ids, mask)

@@ -12,7 +12,7 @@ from trainer.evaluation import evaluate, require_finite
 from trainer.events import Evaluated
 from trainer.loss import loss_and_correct, sequence_logprobs
 from trainer.micro_batch import MicroBatch
-from trainer.model import AdaptedModel, undisturbed
+from trainer.model import AdaptedModel, eval_mode
 from trainer.pacing import idle_pass_count, run_idle_passes
 from trainer.ranks import Ranks
 from trainer.spec import PreferenceSpec, TrainSpec
@@ -96,7 +96,7 @@ class _ReferenceObjective:
         passes = self._model.passes(self._ranks.share(rows), at_once)
         # `before_pass` may be a collective call, so every process makes it as often as the one with the most passes.
         most = len(passes) + idle_pass_count(self._model, self._ranks, rows, at_once)
-        with undisturbed(self._model.peft):
+        with eval_mode(self._model.peft):
             for number in range(1, most + 1):
                 before_pass(number, most)
                 if number <= len(passes):
@@ -120,7 +120,7 @@ class _ReferenceObjective:
         """Mean loss and mean reward margin; accuracy is the share of rows with a margin above zero."""
         loss = margin = correct = 0.0  # sums over this process's share
         passes = self._model.passes(self._ranks.share(rows), budget)
-        with undisturbed(self._model.peft):
+        with eval_mode(self._model.peft):
             kl_estimate = self.kl_estimate(rows, budget=budget)
             for number, batch in enumerate(passes, start=1):
                 before_pass(number, len(passes))
@@ -185,7 +185,7 @@ class KTO(_ReferenceObjective):
 
     def _mean_log_ratio(self, rows: Sequence[Trainable], budget: int) -> float:
         total = torch.zeros((), dtype=torch.float64, device=self._model.device.place)
-        with undisturbed(self._model.peft):
+        with eval_mode(self._model.peft):
             for batch in self._model.passes(self._ranks.share(rows), budget):
                 total += self._log_ratios(batch).sum(dtype=torch.float64)
             run_idle_passes(self._model, self._ranks, rows, budget)

@@ -7,7 +7,7 @@ import torch
 
 from trainer.data import Trainable
 from trainer.lora_start import lora_layers
-from trainer.micro_batch import Sources
+from trainer.micro_batch import EncoderInputs
 from trainer.model import AdaptedModel
 from trainer.optimizer import MasterAdamW
 from trainer.ranks import Ranks
@@ -22,7 +22,7 @@ def run_idle_passes(model: AdaptedModel, ranks: Ranks, rows: Sequence[Trainable]
         return
     for _ in range(idle_pass_count(model, ranks, rows, budget)):
         ids = torch.zeros((1, 1), dtype=torch.long, device=model.device.place)
-        states = model.hidden(ids, Sources(ids, torch.ones_like(ids)) if model.is_seq2seq else None)
+        states = model.hidden(ids, EncoderInputs(ids, torch.ones_like(ids)) if model.is_seq2seq else None)
         if states.requires_grad:
             (states.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
 
@@ -40,8 +40,8 @@ def sync_initial_weights(model: AdaptedModel, optimizer: MasterAdamW, ranks: Ran
     """
     if ranks.is_alone:
         return
-    differing = [ranks.broadcast(one) for one in (*optimizer.masters.values(), *model.first.values())]
+    differing = [ranks.broadcast(one) for one in (*optimizer.masters.values(), *model.initial.values())]
     optimizer.copy_to_model()
-    if model.first and any(differing) and not model.is_sharded:
+    if model.initial and any(differing) and not model.is_sharded:
         for layer in lora_layers(model.peft):
             ranks.broadcast(layer.module.get_base_layer().weight.data)

@@ -1,8 +1,8 @@
-"""What rows begin with alike goes through the model once: a line of segments, each going on where another one ends.
+"""Prefix sharing: tokens that several rows of a batch begin with go through the model once.
 
-Rows often share much: a system prompt, the words around an instruction, the prompt of a chosen and a rejected answer.
-Under causal attention a token's states depend on what stands before it alone, so tokens of a common beginning have the
-same states in every row, and their gradients add up. No torch.
+Rows often share a system prompt, an instruction template, or the prompt of a chosen and a rejected answer. Under causal
+attention a token's hidden state depends only on the tokens before it, so a shared prefix has the same states in every
+row, and its gradients add up. Rows are stored as a prefix tree of segments, laid out in one packed sequence. No torch.
 """
 
 from array import array
@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-SHORTEST = 8  # tokens of a beginning that is told once: a segment more costs about what two tokens cost
+MIN_SHARED = 8  # tokens; one more segment costs about as much as two tokens, so shorter prefixes are not worth it
 
 Tokens: TypeAlias = "array[int]"
 
 
 class Segment(NamedTuple):
-    """Tokens that stand together in a line. `after`: the number of the segment they go on from; -1 begins a row."""
+    """Contiguous tokens of a packed sequence. `parent`: index of the segment they continue, -1 for a row's first."""
 
     length: int
-    after: int = -1
+    parent: int = -1
 
 
-class Line(NamedTuple):
-    """Rows as segments, each behind the one it goes on from. `paths`: the segments of each row, from its beginning."""
+class Layout(NamedTuple):
+    """Rows as segments, parents first. `paths`: for each row, the indices of its segments from root to leaf."""
 
     segments: tuple[Segment, ...]
     paths: list[tuple[int, ...]]
@@ -34,54 +34,54 @@ class Line(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Where a segment stands in its line, and the stretches that its tokens see: what it goes on from, and itself."""
+    """Where a segment lies in the packed sequence, and the (start, end) ranges it attends to: ancestors and itself."""
 
-    first: int
-    last: int
-    seen: tuple[tuple[int, int], ...]
-
-    @property
-    def before(self) -> int:
-        """How many tokens of its rows stand before it."""
-        return self.whole - (self.last - self.first)
+    start: int
+    end: int
+    visible: tuple[tuple[int, int], ...]
 
     @property
-    def whole(self) -> int:
-        """How many tokens its last one sees."""
-        return sum(end - start for start, end in self.seen)
+    def prefix_length(self) -> int:
+        """Number of tokens of its rows that come before it."""
+        return self.context_length - (self.end - self.start)
+
+    @property
+    def context_length(self) -> int:
+        """Number of tokens that its last token attends to."""
+        return sum(end - start for start, end in self.visible)
 
 
-def apart(rows: Sequence[Tokens]) -> Line:
-    """Rows that share nothing, whatever they begin with."""
-    return Line(tuple(Segment(len(row)) for row in rows), [(number,) for number in range(len(rows))])
+def flat_layout(rows: Sequence[Tokens]) -> Layout:
+    """One segment per row: nothing is shared."""
+    return Layout(tuple(Segment(len(row)) for row in rows), [(number,) for number in range(len(rows))])
 
 
-def merged(rows: Sequence[Tokens]) -> Line:
-    """Rows with what some of them begin with alike, at least `SHORTEST` tokens of it, told once."""
+def prefix_tree_layout(rows: Sequence[Tokens]) -> Layout:
+    """A prefix tree of the rows: common prefixes of at least `MIN_SHARED` tokens become one segment."""
     segments: list[Segment] = []
     paths: list[tuple[int, ...]] = [()] * len(rows)
-    due: list[tuple[list[int], int, tuple[int, ...]]] = []  # rows that go on alike, from where, and what stands before
+    pending: list[tuple[list[int], int, tuple[int, ...]]] = []  # rows of a subtree, its depth in tokens, path to it
 
-    def go_on(alike: list[int], start: int, path: tuple[int, ...]) -> None:
-        due.extend((group, start, path) for group in reversed(list(_groups(rows, alike, start))))
+    def push_children(subtree: list[int], depth: int, path: tuple[int, ...]) -> None:
+        pending.extend((group, depth, path) for group in reversed(list(_groups(rows, subtree, depth))))
 
-    go_on(sorted(range(len(rows)), key=rows.__getitem__), 0, ())
-    while due:
-        alike, start, path = due.pop()
-        end = shared(rows[alike[0]], rows[alike[-1]], start)  # in order, so those between share it as well
+    push_children(sorted(range(len(rows)), key=rows.__getitem__), 0, ())
+    while pending:
+        group, start, path = pending.pop()
+        end = common_prefix(rows[group[0]], rows[group[-1]], start)  # sorted, so all rows in between share it too
         segments.append(Segment(end - start, path[-1] if path else -1))
         path = (*path, len(segments) - 1)
-        for number in alike:
+        for number in group:
             paths[number] = path
-        go_on([number for number in alike if len(rows[number]) > end], end, path)
-    return Line(tuple(segments), paths)
+        push_children([number for number in group if len(rows[number]) > end], end, path)
+    return Layout(tuple(segments), paths)
 
 
 def _groups(rows: Sequence[Tokens], ordered: list[int], start: int) -> Iterator[list[int]]:
-    """Cut rows in order, alike up to `start`, into those that stay alike for long enough."""
+    """Split sorted rows that are equal up to `start` into groups that share at least `MIN_SHARED` more tokens."""
     group: list[int] = []
     for number in ordered:
-        if group and shared(rows[group[0]], rows[number], start) < start + SHORTEST:
+        if group and common_prefix(rows[group[0]], rows[number], start) < start + MIN_SHARED:
             yield group
             group = []
         group.append(number)
@@ -89,8 +89,8 @@ def _groups(rows: Sequence[Tokens], ordered: list[int], start: int) -> Iterator[
         yield group
 
 
-def shared(one: Tokens, other: Tokens, start: int = 0) -> int:
-    """How many tokens two rows begin with alike, which is known of the first `start`."""
+def common_prefix(one: Tokens, other: Tokens, start: int = 0) -> int:
+    """Length of the common prefix of two rows that are known to agree on their first `start` tokens."""
     same, least = start, min(len(one), len(other))
     if one[same:least] == other[same:least]:
         return least
@@ -103,23 +103,23 @@ def shared(one: Tokens, other: Tokens, start: int = 0) -> int:
     return same
 
 
-@lru_cache(maxsize=8)  # each layer asks for the spans of its pass
+@lru_cache(maxsize=8)  # every layer asks for the spans of the same batch
 def spans(segments: tuple[Segment, ...]) -> tuple[Span, ...]:
     found: list[Span] = []
-    place = 0
-    for length, after in segments:
-        seen = (*(found[after].seen if after >= 0 else ()), (place, place + length))
-        found.append(Span(place, place + length, tuple(_joined(seen))))
-        place += length
+    position = 0
+    for length, parent in segments:
+        visible = (*(found[parent].visible if parent >= 0 else ()), (position, position + length))
+        found.append(Span(position, position + length, tuple(_coalesced(visible))))
+        position += length
     return tuple(found)
 
 
-def _joined(stretches: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
-    """The same stretches, with those that touch made one."""
-    begin, reach = stretches[0]
-    for start, end in stretches[1:]:
-        if start != reach:
-            yield begin, reach
-            begin = start
-        reach = end
-    yield begin, reach
+def _coalesced(ranges: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
+    """The same ranges with adjacent ones merged."""
+    first, last = ranges[0]
+    for start, end in ranges[1:]:
+        if start != last:
+            yield first, last
+            first = start
+        last = end
+    yield first, last

@@ -17,7 +17,7 @@ from torch import Tensor
 from trainer.base_facts import fingerprint, inspect_folder
 from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
 from trainer.data import Dataset, Plan
-from trainer.device import give_back_memory
+from trainer.device import release_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import evaluations_after, micro_batch_tokens, recompute_every
 from trainer.eva import start_from_data
@@ -108,7 +108,7 @@ class Run:
 
     def _halve_below(self, tokens: int) -> None:
         """Halve the pass size, at least once, until it is below `tokens`."""
-        give_back_memory()
+        release_memory()
         before = self.position.budget
         while self.position.budget >= max(2, tokens):
             self.position.budget //= 2
@@ -214,7 +214,7 @@ class Run:
         """Halve the evaluation passes for the rest of the run; training passes keep their size."""
         if self.model.is_sharded:
             raise self._evaluation_out_of_memory()
-        give_back_memory()
+        release_memory()
         before = self.position.measuring_budget
         self.position.measuring_halvings += 1
         what = f"Out of memory while evaluating at step {self.position.step:,}: continuing with passes of up to"
@@ -227,7 +227,7 @@ class Run:
 
     def _free_memory_for_general_text(self) -> None:
         """These passes are small and of fixed size: free what memory there is and try once more."""
-        give_back_memory()
+        release_memory()
         what = f"Out of memory while evaluating at step {self.position.step:,}: trying the general text once more"
         self.emit(Log(level="warning", text=what))
 
@@ -305,8 +305,8 @@ def prepare(
     plan = Plan(dataset.train, spec)
     emit(Phase(name="loading"))
     with giving_back_memory():
-        model = load_adapted(spec, base, emit, unpacked=earlier.unpacked if earlier else None, ranks=ranks)
-    position.unpacked = model.unpacked
+        model = load_adapted(spec, base, emit, dequantized=earlier.unpacked if earlier else None, ranks=ranks)
+    position.unpacked = model.dequantized
     _raise_if_stopped(should_stop)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
         start_from_data(model, plan, before_pass=lambda: _raise_if_stopped(should_stop))
@@ -314,7 +314,7 @@ def prepare(
     general = read_general_text(model, renderer) if measures else None
     optimizer = MasterAdamW(model.lora, spec.optim)
     sync_initial_weights(model, optimizer, ranks)
-    give_back_memory()
+    release_memory()
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
     facts = inspect_folder(base)
     free = ranks.minimum(model.device.free_bytes())  # processes that shard a base need passes of the same size

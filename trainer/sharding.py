@@ -22,7 +22,7 @@ from trainer.ranks import Ranks
 from trainer.spec import TrainSpec
 
 
-def wanted(spec: TrainSpec, base: Path, device: Device, ranks: Ranks) -> bool:
+def should_shard(spec: TrainSpec, base: Path, device: Device, ranks: Ranks) -> bool:
     """Whether the processes share the base out; the first one's view holds for all."""
     if ranks.is_alone or spec.model.shard == "never":
         return False
@@ -61,7 +61,7 @@ def shard(causal: Any, mesh: DeviceMesh, learning: Sequence[nn.Parameter]) -> No
     fully_shard(causal, mesh=mesh, ignored_params=ignored)
 
 
-def as_whole_pass(causal: Any, work: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def as_fsdp_forward(causal: Any, work: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`work` on parts of a sharded model, taken by FSDP for a pass of the whole."""
     causal.partial_pass = work
     register_fsdp_forward_method(causal, "partial_pass")

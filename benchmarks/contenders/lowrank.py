@@ -26,11 +26,11 @@ def lowrank(work: dict[str, Any]) -> dict[str, Any]:
         spec = TrainSpec.from_dict(work["spec"])
         trainer.sft.train(spec, out=Path(out), resume=None, emit=emit, should_stop=lambda: False)
     made = runs[-1]
-    chosen = f"passes of {made.position.budget:,} tokens, {'unpacked' if made.model.unpacked else 'as stored'}"
+    chosen = f"passes of {made.position.budget:,} tokens, {'unpacked' if made.model.dequantized else 'as stored'}"
     return {
         **clock.result(work, made.model.peft, row_tokens(work)),
         "items": {item.name: item.expected for item in estimated[-1].items if item.in_peak},
-        "chosen": f"{chosen}, {'sharing' if made.model.shares else 'sharing nothing'}",
+        "chosen": f"{chosen}, {'sharing' if made.model.prefix_sharing else 'sharing nothing'}",
     }
 
 

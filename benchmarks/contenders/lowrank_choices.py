@@ -26,9 +26,9 @@ def lowrank_choice(work: dict[str, Any], choice: str) -> dict[str, Any]:
 
 def _load(*given: Any, choice: str, **named: Any) -> AdaptedModel:
     if choice in ("unpacked", "packed"):
-        named["unpacked"] = choice == "unpacked"
+        named["dequantized"] = choice == "unpacked"
     adapted = load_adapted(*given, **named)
-    return dataclasses.replace(adapted, shares=adapted.shares and choice != "apart")
+    return dataclasses.replace(adapted, prefix_sharing=adapted.prefix_sharing and choice != "apart")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from trainer.estimate import (
     recompute_every,
 )
 from trainer.estimate_memory import CODE_BYTES
-from trainer.lora_layers import put_lora
+from trainer.lora_layers import add_lora
 from trainer.model import AdaptedModel, adapt, load_adapted
 from trainer.short_attention import NAME
 from trainer.spec import TrainSpec
@@ -288,7 +288,7 @@ def test_layers_of_families_without_a_gate(config: Any, kind: Any) -> None:
     facts = sizes | {"architecture": kind.__name__, "intermediate_size": middle}
     linear = sum(causal.get_submodule(path).weight.numel() for path in linear_paths(causal))
     assert sum(shape.size for shape in layer_shapes(facts).values()) * 2 == linear
-    _, learn = put_lora(causal, make().lora)
+    _, learn = add_lora(causal, make().lora)
     assert lora_parameters(make(), facts) == sum(one.numel() for one in learn.values())
 
 

@@ -12,7 +12,7 @@ from trainer.eva import start_from_data
 from trainer.events import Finished
 from trainer.lora_start import lora_layers
 from trainer.micro_batch import micro_batches
-from trainer.model import load_adapted, undisturbed
+from trainer.model import eval_mode, load_adapted
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
@@ -27,20 +27,20 @@ def test_a_spans_the_main_directions_of_its_inputs(base: Path, spec: TrainSpec) 
     plan = Plan(load_dataset(spec, Renderer.load(base), lambda event: None).train, spec)
     model = load_adapted(spec, base, lambda event: None)
     ids = torch.arange(5, 45)[None]
-    with undisturbed(model.peft):
+    with eval_mode(model.peft):
         before = model.hidden(ids)
     start_from_data(model, plan, before_pass=lambda: None)
-    with undisturbed(model.peft):
+    with eval_mode(model.peft):
         assert torch.equal(model.hidden(ids), before)
 
     layer = next(one for one in lora_layers(model.peft) if one.path.endswith("layers.1.self_attn.q_proj"))
     inputs: list[torch.Tensor] = []
     hook = layer.module.register_forward_pre_hook(lambda _, given: inputs.append(given[0].flatten(0, 1)))
-    with undisturbed(model.peft):
+    with eval_mode(model.peft):
         for step in range(4):
             for batch in micro_batches(plan.window(step), 1024):
                 model.hidden(batch.ids)
-                inputs[-1] = inputs[-1][batch.places]
+                inputs[-1] = inputs[-1][batch.positions]
     hook.remove()
     everything = torch.cat(inputs)
     best = torch.linalg.svd(everything, full_matrices=False)[2][:6]

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from tests.trainer.families import FAMILIES, make_family
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.errors import TrainerError
-from trainer.model import AdaptedModel, load_adapted, undisturbed
+from trainer.model import AdaptedModel, eval_mode, load_adapted
 
 
 def load(folder: Path, **parts: dict[str, Any]) -> AdaptedModel:
@@ -25,7 +25,7 @@ def test_scores_are_the_models_own(name: str, tmp_path: Path) -> None:
     own = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     ids = torch.randint(3, 384, (3, 40), generator=torch.Generator().manual_seed(3))
     lengths = (40, 25, 9)
-    with undisturbed(model.peft), torch.no_grad():
+    with eval_mode(model.peft), torch.no_grad():
         ours = model.head.logits(model.hidden(ids))
         for row, length in enumerate(lengths):
             alone = own(ids[row : row + 1, :length], use_cache=False).logits[0].float()
@@ -56,6 +56,6 @@ def test_a_base_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         model.get_decoder().layers[0].mlp.down_proj.weight.fill_(1e30)
     model.save_pretrained(folder)
-    with pytest.raises(TrainerError, match="no finite numbers in float16") as caught:
+    with pytest.raises(TrainerError, match="not finite in float16") as caught:
         load(folder, model={"dtype": "float16"})
     assert caught.value.code == "user_config"

@@ -174,7 +174,7 @@ def test_dora_changes_nothing_where_loftq_starts(base: Path, rows: Path) -> None
 def test_a_start_from_the_weights_of_a_packed_base_is_named(base: Path, rows: Path, init: str) -> None:
     spec = make_spec(base, rows, model={"quantization": "nf4"}, lora={"init_lora_weights": init})
     with pytest.raises(TrainerError, match="no room to unpack") as caught:
-        load_adapted(spec, base, lambda event: None, unpacked=False)
+        load_adapted(spec, base, lambda event: None, dequantized=False)
     assert "quantization" in caught.value.fix
     torch.testing.assert_close(
         scores(load(spec, base)),
@@ -277,14 +277,14 @@ def test_a_resumed_run_is_the_same_run(base: Path, rows: Path, tmp_path: Path, l
 def test_a_quantised_layer_cannot_learn_whole(base: Path, rows: Path) -> None:
     spec = make_spec(base, rows, model={"quantization": "nf4"}, lora={"modules_to_save": ["down_proj"]})
     with pytest.raises(TrainerError, match="quantised and cannot learn whole"):
-        load_adapted(spec, base, lambda event: None, unpacked=False)
+        load_adapted(spec, base, lambda event: None, dequantized=False)
 
 
 def test_dora_reads_packed_nf4_and_names_packed_int8(base: Path, rows: Path) -> None:
     nf4, int8 = (make_spec(base, rows, model={"quantization": one}, lora={"use_dora": True}) for one in ("nf4", "int8"))
-    assert "lora_magnitude_vector" in str(load_adapted(nf4, base, lambda event: None, unpacked=False).lora.keys())
+    assert "lora_magnitude_vector" in str(load_adapted(nf4, base, lambda event: None, dequantized=False).lora.keys())
     with pytest.raises(TrainerError, match="use_dora reads") as caught:
-        load_adapted(int8, base, lambda event: None, unpacked=False)
+        load_adapted(int8, base, lambda event: None, dequantized=False)
     assert "nf4" in caught.value.fix
 
 
@@ -342,7 +342,7 @@ def test_a_head_that_learns_has_the_gradient_of_cross_entropy(monkeypatch: pytes
     hidden = torch.randn(2, 9, 16, requires_grad=True)
     item = Item(torch.arange(10).tolist(), bytes([0] + [1] * 9))  # type: ignore[arg-type] # any sequence will do
     batch = micro_batches([item, item], 100)[0]
-    logits = 3 * torch.tanh((hidden.flatten(0, 1)[batch.places] @ weight.T + bias) * 0.5 / 3)
+    logits = 3 * torch.tanh((hidden.flatten(0, 1)[batch.positions] @ weight.T + bias) * 0.5 / 3)
     expected = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
     learns = (hidden, weight, bias)
     wanted = torch.autograd.grad(expected, learns)

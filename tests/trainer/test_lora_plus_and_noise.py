@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tests.trainer.training import Training, make_spec
 from trainer.checkpoint import MANIFEST
 from trainer.errors import Stopped
-from trainer.model import load_adapted, undisturbed
+from trainer.model import eval_mode, load_adapted
 from trainer.optimizer import MasterAdamW
 from trainer.spec import OptimSpec
 
@@ -46,7 +46,7 @@ def test_only_updates_are_pulled_towards_zero() -> None:
 def test_noise_is_there_in_training_alone_and_has_the_papers_size(base: Path, rows: Path) -> None:
     model = load_adapted(make_spec(base, rows, optim={"neftune_noise_alpha": 5.0}), base, lambda event: None)
     embed, ids = model.peft.get_input_embeddings(), torch.arange(5, 45).view(2, 20)
-    with undisturbed(model.peft):
+    with eval_mode(model.peft):
         clean = embed(ids)
     torch.manual_seed(3)
     noise = embed(ids) - clean

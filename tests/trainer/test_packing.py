@@ -17,8 +17,8 @@ from trainer.data import Item, PreferencePair
 from trainer.device import Device
 from trainer.loss import token_losses
 from trainer.micro_batch import MicroBatch, micro_batches
-from trainer.model import AdaptedModel, _checked, load_adapted, undisturbed
-from trainer.packing import keeps_apart
+from trainer.model import AdaptedModel, _checked, eval_mode, load_adapted
+from trainer.packing import supports_packing
 from trainer.prefixes import Segment, spans
 from trainer.short_attention import NAME
 
@@ -89,8 +89,8 @@ def require_equal(model: AdaptedModel, items: list[Item], *, sharing: bool = Fal
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_packed_rows_score_and_teach_as_alone(name: str, tmp_path: Path) -> None:
     model = load(make_family(tmp_path, name))
-    assert model.packs is (name not in PADDED)
-    if model.packs:
+    assert model.packing is (name not in PADDED)
+    if model.packing:
         together = require_equal(model, make_items(37, 5, 1, 150, 12))
         assert [one.length for one in together.segments] == [150, 37, 12, 5, 1]
 
@@ -110,14 +110,14 @@ def test_beginnings_are_shared_on_every_path(path: str, tmp_path: Path, monkeypa
     if path == "computed again":
         model.recompute(1)
     else:
-        monkeypatch.setattr("trainer.short_attention.LONGEST", 20)
+        monkeypatch.setattr("trainer.short_attention.MAX_LENGTH", 20)
     require_equal(model, make_alike_items(), sharing=True)
 
 
 def test_a_single_token_that_goes_on_is_handed_on_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers packs the heads of a single query into rows, which a causal mask would take for positions."""
     masks: list[Any] = []
-    monkeypatch.setattr("trainer.short_attention.LONGEST", 2)
+    monkeypatch.setattr("trainer.short_attention.MAX_LENGTH", 2)
 
     def remembered(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
         masks.append(mask)
@@ -131,10 +131,10 @@ def test_a_single_token_that_goes_on_is_handed_on_without_a_mask(monkeypatch: py
     found, _ = ALL_ATTENTION_FUNCTIONS[NAME](layer, query, key, value, None, segments_in_line=segments)
     assert [mask is None for mask in masks] == [True, True, False]
     for span in spans(segments):
-        of_row = torch.tensor([place for start, end in span.seen for place in range(start, end)])
+        of_row = torch.tensor([place for start, end in span.visible for place in range(start, end)])
         alone = [one[:, :, of_row] for one in (query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1))]
         wanted = torch.nn.functional.scaled_dot_product_attention(*alone, is_causal=True).transpose(1, 2)
-        torch.testing.assert_close(found[:, span.first : span.last], wanted[:, span.before :])
+        torch.testing.assert_close(found[:, span.start : span.end], wanted[:, span.prefix_length :])
 
 
 @pytest.mark.parametrize("rope", ["dynamic", "longrope"])
@@ -143,8 +143,10 @@ def test_positions_that_depend_on_other_rows_are_not_packed(rope: str, tmp_path:
     config = model.peft.get_base_model().config
     monkeypatched = {"rope_type": rope, "original_max_position_embeddings": 64}
     config.rope_parameters = {**config.rope_parameters, **monkeypatched}
-    with undisturbed(model.peft):
-        assert keeps_apart(model, longest=64, agree=1e-3) and not keeps_apart(model, longest=65, agree=1e-3)
+    with eval_mode(model.peft):
+        assert supports_packing(model, longest=64, tolerance=1e-3) and not supports_packing(
+            model, longest=65, tolerance=1e-3
+        )
 
 
 @pytest.mark.parametrize(
@@ -152,17 +154,17 @@ def test_positions_that_depend_on_other_rows_are_not_packed(rope: str, tmp_path:
 )
 def test_rows_with_draws_of_their_own_share_nothing(parts: dict[str, Any], tmp_path: Path) -> None:
     model = load(make_family(tmp_path, "llama"), **parts)
-    assert model.packs and not model.shares
+    assert model.packing and not model.prefix_sharing
     [batch] = model.passes(make_alike_items(), 100_000)
     assert all(segment.after < 0 for segment in batch.segments)
 
 
 def test_dropout_that_is_no_module_is_found(tmp_path: Path) -> None:
     folder = make_family(tmp_path, "opt")
-    assert not load(folder).shares
+    assert not load(folder).prefix_sharing
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dropout": 0.0}))
-    assert load(folder).shares
+    assert load(folder).prefix_sharing
 
 
 @pytest.mark.parametrize("budget", [64, 200, 100_000])
@@ -211,7 +213,7 @@ def test_a_packed_run_has_the_losses_of_a_padded_one(tmp_path: Path, monkeypatch
     folder = make_family(tmp_path / "base", "llama")
     spec = make_spec(folder, make_rows(tmp_path), optim={"max_steps": 3, "batch_size": 4})
     packed = Training(spec, tmp_path / "packed").run().losses
-    monkeypatch.setattr("trainer.model.keeps_apart", lambda *given, **named: False)
+    monkeypatch.setattr("trainer.model.supports_packing", lambda *given, **named: False)
     assert Training(spec, tmp_path / "padded").run().losses == pytest.approx(packed, rel=1e-5)
 
 
@@ -220,7 +222,7 @@ def test_on_a_gpu_rows_are_packed_and_share_nothing(
 ) -> None:
     spec = make_spec(base, tmp_path / "rows.jsonl")
     model = load_adapted(spec, base, lambda event: None)
-    assert model.packs and model.shares
+    assert model.packing and model.prefix_sharing
     monkeypatch.setattr(Device, "is_cuda", True)
     again = _checked(model, spec)
-    assert again.packs and not again.shares
+    assert again.packing and not again.prefix_sharing

@@ -22,7 +22,7 @@ from trainer.evaluation import answer_probe
 from trainer.events import Progress, Sample
 from trainer.loss import sequence_logprobs, token_losses
 from trainer.micro_batch import micro_batches
-from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantized_layers, undisturbed
+from trainer.model import AdaptedModel, adapt, eval_mode, load_adapted, load_base, quantized_layers
 from trainer.optimizer import MasterAdamW
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -79,7 +79,7 @@ def test_loss_and_gradient_of_a_window_are_transformers_own(base: Path, tmp_path
     labels, total = sum(item.trained_tokens for item in items), 0.0
     batches = micro_batches(items, budget)
     for batch in batches:
-        share = token_losses(model.hidden(batch.ids, batch.sources), batch, model.head).sum() / labels
+        share = token_losses(model.hidden(batch.ids, batch.encoder_inputs), batch, model.head).sum() / labels
         share.backward()
         total += share.item()
     assert total == pytest.approx(expected.item(), rel=1e-5)
@@ -88,8 +88,8 @@ def test_loss_and_gradient_of_a_window_are_transformers_own(base: Path, tmp_path
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, wanted[name], rtol=5e-4, atol=2e-6)
     for batch in batches:
-        assert batch.sources is not None
-        assert len(batch.rows) == 1 or batch.ids.numel() + batch.sources.ids.numel() <= budget
+        assert batch.encoder_inputs is not None
+        assert len(batch.rows) == 1 or batch.ids.numel() + batch.encoder_inputs.ids.numel() <= budget
 
 
 @families
@@ -98,13 +98,13 @@ def test_padding_on_either_side_changes_no_token(base: Path, tmp_path: Path) -> 
     model, items = model_of(spec, base), items_of(spec, base)[:6]
     batch = micro_batches(items, 100_000)[0]
     with torch.no_grad():
-        together = token_losses(model.hidden(batch.ids, batch.sources), batch, model.head)
+        together = token_losses(model.hidden(batch.ids, batch.encoder_inputs), batch, model.head)
         alone = []
         for item in batch.items:
             one = micro_batches([item], 1)[0]
-            alone.append(token_losses(model.hidden(one.ids, one.sources), one, model.head))
+            alone.append(token_losses(model.hidden(one.ids, one.encoder_inputs), one, model.head))
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
-    assert batch.sources is not None and not bool(batch.sources.mask.all())
+    assert batch.encoder_inputs is not None and not bool(batch.encoder_inputs.mask.all())
 
 
 @families
@@ -113,10 +113,10 @@ def test_an_untrained_adapter_is_the_base(base: Path, tmp_path: Path) -> None:
     model = load_adapted(spec, base, lambda event: None)
     plain = AutoModelForSeq2SeqLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager").eval()
     batch = micro_batches(items_of(spec, base)[:1], 1)[0]
-    assert batch.sources is not None
-    with undisturbed(model.peft):
-        ours = model.head.logits(model.hidden(batch.ids, batch.sources))
-        theirs = plain(input_ids=batch.sources.ids, decoder_input_ids=batch.ids).logits
+    assert batch.encoder_inputs is not None
+    with eval_mode(model.peft):
+        ours = model.head.logits(model.hidden(batch.ids, batch.encoder_inputs))
+        theirs = plain(input_ids=batch.encoder_inputs.ids, decoder_input_ids=batch.ids).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -131,7 +131,7 @@ def test_only_lora_weights_change(base: Path, tmp_path: Path, quantization: str)
     items, optimizer = items_of(spec, base), MasterAdamW(model.lora, spec.optim)
     before = {name: value.clone() for name, value in model.peft.state_dict().items()}
     for batch in micro_batches(items[:8], 512):
-        token_losses(model.hidden(batch.ids, batch.sources), batch, model.head).sum().backward()
+        token_losses(model.hidden(batch.ids, batch.encoder_inputs), batch, model.head).sum().backward()
         optimizer.accumulate()
     optimizer.step(learning_rate=0.01, norm=optimizer.grad_norm())
     changed = {name for name, value in model.peft.state_dict().items() if not torch.equal(value, before[name])}
@@ -148,7 +148,7 @@ def test_computing_layers_again_changes_no_gradient(base: Path, tmp_path: Path) 
         if every:
             model.recompute(every)
         batch = micro_batches(items_of(spec, base)[:4], 100_000)[0]
-        token_losses(model.hidden(batch.ids, batch.sources), batch, model.head).sum().backward()
+        token_losses(model.hidden(batch.ids, batch.encoder_inputs), batch, model.head).sum().backward()
         found.append(gradients(model))
     for name, gradient in found[0].items():
         for other in found[1:]:
@@ -264,8 +264,8 @@ def test_scores_of_answers_are_transformers_own(base: Path, tmp_path: Path) -> N
     model = model_of(spec, base)
     pairs: list[PreferencePair] = items_of(spec, base)[:3]
     (batch,) = micro_batches(pairs, 100_000)
-    with undisturbed(model.peft):
-        found = sequence_logprobs(model.hidden(batch.ids, batch.sources), batch, model.head)
+    with eval_mode(model.peft):
+        found = sequence_logprobs(model.hidden(batch.ids, batch.encoder_inputs), batch, model.head)
         wanted = [-loss * count for loss, count in (own(model, item) for item in batch.items)]
     torch.testing.assert_close(found, torch.stack(wanted), rtol=1e-4, atol=1e-4)
 
@@ -285,10 +285,10 @@ def test_noise_reaches_the_encoder(base: Path, tmp_path: Path) -> None:
     spec = make_spec(base, make_rows(tmp_path), optim={"neftune_noise_alpha": 5.0})
     model, (item, *_) = load_adapted(spec, base, lambda event: None), items_of(spec, base)
     batch = micro_batches([item], 1)[0]
-    first, second = (model.hidden(batch.ids, batch.sources) for _ in range(2))
+    first, second = (model.hidden(batch.ids, batch.encoder_inputs) for _ in range(2))
     assert not torch.allclose(first, second)
-    with undisturbed(model.peft):
-        assert torch.equal(model.hidden(batch.ids, batch.sources), model.hidden(batch.ids, batch.sources))
+    with eval_mode(model.peft):
+        assert torch.equal(model.hidden(batch.ids, batch.encoder_inputs), model.hidden(batch.ids, batch.encoder_inputs))
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_what_both_find_while_they_load_is_told_once(rows: Path, tmp_path: Path)
     code, told, complained = finish(start(on_two(make_spec(base, rows)), tmp_path / "out"))
     assert code == 2, complained
     (failed,) = of(Failed, told)
-    assert "no finite numbers" in failed.text
+    assert "not finite" in failed.text
 
 
 def test_a_spec_that_cannot_be_tried_starts_no_others(base: Path, rows: Path, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ joined, genuine = join_ranks(), run.load_adapted
 
 def weights(model):
     bases = [one.module.get_base_layer().weight.data for one in lora_layers(model.peft)]
-    return [one.data for one in model.lora.values()] + list(model.first.values()) + bases
+    return [one.data for one in model.lora.values()] + list(model.initial.values()) + bases
 
 def load_adapted(*given, **named):
     model = genuine(*given, **named)

@@ -20,7 +20,7 @@ from trainer.events import Finished, Log, Phase, Progress, Sample
 from trainer.loss import Head, loss_and_correct, token_losses
 from trainer.manifest import verify
 from trainer.micro_batch import micro_batches
-from trainer.model import AdaptedModel, adapt, load_adapted, load_base, quantized_layers, undisturbed, unpack
+from trainer.model import AdaptedModel, adapt, dequantize, eval_mode, load_adapted, load_base, quantized_layers
 from trainer.optimizer import MasterAdamW, learning_rate_at
 from trainer.rendering import Renderer
 from trainer.spec import ModelSpec, OptimSpec, TrainSpec
@@ -81,7 +81,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_window(base: Path, rows: P
 def plain_hits(model: AdaptedModel, items: list[Item]) -> int:
     """How many trained tokens have the highest score where they are predicted, row by row."""
     hits = 0
-    with torch.no_grad(), undisturbed(model.peft):
+    with torch.no_grad(), eval_mode(model.peft):
         for item in items:
             best = model.peft(input_ids=torch.tensor([item.ids]), use_cache=False).logits[0].argmax(-1).tolist()
             hits += sum(best[at - 1] == item.ids[at] for at, flag in enumerate(item.loss_mask) if flag)
@@ -125,7 +125,7 @@ def test_the_chunked_head_equals_cross_entropy(softcap: float, scale: float, mon
     hidden = torch.randn(2, 9, 16, requires_grad=True)
     item = Item(torch.arange(10).tolist(), bytes([0] + [1] * 9))  # type: ignore[arg-type] # any sequence will do
     batch = micro_batches([item, item], 100)[0]
-    scores = (hidden.flatten(0, 1)[batch.places] @ head.weight.T + head.bias) * scale
+    scores = (hidden.flatten(0, 1)[batch.positions] @ head.weight.T + head.bias) * scale
     scores = softcap * torch.tanh(scores / softcap) if softcap else scores
     expected = torch.nn.functional.cross_entropy(scores, batch.labels, reduction="sum")
     (wanted,) = torch.autograd.grad(expected, hidden)
@@ -266,9 +266,9 @@ def test_unpacked_weights_are_the_quantised_ones(base: Path, quantization: str) 
     plain = load_base(base, ModelSpec(base=str(base), quantization="none"), device)
     causal = load_base(base, spec, device)
     ids = torch.arange(50)[None]
-    with torch.no_grad(), undisturbed(causal):
+    with torch.no_grad(), eval_mode(causal):
         packed = causal(ids).logits
-        unpack(causal, torch.float32)
+        dequantize(causal, torch.float32)
         unpacked, full = causal(ids).logits, plain(ids).logits
     assert not quantized_layers(causal)
     assert (unpacked - packed).abs().max() <= 1e-5 < (full - packed).abs().max() / 100

@@ -209,7 +209,7 @@ def test_a_base_is_shared_out_where_one_gpu_cannot_hold_it(base: Path) -> None:
     assert not sharding.fits(spec, base, device)
     Other.size = 8 << 30
     assert sharding.fits(spec, base, device)
-    assert not sharding.wanted(spec, base, device, Ranks())
+    assert not sharding.should_shard(spec, base, device, Ranks())
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])

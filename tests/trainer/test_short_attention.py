@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.short_attention import LONGEST, _attend
+from trainer.short_attention import MAX_LENGTH, _attend
 
 
 def make_heads(length: int, *, heads: int = 4, kv_heads: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,16 +20,16 @@ def reference(query: Tensor, key: Tensor, value: Tensor, scale: float | None) ->
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("length", [2, 37, LONGEST])
+@pytest.mark.parametrize("length", [2, 37, MAX_LENGTH])
 @pytest.mark.parametrize("scale", [None, 0.5])
 def test_values_and_gradients_are_torchs(length: int, kv_heads: int, scale: float | None) -> None:
     heads = make_heads(length, kv_heads=kv_heads)
     expected = reference(*heads, scale)
     found, _ = _attend(nn.Module(), *heads, None, scaling=scale)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    slope = torch.randn_like(expected)
+    grad_out = torch.randn_like(expected)
     for ours, theirs in zip(
-        torch.autograd.grad(found, heads, slope), torch.autograd.grad(expected, heads, slope), strict=True
+        torch.autograd.grad(found, heads, grad_out), torch.autograd.grad(expected, heads, grad_out), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -45,7 +45,7 @@ def test_everything_else_goes_to_torch() -> None:
     """Longer rows, a mask, one new token beside cached ones."""
     module = nn.Module()
     module.num_key_value_groups = 2
-    long = make_heads(LONGEST + 1)
+    long = make_heads(MAX_LENGTH + 1)
     torch.testing.assert_close(_attend(module, *long, None)[0], reference(*long, None), rtol=1e-4, atol=1e-5)
     query, key, value = make_heads(9)
     newest, _ = _attend(module, query[:, :, -1:], key, value, None)
