@@ -1,6 +1,6 @@
-"""Passes of the largest size before the first step: whether memory holds a training is known at once.
+"""Dry steps: the largest passes are tried before the first step, so running out of memory shows at once.
 
-They leave nothing behind: no gradient, no changed weight, no random number that a step would have drawn.
+They leave no trace: no gradient, no changed weight, and the same random numbers for the steps to come.
 """
 
 import heapq
@@ -16,16 +16,16 @@ from trainer.events import Log, Memory
 from trainer.micro_batch import MicroBatch
 from trainer.run import Run
 
-# On a GPU two passes take a moment. On a processor they take as long as two steps, so only where what is estimated at
-# most comes near what there is: of a training that needs a third of it nothing new would be learnt.
+# On a GPU two passes take a moment. On a CPU they take as long as two steps, so they are only worth it if the upper
+# estimate exceeds this share of the memory.
 NEAR_LIMIT = 0.7
-MAX_WINDOWS = 2_000  # that are looked through for the largest pass
-CANDIDATES = 20  # of them that are cut into passes, for what rows share shows only there
-SAMPLED_ROWS = 2_000  # that stand for all where lengths are asked
+MAX_WINDOWS = 2_000  # searched for the largest pass
+CANDIDATES = 20  # windows actually cut into passes: shared prefixes only show there
+SAMPLED_ROWS = 2_000  # sampled for their lengths
 
 
 def estimate_run(run: Run) -> Estimate:
-    """The estimate of this run as the job form makes it, with the rows' own lengths."""
+    """The same estimate as the job form's, from the actual lengths of the rows."""
     device, rows = run.model.device, run.dataset.train
     lengths = [max(item.length for item in row.sequences) for row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
     place = Place(device.place.type, device.free_bytes() + device.held_bytes())
@@ -39,22 +39,22 @@ def needs_dry_steps(run: Run, estimated: Estimate) -> bool:
 
 
 def run_dry_steps(run: Run) -> float:
-    """Forward and backward twice on the largest pass, with room taken for AdamW's memory. Returns the peak in bytes.
+    """Two forward and backward passes of the largest size, with memory set aside for AdamW's state. Peak in bytes.
 
-    On a processor nothing refuses memory in time, so there the first pass is half of the second: where that one would
-    not fit, MemoryError is raised in its place.
+    On a CPU allocations do not fail in time. There the first pass has half the rows, and MemoryError is raised if
+    its peak shows that the full pass would not fit.
     """
     device, largest = run.model.device, largest_pass(run)
     rows, tokens = largest.rows, largest.ids.numel()
     half = rows if device.is_cuda else rows[: max(1, len(rows) // 2)]
     values = run.optimizer.gradient.numel() * ADAM_BYTES[run.spec.optim.optimizer]
-    kept = torch.ones(values, dtype=torch.uint8, device=device.place)  # as AdamW's averages will be
+    kept = torch.ones(values, dtype=torch.uint8, device=device.place)  # stands in for AdamW's moments
     before, free = device.held_bytes(), device.free_bytes()
     with torch.random.fork_rng(devices=[device.place] if device.is_cuda else []):
         tried = _dry_pass(run, half)
         taken = (device.peak_bytes() - before) * tokens // tried
         if len(half) < len(rows) and taken > free:
-            raise MemoryError(f"a part of a pass foretells {taken:,} bytes of {free:,}")
+            raise MemoryError(f"a part of a pass predicts {taken:,} bytes of {free:,}")
         _dry_pass(run, rows)
     del kept
     peak = device.peak_bytes()
@@ -63,7 +63,7 @@ def run_dry_steps(run: Run) -> float:
 
 
 def largest_pass(run: Run) -> MicroBatch:
-    """The largest that any step makes."""
+    """The largest pass of any step."""
     budget = run.position.budget
     windows = [run.plan.window(step) for step in range(min(run.plan.steps, MAX_WINDOWS))]
     likely = heapq.nlargest(CANDIDATES, windows, key=partial(_size, budget=budget))
@@ -72,18 +72,18 @@ def largest_pass(run: Run) -> MicroBatch:
 
 
 def _size(rows: Sequence[Trainable], *, budget: int) -> tuple[int, int]:
-    """Of the largest pass, and of all, as if nothing were shared."""
+    """Tokens of the largest pass and of the whole window, ignoring shared prefixes."""
     lengths = [row.length for row in rows]
     return max(min(budget, sum(lengths)), *lengths), sum(lengths)
 
 
 def _dry_pass(run: Run, rows: Sequence[Trainable]) -> int:
-    """Returns how many tokens went through the model."""
+    """One forward and backward pass over `rows`. Returns the tokens that went through the model."""
     tokens = 0
     for batch in run.model.passes(rows, run.position.budget):
         loss, _ = run.objective.loss_and_correct(batch, 0.0)
-        share = loss / max(1, run.objective.units(rows))
-        (share * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
+        mean = loss / max(1, run.objective.units(rows))
+        (mean * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
         run.optimizer.accumulate()
         tokens += batch.ids.numel()
     run.optimizer.zero_grad()
@@ -91,7 +91,7 @@ def _dry_pass(run: Run, rows: Sequence[Trainable]) -> int:
 
 
 def memory_used(run: Run, estimated: Estimate) -> Memory:
-    """What this process took so far, beside what was estimated for just that."""
+    """This process's memory peak so far, beside the estimate for the same parts."""
     device = run.model.device
     return Memory(
         step=run.position.step,

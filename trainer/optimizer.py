@@ -1,4 +1,4 @@
-"""AdamW over the LoRA weights: float32 masters beside the fast copies that compute, clipping, and the learning rate."""
+"""AdamW on float32 master copies of the LoRA weights, with gradient clipping and the learning rate schedule."""
 
 import math
 import warnings
@@ -14,53 +14,51 @@ from torch import Tensor
 from trainer.estimate import ADAM_BYTES
 from trainer.spec import OptimSpec
 
-# float16 has no room for small gradients: they are computed this much larger there.
+# Loss scale in float16, where small gradients would underflow.
 FLOAT16_LOSS_SCALE = 1024.0
-# A model has hundreds of small weights, and on a GPU each operation costs more to begin than to do. torch's optimizers
-# take lists of tensors at once for that (`torch._foreach_...`), and so are gradients collected and weights handed over,
-# so many values at a time.
+# A model has hundreds of small LoRA weights; on a GPU each operation costs more to launch than to run. As in torch's
+# own optimizers, `torch._foreach_...` handles lists of tensors at once. This many values are accumulated at a time.
 FOREACH_ELEMENTS = 1 << 22
 
 
 class GroupOptions(NamedTuple):
-    """How some weights learn: their learning rate's factor, and their pull towards zero."""
+    """Options of a parameter group: a factor on the learning rate, and the weight decay."""
 
-    ratio: float
-    decay: float
+    lr_ratio: float
+    weight_decay: float
 
 
 class MasterAdamW:
-    """AdamW (Loshchilov & Hutter 2019, arxiv.org/abs/1711.05101) on float32 masters of `weights`.
+    """AdamW (Loshchilov & Hutter 2019, arxiv.org/abs/1711.05101) on float32 master copies of `weights`.
 
-    The model computes in its own format, which is fast but cannot hold an update of a thousandth; the masters can.
-    All masters lie in one flat tensor, those that learn alike side by side, so a step is one or two operations however
-    many layers there are.
+    The model computes in a format whose precision is too low for small updates to register; the masters keep them.
+    All masters are views of one flat tensor, sorted by parameter group, so a step takes one or two kernels whatever the
+    number of layers.
     """
 
     def __init__(self, weights: Mapping[str, torch.nn.Parameter], spec: OptimSpec) -> None:
         self._spec = spec
-        paces = {name: self._group_options(name, weight) for name, weight in weights.items()}
-        named = {
-            pace: list(names) for pace, names in groupby(sorted(weights, key=paces.__getitem__), paces.__getitem__)
-        }
+        options = {name: self._group_options(name, weight) for name, weight in weights.items()}
+        ordered = sorted(weights, key=options.__getitem__)
+        named = {group: list(names) for group, names in groupby(ordered, options.__getitem__)}
         self._weights = {name: weights[name] for names in named.values() for name in names}
         flat = torch.cat([weight.detach().float().flatten() for weight in self._weights.values()])
         self._flat, self._gradient = flat, torch.zeros_like(flat)
         self.masters, self._gradients = self._views(flat), self._views(self._gradient)
         sizes = [sum(weights[name].numel() for name in names) for names in named.values()]
         groups = []
-        for pace, part, gradient in zip(
+        for group, part, gradient in zip(
             named, torch.split(flat, sizes), torch.split(self._gradient, sizes), strict=True
         ):
-            learns = torch.nn.Parameter(part)
-            learns.grad = gradient
-            groups.append({"params": [learns], "weight_decay": pace.decay, "ratio": pace.ratio})
+            parameter = torch.nn.Parameter(part)
+            parameter.grad = gradient
+            groups.append({"params": [parameter], **group._asdict()})
         self._adamw = _adamw(groups, spec)
-        half = any(weight.dtype == torch.float16 for weight in self._weights.values())
-        self.loss_scale = FLOAT16_LOSS_SCALE if half else 1.0
+        is_float16 = any(weight.dtype == torch.float16 for weight in self._weights.values())
+        self.loss_scale = FLOAT16_LOSS_SCALE if is_float16 else 1.0
 
     def _group_options(self, name: str, weight: Tensor) -> "GroupOptions":
-        """LoRA+ (Hayou et al. 2024, arxiv.org/abs/2402.12354) as PEFT has it. Only updates are pulled towards zero."""
+        """LoRA+ (Hayou et al. 2024, arxiv.org/abs/2402.12354) as in PEFT. Only A and B matrices have weight decay."""
         fast = name.endswith(".lora_B.weight") or weight.dim() == 1
         is_update = name.endswith((".lora_A.weight", ".lora_B.weight"))
         ratio = self._spec.loraplus_lr_ratio or 1.0
@@ -68,12 +66,12 @@ class MasterAdamW:
 
     @torch.no_grad()
     def accumulate(self) -> None:
-        """Add the gradients of one pass, in float32, and drop them from the model."""
-        learnt = [name for name, weight in self._weights.items() if weight.grad is not None]
-        for names in self._portions(learnt):
+        """Add the gradients of one pass to the float32 total, and clear them from the model."""
+        with_gradient = [name for name, weight in self._weights.items() if weight.grad is not None]
+        for names in self._chunks(with_gradient):
             given = [gradient for name in names if (gradient := self._weights[name].grad) is not None]
             into = [self._gradients[name] for name in names]
-            if given[0].dtype != torch.float32:  # many at once are added in one format alone, and copied from any
+            if given[0].dtype != torch.float32:  # _foreach_add_ needs equal formats, _foreach_copy_ does not
                 wide = [torch.empty_like(one) for one in into]
                 torch._foreach_copy_(wide, given)
                 given = wide
@@ -81,7 +79,7 @@ class MasterAdamW:
             for name in names:
                 self._weights[name].grad = None
 
-    def _portions(self, names: list[str]) -> Iterator[list[str]]:
+    def _chunks(self, names: list[str]) -> Iterator[list[str]]:
         """Group names into chunks of about `FOREACH_ELEMENTS` values: gradients of a chunk are briefly held twice."""
         before = list(accumulate((self._weights[name].numel() for name in names), initial=0))
         numbered = zip(names, before, strict=False)
@@ -90,42 +88,42 @@ class MasterAdamW:
 
     @property
     def gradient(self) -> Tensor:
-        """All that was collected, end to end."""
+        """The accumulated gradient of all weights, flat."""
         return self._gradient
 
     def zero_grad(self) -> None:
-        """Forget what was collected."""
+        """Drop all accumulated gradients."""
         for weight in self._weights.values():
             weight.grad = None
         self._gradient.zero_()
 
     def grad_norm(self) -> float:
-        """Length of the collected gradient, before clipping; this also takes the loss scale out."""
+        """Undo the loss scale, in place, and return the gradient's norm before clipping."""
         if self.loss_scale != 1.0:
             self._gradient /= self.loss_scale
         return float(self._gradient.norm())
 
     def step(self, *, learning_rate: float, norm: float) -> None:
-        """Clip to max_grad_norm, update the masters, and hand the model its new weights."""
+        """Clip the gradient to max_grad_norm, update the masters, and copy them to the model."""
         if 0 < self._spec.max_grad_norm < norm:
             self._gradient.mul_(self._spec.max_grad_norm / norm)
         for group in self._adamw.param_groups:
-            group["lr"] = learning_rate * group["ratio"]
+            group["lr"] = learning_rate * group["lr_ratio"]
         self._adamw.step()
         self.copy_to_model()
         self._gradient.zero_()
 
     @torch.no_grad()
     def copy_to_model(self) -> None:
-        """Hand the model the masters, in its own format."""
+        """Copy the masters to the model's weights, in the model's format."""
         torch._foreach_copy_(list(self._weights.values()), list(self.masters.values()))
 
     def masters_on_cpu(self) -> dict[str, Tensor]:
-        """The weights in float32, each in memory of its own, as files want them."""
+        """Float32 copies of the masters; safetensors rejects tensors that share memory."""
         return {name: value.cpu().clone() for name, value in self.masters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """AdamW's memory, to be saved beside the masters: what it keeps for each part of them, by number and name."""
+        """AdamW's state, to be saved beside the masters, keyed "{parameter group}.{name}"."""
         return {
             f"{number}.{name}": _for_file(name, value)
             for number, part in enumerate(self._flat_parameters())
@@ -133,20 +131,20 @@ class MasterAdamW:
         }
 
     def _flat_parameters(self) -> list[torch.nn.Parameter]:
-        """What AdamW steps on: the masters that learn alike, end to end."""
+        """The flat parameter of each group."""
         return [group["params"][0] for group in self._adamw.param_groups]
 
     def is_finite(self) -> bool:
-        """Whether every weight is a finite number: one that is not would show in the sum."""
+        """Whether all weights are finite: a NaN or infinity would show in their sum."""
         return math.isfinite(float(self._flat.sum()))
 
     @property
     def bytes_on_disk(self) -> int:
-        """What masters and state take in files: the weights and two averages of their gradients."""
+        """Size of masters and state in files: the weights and AdamW's two moments."""
         return (4 + ADAM_BYTES[self._spec.optimizer]) * self._flat.numel()
 
     def load(self, masters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-        """Go on from saved masters and state. Raises KeyError or RuntimeError when they are of other weights."""
+        """Restore saved masters and state. Raises KeyError or RuntimeError if they belong to other weights."""
         if masters.keys() != self.masters.keys():
             raise KeyError("other weights than these")
         for name, value in self.masters.items():
@@ -165,8 +163,10 @@ class MasterAdamW:
 
 
 def _adamw(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimizer:
-    """torch's AdamW, or that of bitsandbytes, whose state may take a byte a value (Dettmers et al. 2021,
-    arxiv.org/abs/2110.02861) and may move to main memory when the GPU is full (paged; on a CPU there is nowhere to go).
+    """torch's AdamW or one of bitsandbytes.
+
+    The 8-bit ones keep their moments in one byte a value (Dettmers et al. 2021, arxiv.org/abs/2110.02861). The paged
+    ones move them to main memory when the GPU is full; on a CPU paging does nothing.
     """
     if spec.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, fused=True)
@@ -181,31 +181,33 @@ def _adamw(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimiz
 
 
 def _for_file(name: str, value: Any) -> Tensor:
-    """What a file holds of one part of AdamW's memory. bitsandbytes gives all parts the same quantisation map, and
-    safetensors refuses two names for one memory."""
-    found = torch.as_tensor(value).cpu()
-    return found.clone() if name.startswith("qmap") else found
+    """One tensor of AdamW's state as a file holds it.
+
+    bitsandbytes shares one quantisation map among all parameters, and safetensors rejects tensors that share memory.
+    """
+    tensor = torch.as_tensor(value).cpu()
+    return tensor.clone() if name.startswith("qmap") else tensor
 
 
 def _restore(adamw: Any, number: int, part: torch.nn.Parameter, saved: Mapping[str, Tensor]) -> None:
-    """Give one part its saved memory. Raises KeyError or RuntimeError when it is that of another optimizer."""
+    """Restore the saved state of one parameter. Raises KeyError or RuntimeError if another optimizer wrote it."""
     kept = adamw.state[part]
     if isinstance(adamw, Optimizer8bit):
         if not kept:
             adamw.init_state(adamw.param_groups[number], part, number, 0)  # type: ignore[no-untyped-call]
         if kept.keys() != saved.keys():
             raise KeyError("the state of another optimizer")
-        for name, value in saved.items():  # in place: paged memory stays where it is
+        for name, value in saved.items():  # in place, to keep paged buffers
             kept[name] = int(value) if name == "step" else kept[name].copy_(value)
         return
     if saved.keys() != {"step", "exp_avg", "exp_avg_sq"}:
         raise KeyError("the state of another optimizer")
-    # The number of steps lives where torch's fused kernel wants it, beside the weights.
+    # torch's fused kernel wants the step count on the device of the weights, too.
     adamw.state[part] = {name: value.clone().to(part.device) for name, value in saved.items()}
 
 
 def learning_rate_at(step: int, of: int, spec: OptimSpec) -> float:
-    """The learning rate of step number `step` (from 0): warm-up from zero, then constant, linear or cosine to zero."""
+    """The learning rate of step `step` (from 0): linear warm-up, then constant or a linear or cosine decay to zero."""
     warmup = math.ceil(of * spec.warmup_ratio)
     if step < warmup:
         return spec.learning_rate * (step + 1) / warmup

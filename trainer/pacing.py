@@ -1,5 +1,4 @@
-"""What keeps processes alike: the same weights at the start, and, where they share a base out, as many passes each, for
-all put each layer together."""
+"""Keeps processes in step: identical initial weights, and equally many passes each when the base is sharded."""
 
 from collections.abc import Sequence
 
@@ -14,9 +13,10 @@ from trainer.ranks import Ranks
 
 
 def run_idle_passes(model: AdaptedModel, ranks: Ranks, rows: Sequence[Trainable], budget: int) -> None:
-    """After this process's share of `rows`: as many idle passes as the one with the most has more.
+    """Run dummy passes until this process has made as many as the one with the most.
 
-    They give no gradient but zeros. Nothing to do where each process has the whole base.
+    With a sharded base (FSDP) every pass gathers each layer from all processes, so all must make equally many. Dummy
+    passes add only zeros to the gradient. Without sharding there is nothing to do.
     """
     if not model.is_sharded:
         return
@@ -28,15 +28,16 @@ def run_idle_passes(model: AdaptedModel, ranks: Ranks, rows: Sequence[Trainable]
 
 
 def idle_pass_count(model: AdaptedModel, ranks: Ranks, rows: Sequence[Trainable], budget: int) -> int:
+    """How many passes fewer than the process with the most this one makes over its share of `rows`."""
     passes = [len(model.passes(Ranks(rank, ranks.world_size).share(rows), budget)) for rank in range(ranks.world_size)]
     return max(passes) - passes[ranks.rank]
 
 
 def sync_initial_weights(model: AdaptedModel, optimizer: MasterAdamW, ranks: Ranks) -> None:
-    """Let every process start with the first one's weights: what a start computes may differ in a bit between cards.
+    """Give every process the main process's initial weights: computed ones may differ in a bit between GPUs.
 
-    Where the start was taken out of the base's weights (PiSSA, OLoRA), these become the first one's as well. Parts of a
-    base are all made by the same processor, and need not.
+    Initialisations that modify the base's weights (PiSSA, OLoRA) have those synchronised, too. A sharded base needs
+    none of this, as all its shards come from the same CPU computation.
     """
     if ranks.is_alone:
         return

@@ -1,4 +1,4 @@
-"""Processes that train together, one a GPU: who takes which rows, and what they add up or agree on."""
+"""Data-parallel training, one process per GPU: how rows are split, and the collectives between processes."""
 
 import heapq
 import os
@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.errors import TrainerError
 from trainer.events import Checkpoint, Emit, Event
 
-TIMEOUT = timedelta(hours=2)  # one may still measure or write while the others wait for it
+TIMEOUT = timedelta(hours=2)  # the others wait while one evaluates or writes files
 
 
 class HasLength(Protocol):
@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of `of` processes that hold the same weights; `rank` counts from 0. The first one reports and writes files.
+    """One of `world_size` data-parallel processes. The main process, rank 0, reports and writes files.
 
-    Every method but `share` is a meeting: all processes must come to it, in the same order. What torch raises where one
-    does not come goes up to `failures.is_lost_peer`.
+    Every method but `share` is a collective: all processes must call it, in the same order. When one is missing, the
+    error that torch raises in the others is recognised by `failures.is_lost_peer`.
     """
 
     rank: int = 0
@@ -46,9 +46,9 @@ class Ranks:
         return self.rank == 0
 
     def share(self, rows: Sequence[Item]) -> list[Item]:
-        """This process's rows of a window: as many tokens as any other's, nearly, and each row with one process.
+        """This process's rows of a window, split so that all processes have nearly the same number of tokens.
 
-        The longest first, each to the one with the least so far (Graham 1969, doi.org/10.1137/0117039).
+        Longest first, each row to the process with the fewest tokens so far (Graham 1969, doi.org/10.1137/0117039).
         """
         if self.is_alone:
             return list(rows)
@@ -62,7 +62,7 @@ class Ranks:
         return mine
 
     def broadcast(self, tensor: Tensor) -> bool:
-        """Put the first one's values in place of each one's. Whether they were other ones in any process."""
+        """Overwrite `tensor` with the main process's values. Returns whether any process had different ones."""
         if self.is_alone:
             return False
         own = tensor.clone()
@@ -70,12 +70,12 @@ class Ranks:
         return self.any(flag=not torch.equal(own, tensor))
 
     def all_reduce(self, tensor: Tensor) -> None:
-        """Put the sum over all processes in place of each one's values."""
+        """Sum `tensor` over all processes, in place."""
         if not self.is_alone:
             dist.all_reduce(tensor)
 
     def totals(self, *values: float) -> list[float]:
-        """The sum over all processes of each value."""
+        """Each value summed over all processes."""
         if self.is_alone:
             return list(values)
         summed = torch.tensor(values, dtype=torch.float64, device=_place())
@@ -84,11 +84,11 @@ class Ranks:
         return found
 
     def any(self, *, flag: bool) -> bool:
-        """Whether one of them wishes it."""
+        """Whether the flag is set in at least one process."""
         return bool(self.totals(float(flag))[0]) if not self.is_alone else flag
 
     def main_process_first(self, work: Callable[[], T]) -> T:
-        """What `work` gives, begun by the others once the first one is done with it: it may write files for all."""
+        """Run `work` in the main process first, which may write files for all, and then in the others."""
         if not self.is_main:
             self.broadcast_object(None)
         found = work()
@@ -97,7 +97,7 @@ class Ranks:
         return found
 
     def in_turn(self, work: Callable[[], T]) -> T:
-        """What `work` gives, one process after the other: it may need more memory than there is for all at once."""
+        """Run `work` in one process after the other, when memory does not suffice for all at once."""
         found: list[T] = []
         for rank in range(self.world_size):
             if rank == self.rank:
@@ -106,7 +106,7 @@ class Ranks:
         return found[0]
 
     def minimum(self, number: int) -> int:
-        """The smallest of their numbers."""
+        """The smallest of all processes' numbers."""
         if self.is_alone:
             return number
         smallest = torch.tensor(number, device=_place())
@@ -114,7 +114,7 @@ class Ranks:
         return int(smallest)
 
     def broadcast_object(self, value: T) -> T:
-        """The first one's value, for all."""
+        """The main process's value, in every process. With None this serves as a barrier."""
         if self.is_alone:
             return value
         box = [value]
@@ -127,7 +127,7 @@ def _place() -> torch.device:
 
 
 def join_ranks() -> Ranks:
-    """Meet the processes that torchrun started beside this one; alone without it. Takes this process's own GPU."""
+    """Join the process group of torchrun's environment, and select this process's GPU. Without it, train alone."""
     rank, of = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if of == 1:
         return Ranks()
@@ -143,14 +143,14 @@ def join_ranks() -> Ranks:
 
 
 def leave_ranks(ranks: Ranks) -> None:
-    """Wait for the others and part."""
+    """Wait for the other processes and leave the process group."""
     if not ranks.is_alone:
         ranks.broadcast_object(None)
         dist.destroy_process_group()
 
 
 def only_checkpoints(emit: Emit) -> Emit:
-    """How all but the first process report: nothing but a checkpoint that one left in the first one's place."""
+    """`emit` for all but the main process: only checkpoints, which a failing one may write in the main one's place."""
 
     def report(event: Event) -> None:
         if isinstance(event, Checkpoint):
