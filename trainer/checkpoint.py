@@ -1,4 +1,4 @@
-"""Verified, resumable states of a run: what is in one, when one is due, which one to go on from."""
+"""Checkpoints: what they contain, when one is due, and which one to resume from."""
 
 import dataclasses
 import json
@@ -25,12 +25,12 @@ BEST = "best.safetensors"
 KEPT = 2
 INTERVAL_SECONDS = 300.0
 SHARE_OF_STEPS = 0.1
-SAVING_SHARE = 0.02  # no more than this share of an attempt's time goes into checkpoints that nobody asked for
-BYTES_A_SECOND = 200e6  # how fast one is written and verified, before the first has shown it
+SAVING_SHARE = 0.02  # at most this share of an attempt's time goes into periodic checkpoints
+BYTES_A_SECOND = 200e6  # assumed speed of writing and verifying, until the first checkpoint was timed
 STARTED = time.time()
 NAME = re.compile(r"step-\d{6,}")
 
-# What may differ between attempts: where things lie on a machine, and how the work is cut to fit its memory.
+# Values that may differ between attempts: paths on a machine, and how work is split to fit its memory.
 MAY_DIFFER = {
     "model": ("base", "revision", "shard"),
     "data": ("path", "holdout_path"),
@@ -40,14 +40,18 @@ MAY_DIFFER = {
 
 @dataclass
 class Position:
-    """How far a run is: all that is needed beside the weights to go on exactly where it stopped.
+    """The progress of a run: all that is needed beside weights and optimizer state to resume exactly where it stopped.
 
-    Rows and dropout of a step are functions of the seed and the step's number, so `step` is also the place in the data
-    and the state of the random numbers. `started` is what chat templates take for today, `budget` how many tokens go
-    through the model at once: another cut of a window would round differently; `halvings` says how often memory did not
-    hold a step and it was halved, `measuring_halvings` how often it did not hold a measurement. Products with packed
-    weights round differently too, hence `unpacked`. `measured` is the last step whose evaluation is complete,
-    `best_step` the one with the lowest loss on held-out rows (-1 before there is one).
+    Rows and dropout of a step are functions of the seed and the step number, so `step` also stands for the position in
+    the data and the state of the random number generator.
+
+    started: what chat templates take as the current time.
+    budget: tokens per pass. It is kept because another split of a window would round differently.
+    halvings: how often `budget` was halved because a step ran out of memory.
+    measuring_halvings: the same for evaluation passes.
+    unpacked: whether quantised weights are dequantised once, which also affects rounding.
+    measured: the last step whose evaluation is complete, -1 before the first.
+    best_step: the step with the lowest held-out loss, -1 before there is one.
     """
 
     started: str
@@ -61,17 +65,17 @@ class Position:
     trained_tokens: int = 0
     seconds: float = 0.0
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    snapshots: list[int] = field(default_factory=list)  # steps whose weights were kept as adapters
+    snapshots: list[int] = field(default_factory=list)  # steps of the snapshots that are kept
 
     @property
     def measuring_budget(self) -> int:
-        """Tokens that go through the model at once where nothing is learnt."""
+        """Tokens per evaluation pass."""
         return max(1, self.budget >> self.measuring_halvings)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run was made from; a checkpoint fits no other."""
+    """What a run is made from. A checkpoint can only be resumed with the same inputs."""
 
     spec: TrainSpec
     dataset_hash: str
@@ -88,7 +92,7 @@ class Inputs:
 
 
 def _bound_values(spec: TrainSpec) -> dict[str, Any]:
-    """The values of a spec that a checkpoint is bound to."""
+    """The values of a spec that must not change between attempts."""
     plain: dict[str, Any] = json.loads(json.dumps(spec.to_dict()))
     return {
         part: {name: value for name, value in plain[part].items() if name not in MAY_DIFFER.get(part, ())}
@@ -97,11 +101,11 @@ def _bound_values(spec: TrainSpec) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path, spec: TrainSpec, emit: Emit) -> Path | None:
-    """The checkpoint to go on from: `path` itself, or the furthest verified one in a run, or a folder of either.
+    """The checkpoint to resume from: `path` itself, or the latest valid one in a run's folder or a folder of runs.
 
-    In a folder those of other specs and damaged ones are passed over; when all sound ones are of other specs, the
-    furthest is given, for `load_checkpoint` to tell what differs. Raises TrainerError(input_changed) when `path` is a
-    damaged checkpoint.
+    In a folder, damaged checkpoints and those of other specs are skipped. If only other specs have valid ones, the
+    latest of these is returned, so that `load_checkpoint` can report what differs. Raises TrainerError(input_changed)
+    if `path` is a damaged checkpoint.
     """
     if NAME.fullmatch(path.name) or (path / MANIFEST).is_file():
         verify(path, name=MANIFEST)
@@ -117,24 +121,24 @@ def find_checkpoint(path: Path, spec: TrainSpec, emit: Emit) -> Path | None:
             return folder
         foreign = foreign or folder
     if foreign is None:
-        emit(Log(level="warning", text="There is no checkpoint that can be used: starting from the beginning"))
+        emit(Log(level="warning", text="No usable checkpoint was found: starting from the beginning"))
     return foreign
 
 
 def read_position(folder: Path) -> Position:
-    """How far the run of a verified checkpoint was. What an older trainer did not write has its default.
+    """The position stored in a verified checkpoint. Fields that an older trainer did not write have their defaults.
 
-    Raises TrainerError(input_changed) for one that holds what this trainer does not know.
+    Raises TrainerError(input_changed) if it has fields that this trainer does not know.
     """
     values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if unknown := sorted(values.keys() - {one.name for one in dataclasses.fields(Position)}):
-        text = f"{folder.name} was written by a newer trainer: it holds {unknown[0]}."
+        text = f"{folder.name} was written by a newer trainer: it contains {unknown[0]}."
         raise TrainerError("input_changed", text, "Update this trainer, or start the training afresh.")
     return Position(**values)
 
 
 def load_checkpoint(folder: Path, inputs: Inputs, optimizer: MasterAdamW) -> Position:
-    """Put a verified checkpoint's weights and state into `optimizer`. Raises TrainerError(input_changed)."""
+    """Load a checkpoint's weights and state into `optimizer`. Raises TrainerError(input_changed)."""
     manifest = verify(folder, name=MANIFEST)
     manifest["spec"] = _with_defaults(manifest.get("spec"))
     for name, value in inputs.facts().items():
@@ -143,19 +147,19 @@ def load_checkpoint(folder: Path, inputs: Inputs, optimizer: MasterAdamW) -> Pos
     try:
         optimizer.load(load_file(folder / "lora.safetensors"), load_file(folder / "optimizer.safetensors"))
     except (KeyError, RuntimeError) as error:
-        text = f"{folder.name} holds other weights than this spec makes."
+        text = f"The weights in {folder.name} do not match this spec."
         raise TrainerError("input_changed", text, "Start the training afresh.") from error
     return read_position(folder)
 
 
 def load_best(folder: Path, position: Position) -> dict[str, Tensor]:
-    """The weights of `position.best_step` from a verified checkpoint; empty when it holds none."""
+    """The weights of `position.best_step` from a verified checkpoint; empty if it has none."""
     name = "lora.safetensors" if position.best_step == position.step else BEST
     return load_file(folder / name) if position.best_step >= 0 and (folder / name).is_file() else {}
 
 
 def _with_defaults(old: Any) -> Any:
-    """A spec that an older trainer wrote, with the values that are new since then."""
+    """A spec written by an older trainer, with defaults for the values added since."""
     try:
         return _bound_values(TrainSpec.from_dict(old))
     except SpecError:
@@ -163,37 +167,37 @@ def _with_defaults(old: Any) -> Any:
 
 
 def _changed(name: str, old: Any, inputs: Inputs, checkpoint: str) -> TrainerError:
-    """What a run was made from is not what the checkpoint was: which of it, and both ways on."""
+    """The error for a checkpoint with other inputs: what changed, and how to resume or start over."""
     given, new = inputs.spec, inputs.facts()[name]
     files = " and ".join(Path(one).name for one in (given.data.path, given.data.holdout_path) if one)
     folder = Path(given.model.base).name
-    told = {
-        "dataset_hash": (f"The rows of {files} are not those that {checkpoint} was made from", f"Put {files} back"),
-        "base_fingerprint": (f"{folder} is not the base model that {checkpoint} was made from", f"Put {folder} back"),
-        "of": (f"{checkpoint} was made for {old} steps in all, and now there are {new}", "Go on with the same trainer"),
+    messages = {
+        "dataset_hash": (f"The rows of {files} are not those that {checkpoint} was made from", f"Restore {files}"),
+        "base_fingerprint": (f"{folder} is not the base model that {checkpoint} was made from", f"Restore {folder}"),
+        "of": (f"{checkpoint} is from a run of {old} steps, and this one has {new}", "Use the same trainer"),
     }
     if name == "spec":
-        what, back = _changed_values(old, new)
-        told[name] = f"The spec is not that of {checkpoint}: {what}", back
-    text, back = told[name]
-    return TrainerError("input_changed", f"{text}.", f"{back} to go on from it, or start the training afresh.")
+        what, fix = _changed_values(old, new)
+        messages[name] = f"The spec differs from that of {checkpoint}: {what}", fix
+    text, fix = messages[name]
+    return TrainerError("input_changed", f"{text}.", f"{fix} to resume from it, or start the training afresh.")
 
 
 def _changed_values(old: Any, new: dict[str, Any]) -> tuple[str, str]:
-    """The values of a spec that differ from a checkpoint's, and what makes it fit again."""
+    """The values of a spec that differ from a checkpoint's, and the fix."""
     values = [f"{part}.{key}" for part, inner in new.items() for key in inner]
     differing = (
         [path for path in values if _value_at(old, path) != _value_at(new, path)] if isinstance(old, dict) else []
     )
     if not differing:
-        return "it is of another version", "Go on with the trainer that wrote it"
+        return "it has another version", "Use the trainer that wrote it"
     there, here = ([_shortened(_value_at(spec, path)) for path in differing] for spec in (old, new))
     what = ", ".join(f"{path} is {now}, and was {was}" for path, was, now in zip(differing, there, here, strict=True))
     return what, f"Set {', '.join(f'{path} to {was}' for path, was in zip(differing, there, strict=True))}"
 
 
 def _shortened(value: Any) -> str:
-    """A value as a spec has it; of a long one its beginning."""
+    """A value as a spec writes it, shortened."""
     return textwrap.shorten(json.dumps(value, ensure_ascii=False), 60, placeholder=" …")
 
 
@@ -204,10 +208,10 @@ def _value_at(spec: dict[str, Any], path: str) -> Any:
 
 
 class Checkpoints:
-    """The checkpoints of a run, under one folder. One is due every five minutes, and every tenth of the steps.
+    """The checkpoints of a run, in one folder. One is due every five minutes, and every tenth of the steps.
 
-    Where that would take more than SAVING_SHARE of the time, one is due as soon as it does not. `size`: bytes of one.
-    What an earlier attempt at this run left in the folder, up to the step `resumed`, counts as this one's.
+    If writing them took more than SAVING_SHARE of the time, they are delayed until it does not. `size`: bytes of one.
+    Checkpoints that an earlier attempt left in the folder, up to step `resumed`, count as this one's.
     """
 
     def __init__(self, folder: Path, inputs: Inputs, emit: Emit, *, resumed: int = 0, size: int = 0) -> None:
@@ -224,7 +228,7 @@ class Checkpoints:
 
     @property
     def newest(self) -> int | None:
-        """The step of the furthest checkpoint in the folder."""
+        """The step of the latest checkpoint."""
         return int(self._written[-1].name.removeprefix("step-")) if self._written else None
 
     def due(self, step: int) -> bool:
@@ -237,8 +241,8 @@ class Checkpoints:
     def save(self, position: Position, optimizer: MasterAdamW, best: Mapping[str, Tensor]) -> None:
         """Write and verify a checkpoint, report it, and remove all but the newest two.
 
-        `best` are the weights of `position.best_step`, empty when they need not be kept. They lie in each checkpoint,
-        so that it is all a run needs to go on, wherever it lies.
+        `best`: the weights of `position.best_step`, or empty. Each checkpoint includes them, so that it is
+        self-contained and can be moved.
         """
         began = time.monotonic()
         target = self._folder / f"step-{position.step:06d}"
@@ -259,9 +263,9 @@ class Checkpoints:
         self._spent += self._cost
 
     def _sweep(self) -> None:
-        """Before the first one is written: remove what an attempt that was killed had begun.
+        """Before the first write, remove partial checkpoints of attempts that were killed.
 
-        What is younger than this process may be another one's of the same attempt, and stays.
+        Those newer than this process may be another process's of the same attempt, and stay.
         """
         if not self._is_swept:
             for begun in self._folder.glob(".tmp-*"):
@@ -279,7 +283,7 @@ class Checkpoints:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """Checkpoints in `folder`, of the run that it is, or of the runs that lie in it, from the first to the furthest."""
+    """Checkpoints in `folder`, or in the run or runs that it contains, by step."""
     found = [*folder.iterdir(), *folder.glob("checkpoints/*"), *folder.glob("*/checkpoints/*")]
     named = [one for one in found if NAME.fullmatch(one.name) and one.is_dir()]
     return sorted(named, key=lambda one: int(one.name.removeprefix("step-")))

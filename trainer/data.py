@@ -1,4 +1,4 @@
-"""From canonical rows to what the loop eats: rendered once, held-out rows apart, cut into windows."""
+"""From canonical rows to training data: rendered and tokenised once, split, and batched into windows."""
 
 import hashlib
 import math
@@ -23,10 +23,11 @@ from trainer.spec import TrainSpec
 
 @dataclass
 class Item:
-    """An example ready to train: `ids` up to the last trained token, `trained` one byte a token.
+    """A tokenised example, up to its last trained token.
 
-    `source`: how many of them an encoder reads, 0 where there is none; what follows goes through the decoder.
-    `reference`: log p of the trained tokens together under the starting weights, where a method compares with them.
+    loss_mask: one byte per token, 1 where it is trained.
+    source: how many of the tokens an encoder reads, 0 without one; the rest goes through the decoder.
+    reference_logprob: summed log p of the trained tokens under the initial weights, for DPO and KTO.
     """
 
     ids: "array[int]"
@@ -36,28 +37,28 @@ class Item:
 
     @property
     def trained_tokens(self) -> int:
-        """Trained tokens. The first token of a row is never one: nothing predicts it."""
+        """The number of trained tokens. The first token of a row is never trained: nothing predicts it."""
         return sum(self.loss_mask)
 
     @property
     def length(self) -> int:
-        """Tokens that go through the model, on both sides. The last one is only ever predicted."""
+        """Tokens that go through the model, encoder and decoder together. The last one is only predicted."""
         return len(self.ids) - 1
 
     @property
     def width(self) -> int:
-        """Tokens of it that go through the part that predicts."""
+        """Tokens that go through the decoder."""
         return self.length - self.source
 
     @property
     def sequences(self) -> "tuple[Item, ...]":
-        """What goes through the model of a row: here the example itself."""
+        """The sequences of a row that go through the model: here the example itself."""
         return (self,)
 
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """A chosen and a rejected answer to one prompt."""
+    """A chosen and a rejected answer to the same prompt, for DPO."""
 
     chosen: Item
     rejected: Item
@@ -77,7 +78,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class LabelledAnswer:
-    """An answer marked good or bad. `mismatch`: its prompt with the answer to another, empty until all are known."""
+    """An answer labelled desirable or not, for KTO. `mismatch`: its prompt with the answer to another, set later."""
 
     answer: Item
     desirable: bool
@@ -96,12 +97,12 @@ class LabelledAnswer:
         return (self.answer,)
 
 
-Trainable = Item | PreferencePair | LabelledAnswer  # what a row became; one file holds one sort
+Trainable = Item | PreferencePair | LabelledAnswer  # a row ready to train; all rows of a file are of one kind
 
 
 @dataclass
 class Truncation:
-    """What `max_seq_length` takes away: rows, tokens of how many, and the length of the longest row before it."""
+    """What `max_seq_length` cuts off: rows, `tokens` of `of` tokens, and the longest row's uncut length."""
 
     rows: int = 0
     tokens: int = 0
@@ -117,7 +118,7 @@ class Truncation:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All rows of a training. `content_hash` is the rows' own, whatever file they lie in."""
+    """All rows of a run. `content_hash` depends on the rows alone, not on the file's format."""
 
     train: list[Trainable]
     holdout: list[Trainable]
@@ -132,25 +133,25 @@ class Dataset:
 
 
 def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path | None = None) -> Dataset:
-    """Read, render and split the rows of a spec; other files than canonical rows are checked first, into `out`.
+    """Read, render and split the rows of a spec. Raw files are first converted to canonical rows, in `out`.
 
-    Raises TrainerError(dataset_invalid) when nothing could be learnt.
+    Raises TrainerError(dataset_invalid) if there is nothing to train on.
     """
     given = spec.data
     with canonical_rows(Path(given.path), out=out and out / "dataset", emit=emit) as path:
         dataset = _render_rows(_canonical_rows(path), spec, renderer, emit)
     if given.holdout_path:
         with canonical_rows(Path(given.holdout_path), out=out and out / "holdout", emit=emit) as path:
-            whole = replace(spec, data=replace(given, split=""))  # all of that file, whatever parts it has
+            whole = replace(spec, data=replace(given, split=""))  # the whole file, whatever its splits
             dataset = _with_holdout(dataset, _render_rows(_canonical_rows(path), whole, renderer, emit))
     _report(dataset, spec, emit)
     return dataset
 
 
 def _with_holdout(dataset: Dataset, aside: Dataset) -> Dataset:
-    """The rows of one file to learn from, those of another to measure on; the hash stands for both."""
+    """Train on one file's rows and evaluate on another's; the hash covers both."""
     if not aside.train:
-        text = "None of the rows to measure on has a token to foretell."
+        text = "None of the evaluation rows has a token to predict."
         raise TrainerError("dataset_invalid", text, "Check the file of data.holdout_path.")
     both = hashlib.sha256(f"{dataset.content_hash} {aside.content_hash}".encode()).hexdigest()
     return replace(dataset, holdout=aside.train, content_hash=both)
@@ -163,7 +164,7 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
         raise TrainerError(
             "dataset_invalid",
             f"{path.name} is damaged, or holds no canonical rows.",
-            "Make it anew with `python -m trainer check`.",
+            "Recreate it with `python -m trainer check`.",
         ) from error
 
 
@@ -191,7 +192,7 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit:
 
 
 def render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
-    """A row as the base model sees it. Raises TrainerError with its line."""
+    """A row's token sequences for this base model. Raises TrainerError naming the row's line."""
     try:
         return renderer.examples(row, train_on=spec.data.train_on, max_seq_length=spec.data.max_seq_length)
     except TrainerError as error:
@@ -199,7 +200,7 @@ def render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
 
 
 def to_trainable(row: Row, examples: Sequence[Example]) -> Trainable | None:
-    """What is learnt from a row; None where nothing of an answer is left within the longest length."""
+    """The row ready to train; None if no trained token is left of an answer after truncation."""
     items = [item for example in examples if (item := _item(example))]
     if len(items) < len(examples):
         return None
@@ -209,16 +210,16 @@ def to_trainable(row: Row, examples: Sequence[Example]) -> Trainable | None:
 
 
 def _item(example: Example) -> Item | None:
-    """What of an example is worth computing: nothing after its last trained token changes the loss."""
+    """The example up to its last trained token: nothing after that affects the loss."""
     trained = example.learnt
     end = trained.rfind(1) + 1
     return Item(array("i", example.ids[:end]), trained[:end], example.source) if end else None
 
 
 def _with_mismatches(samples: list[Trainable], longest: int) -> list[Trainable]:
-    """Give each judged answer's prompt the answer to another one, half the list away: neighbours often share a prompt.
+    """Pair each labelled answer's prompt with another row's answer; KTO estimates its reference point on these pairs.
 
-    KTO tells from them how far the model went as a whole.
+    The other row is half the list away, as neighbours often share a prompt.
     """
     apart = len(samples) // 2
     return [
@@ -229,10 +230,11 @@ def _with_mismatches(samples: list[Trainable], longest: int) -> list[Trainable]:
     ]
 
 
-def _mismatch(asked: Item, answered: Item, longest: int) -> Item:
-    prompt, answer = asked.loss_mask.find(1), answered.loss_mask.find(1)
-    ids = asked.ids[:prompt] + answered.ids[answer:]
-    return Item(ids[:longest], (bytes(prompt) + answered.loss_mask[answer:])[:longest], asked.source)
+def _mismatch(row: Item, other: Item, longest: int) -> Item:
+    """The prompt of `row` with the answer of `other`."""
+    prompt, answer = row.loss_mask.find(1), other.loss_mask.find(1)
+    ids = row.ids[:prompt] + other.ids[answer:]
+    return Item(ids[:longest], (bytes(prompt) + other.loss_mask[answer:])[:longest], row.source)
 
 
 def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
@@ -243,7 +245,7 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
         raise TrainerError(
             "dataset_invalid",
             f"{none} to learn within {spec.data.max_seq_length} tokens.",
-            "Raise data.max_seq_length, or check that the rows hold answers of the assistant.",
+            "Raise data.max_seq_length, or check that the rows contain answers of the assistant.",
         )
     check_held_out(dataset, spec)
     emit(
@@ -253,37 +255,37 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
         )
     )
     if spec.data.holdout and not dataset.holdout:
-        text = f"Nothing is held out: {_why_none(dataset)}. How well it does on rows it did not learn is not measured"
+        text = f"Nothing is held out: {_why_none(dataset)}. There is no evaluation on unseen rows"
         emit(Log(level="warning", text=text))
     cuts = dataset.truncation
     if cuts.rows:
         text = (
             f"{counted(cuts.rows, 'row is', 'rows are')} longer than {spec.data.max_seq_length} tokens, and cut: "
-            f"{cuts.tokens:,} of {cuts.of:,} tokens are lost; data.max_seq_length {cuts.longest} would cut none"
+            f"{cuts.tokens:,} of {cuts.of:,} tokens are lost; a data.max_seq_length of {cuts.longest} would cut none"
         )
         emit(Log(level="warning", text=text))
     if dataset.untrained:
-        text = f"{counted(dataset.untrained, 'row', 'rows')} without a token to learn left out"
+        text = f"{counted(dataset.untrained, 'row', 'rows')} left out for having no token to learn"
         emit(Log(level="warning", text=text))
 
 
 def check_held_out(dataset: Dataset, spec: TrainSpec) -> None:
-    """Raises TrainerError(user_config) where training would wait in vain for a measurement that ends it."""
+    """Raises TrainerError(user_config) if early stopping is asked for without held-out rows."""
     if spec.evaluation.patience and not dataset.holdout:
-        text = f"evaluation.patience: Nothing is held out to measure on: {_why_none(dataset)}."
-        fix = "Use 0, add other rows, or name a file to measure on in data.holdout_path."
+        text = f"evaluation.patience: Nothing is held out to evaluate on: {_why_none(dataset)}."
+        fix = "Use 0, add other rows, or name an evaluation file in data.holdout_path."
         raise TrainerError("user_config", text, fix)
 
 
 def _why_none(dataset: Dataset) -> str:
-    """Why no row could be kept aside: one and its copies stay together."""
+    """Why no row could be held out: identical rows stay on the same side of the split."""
     return "there is one row to learn from" if len(dataset.train) == 1 else "all rows to learn from are the same"
 
 
 class Plan:
-    """Which rows each optimizer step learns from: a pure function of the seed and the step's number.
+    """Which rows each optimizer step trains on: a pure function of the seed and the step number.
 
-    Every epoch is a fresh shuffle cut into windows of `batch_size` rows; the last window of an epoch may be shorter.
+    Every epoch is a new shuffle, cut into windows of `batch_size` rows; the last window of an epoch may be shorter.
     """
 
     def __init__(self, items: Sequence[Trainable], spec: TrainSpec) -> None:
@@ -296,7 +298,7 @@ class Plan:
         self._order: list[int] = []
 
     def window(self, step: int) -> list[Trainable]:
-        """The rows of step number `step`, from 0 on."""
+        """The rows of step `step`, counted from 0."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._order = list(range(len(self._items)))

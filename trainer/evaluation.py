@@ -1,4 +1,4 @@
-"""What the model has learnt: loss and accuracy on held-out rows, and its answers to probe prompts."""
+"""Evaluation: loss and accuracy on held-out rows, and answers to probe prompts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 
 PROBE_TOKENS = 96
-HIGHEST_EXPONENT = 80.0  # a perplexity beyond e^80 says no more, and stays a number
+HIGHEST_EXPONENT = 80.0  # keeps the perplexity finite
 
 
 def evaluate(
@@ -28,33 +28,33 @@ def evaluate(
     budget: int,
     before_pass: Callable[[int, int], None],
 ) -> Evaluated:
-    """Score held-out rows in passes of at most `budget` tokens, each process its share.
+    """Evaluate on held-out rows in passes of at most `budget` tokens, split among the processes.
 
-    `before_pass(number, of)` may end it by raising. Raises TrainerError(diverged) when the loss is no number.
+    `before_pass(number, of)` may raise to stop. Raises TrainerError(diverged) if the loss is not finite.
     """
-    total = hits = 0.0
+    total = correct = 0.0
     passes = model.passes(ranks.share(items), budget)
     with eval_mode(model.peft):
         for number, whole in enumerate(passes, start=1):
             before_pass(number, len(passes))
             batch = whole.to(model.device.place)
-            loss, right = loss_and_correct(model.states_of(batch), batch, model.head)
+            loss, hits = loss_and_correct(model.states_of(batch), batch, model.head)
             total += float(loss)
-            hits += int(right)
+            correct += int(hits)
         run_idle_passes(model, ranks, items, budget)
-    total, hits = ranks.totals(total, hits)
-    labels = sum(item.trained_tokens for item in items)
-    mean = require_finite(total / labels, step)
-    return Evaluated(step=step, loss=mean, perplexity=perplexity_of(mean), accuracy=hits / labels, rows=len(items))
+    total, correct = ranks.totals(total, correct)
+    tokens = sum(item.trained_tokens for item in items)
+    mean = require_finite(total / tokens, step)
+    return Evaluated(step=step, loss=mean, perplexity=perplexity_of(mean), accuracy=correct / tokens, rows=len(items))
 
 
 def perplexity_of(loss: float) -> float:
-    """Of a mean loss in nats per token."""
+    """`loss`: mean, in nats per token."""
     return math.exp(min(loss, HIGHEST_EXPONENT))
 
 
 def require_finite(loss: float, step: int) -> float:
-    """The loss on held-out rows. Raises TrainerError(diverged) when it is no number."""
+    """Returns the held-out loss. Raises TrainerError(diverged) if it is not finite."""
     if not math.isfinite(loss):
         raise TrainerError(
             "diverged",
@@ -65,21 +65,21 @@ def require_finite(loss: float, step: int) -> float:
 
 
 def answer_probe(model: AdaptedModel, renderer: Renderer, prompt: str, *, step: int) -> Sample:
-    """The model's greedy answer to a prompt, cut short."""
+    """The model's greedy answer to a prompt, up to PROBE_TOKENS tokens."""
     ids = torch.tensor([renderer.prompt_ids([{"role": "user", "content": prompt}])], device=model.device.place)
     with eval_mode(model.peft):
-        made = model.peft.generate(  # type: ignore[no-untyped-call]
+        output = model.peft.generate(  # type: ignore[no-untyped-call]
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=PROBE_TOKENS,
             do_sample=False,
             num_beams=1,
             use_cache=True,
-            synced_gpus=model.is_sharded,  # no process may end before the others: all put each layer together
+            synced_gpus=model.is_sharded,  # sharded layers are gathered from all processes: none may stop early
             eos_token_id=sorted(renderer.stop_ids) or None,
             pad_token_id=min(renderer.stop_ids, default=0),
-            # One that grows by itself: generate counts the encoder's layers where it needs the decoder's.
+            # A cache that grows: generate would size it by the number of encoder layers, not decoder layers.
             past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()) if model.is_seq2seq else None,
         )
-    answered = made[0, 1:] if model.is_seq2seq else made[0, ids.shape[1] :]
-    return Sample(step=step, prompt=prompt, completion=renderer.decode(answered.tolist()))
+    completion = output[0, 1:] if model.is_seq2seq else output[0, ids.shape[1] :]
+    return Sample(step=step, prompt=prompt, completion=renderer.decode(completion.tolist()))

@@ -1,7 +1,7 @@
-"""Adapters on the way: the weights of a few steps, each a folder that loads in plain PEFT, for people to compare.
+"""Snapshots: the weights of a few intermediate steps, each a folder that loads in plain PEFT.
 
-Other than checkpoints they hold nothing to go on from. At most three are kept: one about each third of the run, and the
-best on the held-out rows where the adapter itself is another.
+Unlike checkpoints they hold no optimizer state to resume from. At most three are kept: one at about each third of the
+run, and the best on the held-out rows unless that is published as the adapter.
 """
 
 import os
@@ -25,15 +25,15 @@ REPORTED = ("step", "loss", "trained_tokens", "evaluation_loss", "perplexity", "
 
 
 def planned_steps(run: Run) -> set[int]:
-    """About each third of the run; at an evaluation, where there are any, so that every snapshot was measured."""
-    of = run.plan.steps
+    """About each third of the run, rounded to steps with an evaluation if there are any."""
+    total = run.plan.steps
     every = run.evaluation_interval if run.evaluates else 1
-    near = {max(1, round(of * part / PARTS_OF_RUN / every)) * every for part in range(1, PARTS_OF_RUN)}
-    return {step for step in near if step < of}
+    planned = {max(1, round(total * part / PARTS_OF_RUN / every)) * every for part in range(1, PARTS_OF_RUN)}
+    return {step for step in planned if step < total}
 
 
 def snapshot_due(run: Run) -> bool:
-    """Whether the weights as they are now are to be kept, and are not yet."""
+    """Whether the current weights should be kept, and have not been yet."""
     step = run.position.step
     if not 0 < step < run.plan.steps or step in run.position.snapshots:
         return False
@@ -41,19 +41,19 @@ def snapshot_due(run: Run) -> bool:
 
 
 def _is_best(run: Run, step: int) -> bool:
-    """Where the best is published it needs no second place."""
+    """Whether this is the best step so far, and will not be published as the adapter anyway."""
     return step == run.position.best_step and not run.spec.evaluation.keep_best
 
 
 def keep_snapshot(run: Run) -> None:
-    """Write the weights of this step as an adapter. A disk that is full costs the snapshot, not the training."""
+    """Write the weights of this step as an adapter. A full disk loses the snapshot, not the training run."""
     step = run.position.step
     facts = adapter_facts(run, step) | {"step": step, "is_snapshot": True}
     try:
         write_adapter(run, run.out / FOLDER / folder_name(step), facts)
-    except (OSError, SafetensorError) as error:  # the latter where the weights themselves do not fit
+    except (OSError, SafetensorError) as error:  # the latter when the disk fills up while weights are written
         why = error.strerror if isinstance(error, OSError) else error
-        run.emit(Log(level="warning", text=f"The weights of step {step:,} could not be kept: {why}"))
+        run.emit(Log(level="warning", text=f"The weights of step {step:,} could not be saved: {why}"))
         return
     run.position.snapshots.append(step)
     for old in set(run.position.snapshots) - planned_steps(run) - {run.position.best_step, step}:
@@ -62,23 +62,23 @@ def keep_snapshot(run: Run) -> None:
 
 
 def kept_snapshots(run: Run) -> list[dict[str, Any]]:
-    """What is there beside the adapter: the folder below `run.out`, the hash of the weights, what was measured."""
-    found = []
+    """The snapshots beside the adapter: folder below `run.out`, hash of the weights, and metrics."""
+    snapshots = []
     for step in sorted(run.position.snapshots):
         folder = run.out / FOLDER / folder_name(step)
         if step == run.published_step or not _is_intact(folder):
             continue
         manifest = verify(folder, name=MANIFEST)
-        told = {name: manifest[name] for name in REPORTED if name in manifest}
-        place = {"folder": f"{FOLDER}/{folder.name}", "weights_sha256": manifest["files"][WEIGHTS]["sha256"]}
-        found.append(place | told)
-    return found
+        metrics = {name: manifest[name] for name in REPORTED if name in manifest}
+        facts = {"folder": f"{FOLDER}/{folder.name}", "weights_sha256": manifest["files"][WEIGHTS]["sha256"]}
+        snapshots.append(facts | metrics)
+    return snapshots
 
 
 def adopt_snapshots(run: Run) -> None:
-    """Link what an earlier attempt kept up to its checkpoint into this attempt's folder; what is damaged is let go.
+    """Hard-link an earlier attempt's snapshots, up to its checkpoint, into this attempt's folder. Drops damaged ones.
 
-    Of several processes the first does so, as it alone keeps snapshots: two would take each other's folders away.
+    Only the main process does this: two would delete each other's folders.
     """
     if run.resumed_from is None or not run.ranks.is_main:
         return
@@ -104,7 +104,7 @@ def _is_intact(folder: Path) -> bool:
 
 
 def _link_folder(source: Path, target: Path) -> None:
-    """The same files under a second name: nobody writes into a snapshot."""
+    """Hard links are safe here: nothing writes into a finished snapshot."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.parent / f".tmp-{uuid4().hex}"
     try:

@@ -162,13 +162,13 @@ def test_another_spec_is_refused(
     stopped_at(3, whole.spec, tmp_path)
     optim = {"max_steps": 12, "epochs": 10.0, **change.get("optim", {})}
     lora = change.get("lora", {"r": 4, "lora_dropout": 0.1})
-    with pytest.raises(TrainerError, match="The spec is not that of step-000003: ") as caught:
+    with pytest.raises(TrainerError, match="The spec differs from that of step-000003: ") as caught:
         Training(make_spec(base, rows, lora=lora, optim=optim), tmp_path / "2").run(resume=tmp_path / "checkpoints")
     assert caught.value.code == "input_changed" and all(one in caught.value.text for one in said)
     for one in said:
         value, was = one.split(" is ")[0], one.rpartition(" ")[2]
         assert f"{value} to {was}" in caught.value.fix
-    assert caught.value.fix.endswith(" to go on from it, or start the training afresh.")
+    assert caught.value.fix.endswith(" to resume from it, or start the training afresh.")
 
 
 def test_another_dataset_or_base_is_refused(base: Path, whole: Training, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_another_dataset_or_base_is_refused(base: Path, whole: Training, tmp_pat
     with pytest.raises(TrainerError, match="The rows of rows.jsonl are not those that step-000003") as caught:
         Training(make_run(base, changed), tmp_path / "2").run(resume=tmp_path / "checkpoints")
     assert caught.value.code == "input_changed"
-    assert caught.value.fix == "Put rows.jsonl back to go on from it, or start the training afresh."
+    assert caught.value.fix == "Restore rows.jsonl to resume from it, or start the training afresh."
     other = make_tiny_base(tmp_path / "base", seed=1)
     with pytest.raises(TrainerError, match="base is not the base model that step-000003 was"):
         Training(make_run(other, make_rows(tmp_path)), tmp_path / "3").run(resume=tmp_path / "checkpoints")

@@ -367,4 +367,4 @@ def test_log_tells_about_cut_and_empty_rows(base: Path, tmp_path: Path) -> None:
         spec = make_spec(base, rows, data={"max_seq_length": length})
         load_dataset(spec, Renderer.load(base), said.append)
         assert len([one for one in said if ", and cut: " in one.text]) == warnings
-    assert "1 row without a token to learn left out" in texts
+    assert "1 row left out for having no token to learn" in texts

@@ -149,7 +149,7 @@ def test_a_full_disk_costs_the_snapshot_alone(
     monkeypatch.setattr(snapshots, "write_adapter", full)
     training = Training(long_spec(base, rows, keep_best=True), tmp_path).run()
     assert 4 not in [one["step"] for one in kept(training)]
-    (said,) = [one.text for one in training.of(Log) if "step 4 could not be kept: " in one.text]
+    (said,) = [one.text for one in training.of(Log) if "step 4 could not be saved: " in one.text]
     assert "No space left on device" in said
 
 
