@@ -25,14 +25,14 @@ from benchmarks.memory import peers
 from benchmarks.memory.bases import ROOT, base_folder
 from benchmarks.memory.cases import Case, cases
 from trainer.base_facts import inspect_folder
-from trainer.estimate import PROCESS, Estimate, Place, estimate
-from trainer.estimate_layers import LONGEST_KEPT, kept_values, number_bytes
+from trainer.estimate import PROCESS_BYTES, Estimate, Hardware, estimate
+from trainer.estimate_layers import MAX_SHORT_LENGTH, compute_bytes, saved_values
 from trainer.estimate_memory import HEAD_CHUNK, SCORE_BYTES
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
 WORK = ROOT / "benchmarks" / "results" / "estimate"
-MEASURED = ("what computing takes beside them", "the process itself")  # items that are not counted but measured
+MEASURED = ("workspace of the computation", "the process itself")  # items that are not counted but measured
 FITS_AT = (1.0, 1.1)  # limits, as shares of what was taken: under the first nothing may be said to fit
 
 
@@ -65,12 +65,12 @@ def tell(case: Case) -> Found:
     measured = measured_before(case) or measure(case, spec)
     memory = round(case.memory * 1e9) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     lengths = row_lengths(base, spec)
-    said = estimate(spec, facts, rows=len(lengths), tokens=sum(lengths), lengths=lengths, on=Place("cpu", memory))
+    said = estimate(spec, facts, rows=len(lengths), tokens=sum(lengths), lengths=lengths, on=Hardware("cpu", memory))
     done = {"unpacked": measured["unpacked"], "again": measured["again"]}
-    process = PROCESS["cpu"]
+    process = PROCESS_BYTES["cpu"]
     by_fitcheck = peers.fitcheck(case, spec, facts, **done) + process
     by_unsloth = peers.unsloth(case, spec, facts, **done) + process
-    a_layer = case.tokens * number_bytes(spec) * kept_values(spec, facts, device="cpu", width=0)
+    a_layer = case.tokens * compute_bytes(spec) * saved_values(spec, facts, device="cpu", width=0)
     return Found(case, measured["peak"], said, by_fitcheck, by_unsloth, a_layer)
 
 
@@ -165,14 +165,14 @@ def fit(found: list[Found]) -> None:
     """
     rows, wanted = [], []
     for one in found:
-        if not one.case.held_out and not one.case.memory and one.case.length <= LONGEST_KEPT:
+        if not one.case.held_out and not one.case.memory and one.case.length <= MAX_SHORT_LENGTH:
             parts = {item.name: item.expected for item in one.ours.items}
             known = sum(size for name, size in parts.items() if name not in MEASURED)
             rows.append([1 / one.peak, one.a_layer / one.peak])  # so errors count as shares
-            wanted.append(1 - (known + PROCESS["cpu"] + HEAD_CHUNK * SCORE_BYTES) / one.peak)
+            wanted.append(1 - (known + PROCESS_BYTES["cpu"] + HEAD_CHUNK * SCORE_BYTES) / one.peak)
     if len(rows) > 1:
         (fixed, share), *_ = np.linalg.lstsq(np.array(rows), np.array(wanted))
-        print(f"AT_WORK: {fixed / 1e9:.3f} GB and {share:.2f} of what a layer keeps")
+        print(f"WORKSPACE: {fixed / 1e9:.3f} GB and {share:.2f} of what a layer keeps")
 
 
 def _by_teller(found: list[Found]) -> dict[str, list[float]]:

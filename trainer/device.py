@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.estimate import PROCESS
+from trainer.estimate import PROCESS_BYTES
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 CUDA_BFLOAT16 = (8, 0)  # older GPUs emulate it, slower than float32
@@ -39,7 +39,7 @@ class Device:
     def held_bytes(self) -> int:
         """What this process holds now; with `free_bytes` that is all it could ever have."""
         if self.is_cuda:  # the driver's context is no longer free, and torch does not count it
-            return torch.cuda.memory_allocated(self.place) + round(PROCESS["cuda"])
+            return torch.cuda.memory_allocated(self.place) + round(PROCESS_BYTES["cuda"])
         try:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
         except OSError:  # not Linux

@@ -11,7 +11,7 @@ import torch
 
 from trainer.base_facts import inspect_folder
 from trainer.data import Trainable
-from trainer.estimate import ADAM_BYTES, Estimate, Place, estimate
+from trainer.estimate import ADAM_BYTES, Estimate, Hardware, estimate
 from trainer.events import Log, Memory
 from trainer.micro_batch import MicroBatch
 from trainer.run import Run
@@ -28,9 +28,9 @@ def estimate_run(run: Run) -> Estimate:
     """The same estimate as the job form's, from the actual lengths of the rows."""
     device, rows = run.model.device, run.dataset.train
     lengths = [max(item.length for item in row.sequences) for row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
-    place = Place(device.place.type, device.free_bytes() + device.held_bytes())
+    hardware = Hardware(device.place.type, device.free_bytes() + device.held_bytes())
     facts = inspect_folder(run.base)
-    return estimate(run.spec, facts, rows=len(rows), tokens=run.dataset.tokens, lengths=lengths, on=place)
+    return estimate(run.spec, facts, rows=len(rows), tokens=run.dataset.tokens, lengths=lengths, on=hardware)
 
 
 def needs_dry_steps(run: Run, estimated: Estimate) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m trainer estimate`: what a training would take, with the rows' own lengths, on this machine or another."""
+"""`python -m trainer estimate`: what a run would take, from its rows' actual lengths, on this machine or another."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from trainer.base_facts import inspect_folder
 from trainer.data import render_row, to_trainable
 from trainer.device import find_device
 from trainer.errors import TrainerError
-from trainer.estimate import Estimate, Place, as_divided, estimate, plain_speed
+from trainer.estimate import Estimate, Hardware, estimate, plain_speed, with_split_holdout
 from trainer.events import Emit, Finished, Log
 from trainer.method_spec import kind_issues
 from trainer.raw_data import canonical_rows
@@ -21,13 +21,13 @@ from trainer.spec import TrainSpec
 from trainer.spec_values import Issue, refusal
 from trainer.token_statistics import sample
 
-SAMPLE_ROWS = 2_000  # that stand for all
-WORTH_SAYING = 0.01  # of the whole; smaller parts are in the facts alone
+SAMPLE_ROWS = 2_000
+MIN_SHARE = 0.01  # of the total; smaller items are only in the facts
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be taken in place of the spec's rows and of this machine: tokens of a row, GB, tokens a second."""
+class Overrides:
+    """What replaces the spec's rows and this machine. `tokens`: per row; `memory`: GB; `speed`: tokens per second."""
 
     rows: int | None = None
     tokens: int | None = None
@@ -37,44 +37,44 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """Rows, their tokens altogether, and what the longest sequence of each of some rows has."""
+class RowStats:
+    """Number of rows, their total tokens, and the longest sequence of each row in a sample."""
 
     rows: int
     tokens: int
     lengths: tuple[int, ...] = ()
 
 
-def foretell(spec: TrainSpec, asked: Asked, emit: Emit) -> None:
-    """Say memory, its parts, what would lower it, and the time; emit Finished with all of it as facts.
+def run(spec: TrainSpec, overrides: Overrides, emit: Emit) -> None:
+    """Log the memory, its items, how to lower them, and the time; emit Finished with all of it as facts.
 
-    Raises TrainerError(user_config) with everything that would keep the training from starting.
+    Raises TrainerError(user_config) with everything that would keep the run from starting.
     """
     base = Path(spec.model.base)
-    if problems := _problems(spec, base, asked):
+    if problems := _problems(spec, base, overrides):
         raise refusal(problems)
-    facts, place = inspect_folder(base), _place(spec, asked)
-    if asked.rows:
-        counted = Counted(asked.rows, asked.rows * (asked.tokens or spec.data.max_seq_length))
+    facts, hardware = inspect_folder(base), _hardware(spec, overrides)
+    if overrides.rows:
+        stats = RowStats(overrides.rows, overrides.rows * (overrides.tokens or spec.data.max_seq_length))
     else:
-        spec, counted = _count(spec, base, emit)
-    found = estimate(spec, facts, rows=counted.rows, tokens=counted.tokens, lengths=counted.lengths, on=place)
-    _say(found, place, emit)
-    parts = [dataclasses.asdict(one) for one in found.items]
-    told: dict[str, Any] = {"low": found.low, "expected": found.expected, "high": found.high, "items": parts}
-    told |= {
-        "fits": _fits(found, place),
-        "device": place.device,
-        "memory_bytes": place.memory_bytes,
+        spec, stats = _count_rows(spec, base, emit)
+    found = estimate(spec, facts, rows=stats.rows, tokens=stats.tokens, lengths=stats.lengths, on=hardware)
+    _log(found, hardware, emit)
+    items = [dataclasses.asdict(one) for one in found.items]
+    summary: dict[str, Any] = {"low": found.low, "expected": found.expected, "high": found.high, "items": items}
+    summary |= {
+        "fits": _fits(found, hardware),
+        "device": hardware.device,
+        "memory_bytes": hardware.memory_bytes,
         "advice": found.advice,
     }
-    told |= {"rows": counted.rows, "steps": found.steps, "tokens": found.tokens, "seconds": found.seconds}
-    emit(Finished(folder="", facts=told))
+    summary |= {"rows": stats.rows, "steps": found.steps, "tokens": found.tokens, "seconds": found.seconds}
+    emit(Finished(folder="", facts=summary))
 
 
-def _problems(spec: TrainSpec, base: Path, asked: Asked) -> list[Issue]:
+def _problems(spec: TrainSpec, base: Path, overrides: Overrides) -> list[Issue]:
     found = problems_of(spec)
-    if asked.rows:
+    if overrides.rows:
         found = [one for one in found if one.path not in ("data.path", "data.holdout_path")]
     if spec.model.base and not base.is_dir() and not any(one.path == "model.base" for one in found):
         fix = f"Fetch it first, with `python -m trainer fetch hub {base} --out DIR`, and name that folder."
@@ -82,16 +82,16 @@ def _problems(spec: TrainSpec, base: Path, asked: Asked) -> list[Issue]:
     return found
 
 
-def _place(spec: TrainSpec, asked: Asked) -> Place:
+def _hardware(spec: TrainSpec, overrides: Overrides) -> Hardware:
     here = find_device(spec.model.dtype)
-    device = asked.device or here.place.type
+    device = overrides.device or here.place.type
     memory = here.free_bytes() + here.held_bytes() if device == here.place.type else 0
-    speed = plain_speed(spec, asked.speed) if asked.speed else None
-    return Place(device, round(asked.memory * 1e9) if asked.memory else memory, speed)
+    speed = plain_speed(spec, overrides.speed) if overrides.speed else None
+    return Hardware(device, round(overrides.memory * 1e9) if overrides.memory else memory, speed)
 
 
-def _count(spec: TrainSpec, base: Path, emit: Emit) -> tuple[TrainSpec, Counted]:
-    """The rows of a spec as the training would cut them; with the spec as their own split divides them."""
+def _count_rows(spec: TrainSpec, base: Path, emit: Emit) -> tuple[TrainSpec, RowStats]:
+    """The rows of a spec, tokenised as in training, and the spec with the holdout share of their splits."""
     renderer, task = Renderer.load(base), inspect_folder(base)["task"]
     kept, seen = [], 0
     with canonical_rows(Path(spec.data.path), out=None, emit=emit) as path:
@@ -104,33 +104,33 @@ def _count(spec: TrainSpec, base: Path, emit: Emit) -> tuple[TrainSpec, Counted]
         splits = pq.read_table(path, columns=["split"])["split"].value_counts().to_pylist()
         there = pq.read_metadata(path).num_rows
     if not kept:
-        text = f"None of {seen:,} rows has a token to learn within {spec.data.max_seq_length} tokens."
+        text = f"None of {seen:,} rows has a token to train on within {spec.data.max_seq_length} tokens."
         raise TrainerError("dataset_invalid", text, "Raise data.max_seq_length, or check that the rows hold answers.")
-    divided, rows = as_divided(spec, {one["values"]: one["counts"] for one in splits if one["values"]}, there)
+    divided, rows = with_split_holdout(spec, {one["values"]: one["counts"] for one in splits if one["values"]}, there)
     rows = max(1, round(rows * len(kept) / seen))
     lengths = tuple(max(item.length for item in one.sequences) for one in kept)
-    return divided, Counted(rows, round(rows * sum(one.length for one in kept) / len(kept)), lengths)
+    return divided, RowStats(rows, round(rows * sum(one.length for one in kept) / len(kept)), lengths)
 
 
-def _fits(found: Estimate, place: Place) -> bool | None:
-    """Whether even the upper end is there; None where nobody knows how much there is."""
-    return found.high <= place.memory_bytes if place.memory_bytes else None
+def _fits(found: Estimate, hardware: Hardware) -> bool | None:
+    """Whether even the upper estimate fits; None if the memory is unknown."""
+    return found.high <= hardware.memory_bytes if hardware.memory_bytes else None
 
 
-def _verdict(found: Estimate, place: Place) -> str:
-    if not place.memory_bytes:
+def _verdict(found: Estimate, hardware: Hardware) -> str:
+    if not hardware.memory_bytes:
         return ""
-    may = "may not fit" if found.expected <= place.memory_bytes else "does not fit"
-    return f"; it {'fits' if _fits(found, place) else may} into {_gb(place.memory_bytes)} ({place.device})"
+    may = "may not fit" if found.expected <= hardware.memory_bytes else "does not fit"
+    return f"; it {'fits' if _fits(found, hardware) else may} into {_gb(hardware.memory_bytes)} ({hardware.device})"
 
 
-def _say(found: Estimate, place: Place, emit: Emit) -> None:
+def _log(found: Estimate, hardware: Hardware, emit: Emit) -> None:
     ends = f"between {_gb(found.low)} and {_gb(found.high)}"
-    emit(Log(text=f"Memory: {_gb(found.expected)}, {ends}{_verdict(found, place)}"))
+    emit(Log(text=f"Memory: {_gb(found.expected)}, {ends}{_verdict(found, hardware)}"))
     for one in found.items:
-        if one.expected >= WORTH_SAYING * found.expected:
+        if one.expected >= MIN_SHARE * found.expected:
             emit(Log(text=f"{_gb(one.expected)}: {one.name}. {one.lever}"))
-    time = f", about {_time(found.seconds)}" if found.seconds is not None else "; --speed tells how long they take"
+    time = f", about {_time(found.seconds)}" if found.seconds is not None else "; give --speed for the time they take"
     emit(Log(text=f"{found.steps:,} steps, {found.tokens:,} tokens{time}"))
 
 

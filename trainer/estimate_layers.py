@@ -1,4 +1,4 @@
-"""The layers of a base model as its facts tell them: their shapes, what of them learns, what they keep. No torch."""
+"""A base model's layers, derived from its facts: shapes, trainable parameters, saved activations. No torch."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,20 +10,20 @@ Facts = Mapping[str, Any]
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "q", "k", "v", "o")
 TABLES = (*TOKEN_TABLES, "lm_head", "embed_out")
-# Bytes a value of a frozen linear layer takes. nf4: half a byte and a share of its block's scale (double quantised).
-STORED = {"nf4": 0.516, "int8": 1.004}
-# Whose architectures begin so: queries, keys and values come from one layer.
-FUSED = ("GPT2", "GPTNeoX", "GPTBigCode", "Bloom")
-# Whose queries and keys have a norm of their own, which keeps what it was given.
-NORMED_HEADS = ("Qwen3", "Gemma3", "Olmo2")
-# On a CPU rows up to this length keep their attention's chances, in blocks of queries: see trainer.short_attention.
-LONGEST_KEPT, BLOCK = 1024, 128
-DROPOUT_KEEPS = 1.3  # of what a layer is given, measured: what is left of it, and a mask for some
-NORM_SCALES = 4  # of both norms, one float32 each
+# Bytes per weight of a frozen linear layer. nf4: half a byte and a share of its block's double-quantised scale.
+BYTES_PER_WEIGHT = {"nf4": 0.516, "int8": 1.004}
+# Prefixes of architecture names. One layer computes queries, keys and values:
+FUSED_QKV = ("GPT2", "GPTNeoX", "GPTBigCode", "Bloom")
+# Queries and keys have norms of their own (QK norm), which save their inputs:
+QK_NORM = ("Qwen3", "Gemma3", "Olmo2")
+# On a CPU attention saves its probabilities for rows up to this length, by blocks of queries: see short_attention.
+MAX_SHORT_LENGTH, BLOCK = 1024, 128
+DROPOUT_SAVES = 1.3  # times a layer's input, measured: the dropped-out input, and a mask for some
+NORM_SCALES = 4  # two norms, one float32 each, counted in values of two bytes
 
 
 class Shape(NamedTuple):
-    """A linear layer: values out and in."""
+    """Output and input width of a linear layer."""
 
     out: int
     into: int
@@ -34,11 +34,11 @@ class Shape(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Widths of a decoder layer: of the residual, the MLP, all queries and all keys."""
+    """Widths in a decoder layer: residual stream, MLP, all query heads, all key heads."""
 
     layers: int
     hidden: int
-    middle: int
+    intermediate: int
     heads: int
     queries: int
     keys: int
@@ -47,76 +47,79 @@ class Sizes(NamedTuple):
     def of(cls, facts: Facts) -> "Sizes":
         hidden, heads = int(facts["hidden_size"]), int(facts.get("heads") or 1)
         width = int(facts.get("head_dim") or hidden // heads)
-        middle = int(facts.get("intermediate_size") or 4 * hidden)
+        intermediate = int(facts.get("intermediate_size") or 4 * hidden)
         keys = int(facts.get("kv_heads") or heads) * width
         layers = max(int(facts["layers"]), int(facts.get("decoder_layers") or 0))
-        return cls(layers, hidden, middle, heads, heads * width, keys)
+        return cls(layers, hidden, intermediate, heads, heads * width, keys)
 
 
-class Beyond(NamedTuple):
-    """What a family's layer keeps beyond others, in widths of the residual and the MLP. `drops_scores`: its attention
-    has a dropout of its own, which is on while it learns."""
+class FamilyExtras(NamedTuple):
+    """What a family's layer saves beyond others, in multiples of the residual and MLP widths. `attention_dropout`: its
+    config has one, which is active in training."""
 
     hidden: int = 0
-    middle: int = 0
-    drops_scores: bool = False
+    intermediate: int = 0
+    attention_dropout: bool = False
 
 
-# GPT-2: its activation function is written out in five steps.
-FAMILIES = {"GPT2": Beyond(hidden=4, middle=3, drops_scores=True)}
+# GPT-2 writes its activation function out in five operations.
+FAMILIES = {"GPT2": FamilyExtras(hidden=4, intermediate=3, attention_dropout=True)}
 
 
-def number_bytes(spec: TrainSpec) -> int:
-    """Bytes of a number in the format that is computed in; what `auto` takes has two, but on old processors."""
+def compute_bytes(spec: TrainSpec) -> int:
+    """Bytes of a value in the compute dtype; `auto` is a 16-bit format, except on old processors."""
     return 4 if spec.model.dtype == "float32" else 2
 
 
-def blocks(facts: Facts) -> float:
-    """How many times the layers of `layer_shapes` are there."""
+def layer_count(facts: Facts) -> float:
+    """How often the model repeats the layers of `layer_shapes`."""
     layers = int(facts["layers"])
     return (layers + int(facts["decoder_layers"])) / 2 if facts.get("task") == "seq2seq" else layers
 
 
 class BaseBytes(NamedTuple):
-    """Bytes of a frozen base: of its linear layers as they are kept and in the computing format, and of all else."""
+    """Bytes of a frozen base: its linear layers as stored and in the compute dtype, and everything else."""
 
     layers: float
-    unpacked_layers: int
-    outside: int
+    dequantized_layers: int
+    other: int
 
     @classmethod
     def of(cls, spec: TrainSpec, facts: Facts) -> "BaseBytes":
-        number = number_bytes(spec)
-        values = round(sum(shape.size for shape in layer_shapes(facts).values()) * blocks(facts))
-        outside = max(0, int(facts["parameters"]) - values)
-        return cls(values * STORED.get(spec.model.quantization, number), values * number, outside * number)
+        number = compute_bytes(spec)
+        values = round(sum(shape.size for shape in layer_shapes(facts).values()) * layer_count(facts))
+        other = max(0, int(facts["parameters"]) - values)
+        return cls(values * BYTES_PER_WEIGHT.get(spec.model.quantization, number), values * number, other * number)
 
     @property
     def stored(self) -> float:
-        return self.layers + self.outside
+        return self.layers + self.other
 
     @property
-    def unpacked(self) -> int:
-        return self.unpacked_layers + self.outside
+    def dequantized(self) -> int:
+        return self.dequantized_layers + self.other
 
 
 def layer_shapes(facts: Facts) -> dict[str, Shape]:
-    """The linear layers of one decoder layer, by the names most families give them; of an encoder–decoder, one of
-    each side."""
+    """The linear layers of one decoder layer, under the names most families use; of an encoder–decoder, of one layer
+    on each side."""
     sizes = Sizes.of(facts)
     if facts.get("task") == "seq2seq":
-        return _two_sided_shapes(sizes, facts)
+        return _seq2seq_shapes(sizes, facts)
     found = {
         "q_proj": Shape(sizes.queries, sizes.hidden),
         "k_proj": Shape(sizes.keys, sizes.hidden),
         "v_proj": Shape(sizes.keys, sizes.hidden),
         "o_proj": Shape(sizes.hidden, sizes.queries),
     }
-    if _is(facts, FUSED):
+    if _is(facts, FUSED_QKV):
         found = {"qkv": Shape(sizes.queries + 2 * sizes.keys, sizes.hidden), "o_proj": found["o_proj"]}
     if _is_gated(facts, sizes):
-        found["gate_proj"] = Shape(sizes.middle, sizes.hidden)
-    return found | {"up_proj": Shape(sizes.middle, sizes.hidden), "down_proj": Shape(sizes.hidden, sizes.middle)}
+        found["gate_proj"] = Shape(sizes.intermediate, sizes.hidden)
+    return found | {
+        "up_proj": Shape(sizes.intermediate, sizes.hidden),
+        "down_proj": Shape(sizes.hidden, sizes.intermediate),
+    }
 
 
 def _is(facts: Facts, families: tuple[str, ...]) -> bool:
@@ -124,53 +127,53 @@ def _is(facts: Facts, families: tuple[str, ...]) -> bool:
 
 
 def _is_gated(facts: Facts, sizes: Sizes) -> bool:
-    """Whether the MLP has three layers: with a third one beside its table of tokens the model has no room for it."""
+    """Whether the MLP has a gate projection: the parameter count, less the embeddings, has room for three layers."""
     if facts.get("parameters") is None:
         return True
     attention = 2 * sizes.hidden * (sizes.queries + sizes.keys)
-    in_layers = sizes.layers * (attention + 3 * sizes.hidden * sizes.middle)
+    in_layers = sizes.layers * (attention + 3 * sizes.hidden * sizes.intermediate)
     return in_layers + int(facts["vocab_size"]) * sizes.hidden <= int(facts["parameters"])
 
 
-def _two_sided_shapes(sizes: Sizes, facts: Facts) -> dict[str, Shape]:
+def _seq2seq_shapes(sizes: Sizes, facts: Facts) -> dict[str, Shape]:
     is_t5 = "T5" in str(facts["architecture"])
-    ways_in = ("wi_0", "wi_1") if facts.get("gated_mlp") else ("wi",) if is_t5 else ("fc1",)
-    *into, out = ("q", "k", "v", "o") if is_t5 else ("q_proj", "k_proj", "v_proj", "out_proj")
+    up = ("wi_0", "wi_1") if facts.get("gated_mlp") else ("wi",) if is_t5 else ("fc1",)
+    *qkv, out = ("q", "k", "v", "o") if is_t5 else ("q_proj", "k_proj", "v_proj", "out_proj")
     found: dict[str, Shape] = {}
     for part in ("encoder", "decoder", "decoder.cross"):
-        found |= {f"{part}.{name}": Shape(sizes.queries, sizes.hidden) for name in into}
+        found |= {f"{part}.{name}": Shape(sizes.queries, sizes.hidden) for name in qkv}
         found[f"{part}.{out}"] = Shape(sizes.hidden, sizes.queries)
     for part in ("encoder", "decoder"):
-        found |= {f"{part}.{name}": Shape(sizes.middle, sizes.hidden) for name in ways_in}
-        found[f"{part}.{'wo' if is_t5 else 'fc2'}"] = Shape(sizes.hidden, sizes.middle)
+        found |= {f"{part}.{name}": Shape(sizes.intermediate, sizes.hidden) for name in up}
+        found[f"{part}.{'wo' if is_t5 else 'fc2'}"] = Shape(sizes.hidden, sizes.intermediate)
     return found
 
 
 def lora_parameters(spec: TrainSpec, facts: Facts) -> int:
-    """Values that are trained: r times (in + out) of every layer that gets an update, and what learns beside it.
+    """Number of trainable parameters: r (in + out) for every LoRA layer, and whatever else the spec trains.
 
-    A pattern counts by the last word of its name; single biases are too few to count.
+    rank_pattern is matched by the last part of each name. Trained biases are too few to count.
     """
     lora, hidden = spec.lora, int(facts["hidden_size"])
     shapes = layer_shapes(facts)
     ranks = {name.rpartition(".")[2]: rank for name, rank in lora.rank_pattern.items()}
-    layers = len(lora.layers_to_transform) or blocks(facts)
-    in_a_layer = 0
+    layers = len(lora.layers_to_transform) or layer_count(facts)
+    per_layer = 0
     for path, shape in shapes.items():
         name = path.rpartition(".")[2]
         if _is_target(spec, name) and name not in lora.modules_to_save:
-            in_a_layer += ranks.get(name, lora.r) * (shape.out + shape.into) + (shape.out if lora.use_dora else 0)
-    return round(layers * in_a_layer) + whole_parameters(spec, facts) + len(lora.trainable_token_indices) * hidden
+            per_layer += ranks.get(name, lora.r) * (shape.out + shape.into) + (shape.out if lora.use_dora else 0)
+    return round(layers * per_layer) + full_module_parameters(spec, facts) + len(lora.trainable_token_indices) * hidden
 
 
-def whole_parameters(spec: TrainSpec, facts: Facts) -> int:
-    """Values of the modules that learn whole."""
+def full_module_parameters(spec: TrainSpec, facts: Facts) -> int:
+    """Number of parameters in modules_to_save."""
     shapes = layer_shapes(facts)
-    return sum(_whole_size(name.rpartition(".")[2], facts, shapes) for name in spec.lora.modules_to_save)
+    return sum(_module_size(name.rpartition(".")[2], facts, shapes) for name in spec.lora.modules_to_save)
 
 
-def _whole_size(name: str, facts: Facts, shapes: Mapping[str, Shape]) -> int:
-    """Values of the modules of this name, which learn whole: a layer of each block, a table of all tokens, or norms."""
+def _module_size(name: str, facts: Facts, shapes: Mapping[str, Shape]) -> int:
+    """Number of parameters of all modules of this name: linear layers, an embedding table or output head, or norms."""
     layers, hidden = int(facts["layers"]), int(facts["hidden_size"])
     if name in shapes:
         return layers * shapes[name].size
@@ -183,47 +186,46 @@ def _is_target(spec: TrainSpec, name: str) -> bool:
     return targets in ("all-linear", group) or (not isinstance(targets, str) and name in targets)
 
 
-def trained_shapes(spec: TrainSpec, facts: Facts) -> list[Shape]:
+def target_shapes(spec: TrainSpec, facts: Facts) -> list[Shape]:
     return [shape for path, shape in layer_shapes(facts).items() if _is_target(spec, path.rpartition(".")[2])]
 
 
-def kept_values(spec: TrainSpec, facts: Facts, *, device: str, width: float) -> float:
-    """Values, in the computing format, that a token leaves behind in one layer for the backward pass.
+def saved_values(spec: TrainSpec, facts: Facts, *, device: str, width: float) -> float:
+    """Values, in the compute dtype, that one layer saves per token for the backward pass.
 
-    The count is exact for the Llama family (compared with what autograd saves, see trainer.lean_layers): norms and
-    products keep their inputs. `width`: tokens of its row. Of an encoder–decoder each token counts as one of the
-    decoder, the costlier side.
+    Norms and matrix products save their inputs. The count is exact for the Llama family, compared with what autograd
+    saves (see trainer.lean_layers). `width`: tokens in the row. Every token of an encoder–decoder is counted as one of
+    the decoder's, the more expensive side.
     """
-    sizes, trained = Sizes.of(facts), trained_shapes(spec, facts)
+    sizes, trained = Sizes.of(facts), target_shapes(spec, facts)
     is_gated = "gate_proj" in layer_shapes(facts)
-    beyond = next((more for name, more in FAMILIES.items() if _is(facts, (name,))), Beyond())
-    kept: float = (
+    extras = next((one for name, one in FAMILIES.items() if _is(facts, (name,))), FamilyExtras())
+    saved: float = (
         (4 if is_gated else 5) * sizes.hidden + 2 * (sizes.queries + sizes.keys) + 2 * sizes.heads + NORM_SCALES
     )
-    # Gate and up; what goes into the last product only where that layer's update needs it as it was.
-    keeps_product = is_gated and (spec.lora.lora_dropout or spec.lora.use_dora)
-    kept += (3 if keeps_product else 2) * sizes.middle + spec.lora.r * len(trained)
-    kept += beyond.hidden * sizes.hidden + beyond.middle * sizes.middle
-    if _is(facts, NORMED_HEADS):
-        kept += sizes.queries + sizes.keys
+    # Gate and up; the down projection's input only if dropout or DoRA keep it from being recomputed.
+    saves_product = is_gated and (spec.lora.lora_dropout or spec.lora.use_dora)
+    saved += (3 if saves_product else 2) * sizes.intermediate + spec.lora.r * len(trained)
+    saved += extras.hidden * sizes.hidden + extras.intermediate * sizes.intermediate
+    if _is(facts, QK_NORM):
+        saved += sizes.queries + sizes.keys
     if facts.get("task") == "seq2seq":
-        kept += 2 * (sizes.hidden + sizes.queries + sizes.keys + sizes.heads) + NORM_SCALES
+        saved += 2 * (sizes.hidden + sizes.queries + sizes.keys + sizes.heads) + NORM_SCALES
     if spec.lora.lora_dropout:
-        kept += DROPOUT_KEEPS * sum(shape.into for shape in trained)
-    if spec.lora.use_dora:  # each layer's product before it gets its length, beside what it was made from
-        kept += sum(shape.out + shape.into for shape in trained) + (sizes.middle if is_gated else 0)
-    if beyond.drops_scores and device == "cpu":  # torch's own products in float32: scores, their chances, what is left
-        return kept + 3 * 4 / number_bytes(spec) * sizes.heads * width
-    return kept + _kept_scores(facts, sizes, device=device, width=width)
+        saved += DROPOUT_SAVES * sum(shape.into for shape in trained)
+    if spec.lora.use_dora:  # each layer's output before its magnitude is applied, and its input
+        saved += sum(shape.out + shape.into for shape in trained) + (sizes.intermediate if is_gated else 0)
+    if extras.attention_dropout and device == "cpu":  # torch's math kernel, in float32: scores, softmax, dropout
+        return saved + 3 * 4 / compute_bytes(spec) * sizes.heads * width
+    return saved + _saved_by_attention(facts, sizes, device=device, width=width)
 
 
-def _kept_scores(facts: Facts, sizes: Sizes, *, device: str, width: float) -> float:
-    """A token's scores against the others of its row, where the attention keeps them; else what it keeps in their
-    place."""
-    if facts.get("softcapped"):  # eager attention keeps its scores, twice in float32
+def _saved_by_attention(facts: Facts, sizes: Sizes, *, device: str, width: float) -> float:
+    """Values per token: its scores against the row if attention saves them, else what it saves instead."""
+    if facts.get("softcapped"):  # eager attention saves its scores twice, in float32
         return 4 * sizes.heads * width
     if device != "cpu":
         return 0.0
-    if width > LONGEST_KEPT:  # torch's own kernel, whose result is copied to the others of its pass
+    if width > MAX_SHORT_LENGTH:  # torch's own kernel, whose outputs are then concatenated
         return sizes.queries
-    return sizes.heads * min(width, (width + BLOCK) / 2)  # of what stands to the right only the rest of a block
+    return sizes.heads * min(width, (width + BLOCK) / 2)  # causal: to the right only the rest of a block

@@ -1,6 +1,6 @@
-"""The memory of a training by item: exact where it can be counted, measured where a process or an allocator decides.
+"""The memory of a training run by item: counted where it can be, measured where a process or an allocator decides.
 
-No torch. What was measured stands in the constants above each part; `make bench ARGS=estimate` tells how far they hold.
+No torch. The constants are measurements; `make bench ARGS=estimate` checks how well they hold.
 """
 
 import dataclasses
@@ -12,52 +12,52 @@ from typing import NamedTuple
 
 from trainer import SHAPES_KEPT
 from trainer.estimate_layers import (
-    LONGEST_KEPT,
+    MAX_SHORT_LENGTH,
     BaseBytes,
     Facts,
     Sizes,
-    kept_values,
+    compute_bytes,
+    full_module_parameters,
     layer_shapes,
     lora_parameters,
-    number_bytes,
-    whole_parameters,
+    saved_values,
 )
 from trainer.spec import TrainSpec
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-MASTER = 4 + 4  # float32 master and its gradient
-ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 8, "paged_adamw_8bit": 2}  # two averages
-HEAD_CHUNK = 1 << 23  # scores at once, see trainer.loss
-SCORE_BYTES = 4 + 4  # in float32, and their logarithms beside them
-MOST_TOKENS = {"cpu": 1024, "cuda": 16384}  # more at once is no faster
-DEQUANTIZED_SHARE = 0.5  # of the free memory that unpacked weights may take
-SURELY = 0.8  # of that room: what fits into it is unpacked even where a little less is free than was thought
-ACTIVATIONS_SHARE = 0.6  # of free memory, when the trainer chooses how many tokens go through at once
-RECOMPUTE = (0, 4, 3, 2)  # no layer is computed again, a quarter, a third, half of them; else all
+MASTER_BYTES = 4 + 4  # float32 master weight and its gradient
+ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 8, "paged_adamw_8bit": 2}  # two moments
+HEAD_CHUNK = 1 << 23  # logits at a time, see trainer.loss
+SCORE_BYTES = 4 + 4  # a float32 logit and its log probability
+MAX_USEFUL_TOKENS = {"cpu": 1024, "cuda": 16384}  # of a micro-batch: larger ones are no faster
+DEQUANTIZED_SHARE = 0.5  # of free memory that dequantised weights may take
+SURE_MARGIN = 0.8  # of that share: weights below it are dequantised even if a little less memory is free than expected
+ACTIVATIONS_SHARE = 0.6  # of free memory, for choosing the micro-batch size
+RECOMPUTE_OPTIONS = (0, 4, 3, 2)  # gradient checkpointing of no layer, every fourth, third, second; beyond that all
 UNBOUNDED = 1 << 62
-LONGER_THAN_MEAN = 1.5  # the rows of a pass, where only the mean length is known: like lengths go together
-WINDOWS = 200  # that are drawn to find the largest pass
-# The ends of what passes keep, as shares: of rows whose lengths are known, and others.
-NEAR, FAR = (0.93, 1.12), (0.7, 1.2)
+LONGER_THAN_MEAN = 1.5  # row length in the largest micro-batch over the mean: rows are grouped by length
+WINDOWS = 200  # sampled to find the largest micro-batch
+# Lower and upper bound of the activations, as factors: for known row lengths, and for an assumed length.
+KNOWN_LENGTHS_RANGE, UNKNOWN_LENGTHS_RANGE = (0.93, 1.12), (0.7, 1.2)
 
 # A process with torch, transformers, peft and bitsandbytes before its first step, without a model: measured, with the
 # demo model's tokenizer. On a GPU this is the driver's context and the libraries' own buffers.
-PROCESS = {"cpu": 0.575e9, "cuda": 0.6e9}
-BEFORE_LOADING = 0.53e9  # of these on a processor
-# What computing takes beside what is kept, measured: bytes, and a share. On a processor the share is of what one layer
-# keeps of a pass but for scores: on the way back it stands beside its own gradients, in a heap that reuses blocks
-# badly. On a GPU it is of all that is kept: torch's own allocator rounds up.
-AT_WORK = {"cpu": (0.13e9, 1.9), "cuda": (0.1e9, 0.04)}
-LONG_ROWS = 0.25  # of all that is kept, besides, where torch's own attention takes rows: its blocks leave holes
-# Of a processor's code for products in bfloat16, by their exact shape: bytes of one, measured, and how many are new
-# with each length: in attention, and of passes, whose length follows.
+PROCESS_BYTES = {"cpu": 0.575e9, "cuda": 0.6e9}
+BEFORE_LOADING = 0.53e9  # of these, already taken before the model is loaded on a CPU
+# Memory beyond what is saved for the backward pass, measured: bytes, and a factor. On a CPU the factor applies to what
+# one layer saves, without attention scores: in the backward pass it coexists with its own gradients, in a heap that
+# fragments. On a GPU it applies to everything saved: torch's allocator rounds up.
+WORKSPACE = {"cpu": (0.13e9, 1.9), "cuda": (0.1e9, 0.04)}
+LONG_ROWS = 0.25  # of everything saved, in addition, if torch's own attention runs: its blocks fragment the heap
+# oneDNN compiles bfloat16 matrix products for each exact shape: bytes of one kernel, measured, and how many are new per
+# row length: in attention, and in the layers, whose shape follows the length of the micro-batch.
 CODE_BYTES = 0.6e6
 SHAPES_A_LENGTH = 34
-AT_WORK_AGAIN = {"cpu": AT_WORK["cpu"], "cuda": (0.1e9, 0.1)}  # where layers are computed again
+WORKSPACE_RECOMPUTING = {"cpu": WORKSPACE["cpu"], "cuda": (0.1e9, 0.1)}  # with gradient checkpointing
 
 
 class Pass(NamedTuple):
-    """What goes through at once: so many tokens, each in a row of `width` on average."""
+    """A micro-batch: its tokens, and the length of the row that a token is in on average."""
 
     tokens: float
     width: float
@@ -65,10 +65,10 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True)
 class MemoryItem:
-    """One part of the memory, in bytes, and what would lower it.
+    """One item of the memory, in bytes, and what would lower it.
 
-    `in_peak`: whether the peak that a training tells holds it too. On a GPU that peak is of torch's own memory, so the
-    driver's context is not in it.
+    `in_peak`: whether the peak that a run reports includes it. On a GPU that is torch's own peak, without the driver's
+    context.
     """
 
     name: str
@@ -80,10 +80,10 @@ class MemoryItem:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a job is to run: cpu or cuda, and its memory (0: unknown). Plenty of it lets quantised weights unpack.
+class Hardware:
+    """Where a job is to run: cpu or cuda, and its memory in bytes (0: unknown; unbounded for the activations).
 
-    `tokens_per_second`: what plain steps on this base reached there, see `trainer.estimate.plain_speed`.
+    `tokens_per_second`: the speed of SFT steps on this base, see `trainer.estimate.plain_speed`.
     """
 
     device: str = "cuda"
@@ -92,23 +92,23 @@ class Place:
 
 
 def micro_batch_tokens(spec: TrainSpec, facts: Facts, *, free_bytes: int, device: str = "cuda") -> int:
-    """How many tokens go through the model at once: what the spec says, or what fits in the free memory."""
+    """Tokens of a micro-batch: the spec's, or what fits in the free memory."""
     if spec.optim.micro_batch_tokens:
         return spec.optim.micro_batch_tokens
     every = int(spec.optim.gradient_checkpointing)
     fitting = int(free_bytes * ACTIVATIONS_SHARE / activation_bytes_per_token(spec, facts, device=device, every=every))
-    return max(spec.data.max_seq_length, min(MOST_TOKENS[device], fitting))
+    return max(spec.data.max_seq_length, min(MAX_USEFUL_TOKENS[device], fitting))
 
 
 def recompute_every(spec: TrainSpec, facts: Facts, *, tokens: int, free_bytes: int, device: str = "cuda") -> int:
-    """How many layers are computed again on the way back, so that a pass of so many tokens fits: every so manieth one.
+    """Which layers to checkpoint so that a micro-batch of so many tokens fits: one in every so many; 0: none, 1: all.
 
-    0: none, as long as memory holds what they keep, for computing again costs a quarter of the speed; 1: all.
+    Only as many as memory demands: recomputing everything costs a quarter of the speed.
     """
     if spec.optim.gradient_checkpointing:
         return 1
     room = free_bytes * ACTIVATIONS_SHARE
-    for every in RECOMPUTE:
+    for every in RECOMPUTE_OPTIONS:
         if tokens * activation_bytes_per_token(spec, facts, device=device, every=every) <= room:
             return every
     return 1
@@ -117,89 +117,98 @@ def recompute_every(spec: TrainSpec, facts: Facts, *, tokens: int, free_bytes: i
 def activation_bytes_per_token(
     spec: TrainSpec, facts: Facts, *, device: str = "cuda", every: int = 0, width: float = 0
 ) -> float:
-    """What one token, in a row of `width` (0: the longest), leaves behind for the backward pass.
+    """Bytes saved for the backward pass per token, in a row of `width` tokens (0: the longest).
 
-    A layer that is computed again, one of `every`, keeps its input alone, and one of them at a time the rest.
+    A checkpointed layer, one in `every`, saves only its input; one at a time is recomputed and saves the rest.
     """
     sizes = Sizes.of(facts)
-    kept = kept_values(spec, facts, device=device, width=width or spec.data.max_seq_length)
-    again = math.ceil(sizes.layers / every) if every else 0
-    return number_bytes(spec) * (sizes.hidden * again + kept * (sizes.layers - again + bool(every)))
+    saved = saved_values(spec, facts, device=device, width=width or spec.data.max_seq_length)
+    checkpointed = math.ceil(sizes.layers / every) if every else 0
+    return compute_bytes(spec) * (sizes.hidden * checkpointed + saved * (sizes.layers - checkpointed + bool(every)))
 
 
 def memory_items(
-    spec: TrainSpec, facts: Facts, *, per_row: float, lengths: Sequence[int], read: int, place: Place
+    spec: TrainSpec, facts: Facts, *, per_row: float, lengths: Sequence[int], read: int, hardware: Hardware
 ) -> tuple[MemoryItem, ...]:
-    """All parts. `per_row`: tokens of a row on average; `lengths`: of some rows, what their longest sequence has;
-    `read`: rows that all steps read."""
-    device, number = place.device, number_bytes(spec)
+    """All items. `per_row`: mean tokens per row; `lengths`: longest sequence of each row in a sample; `read`: rows over
+    all steps."""
+    device, number = hardware.device, compute_bytes(spec)
     lora, adam = lora_parameters(spec, facts), ADAM_BYTES[spec.optim.optimizer]
-    weights = _weights(spec, facts, place)
-    learning = lora * (2 * number + MASTER + adam)
-    # Nothing but the activations gives way where memory is short: first smaller passes, then layers computed again.
-    left = place.memory_bytes - weights.expected - PROCESS[device] - learning
-    free = max(0, int(left)) if place.memory_bytes else UNBOUNDED
+    weights = _weights(spec, facts, hardware)
+    trainable = lora * (2 * number + MASTER_BYTES + adam)
+    # Only the activations can shrink if memory is short: first smaller micro-batches, then gradient checkpointing.
+    left = hardware.memory_bytes - weights.expected - PROCESS_BYTES[device] - trainable
+    free = max(0, int(left)) if hardware.memory_bytes else UNBOUNDED
     budget = micro_batch_tokens(spec, facts, free_bytes=free, device=device)
     every = recompute_every(spec, facts, tokens=budget, free_bytes=free, device=device)
-    largest = _largest_pass(spec, budget=budget, per_row=per_row, lengths=lengths)
-    a_token = activation_bytes_per_token(spec, facts, device=device, every=every, width=largest.width)
-    kept = largest.tokens * a_token
-    work = _at_work(spec, facts, largest, kept=kept, every=every, place=place)
+    largest = _largest_micro_batch(spec, budget=budget, per_row=per_row, lengths=lengths)
+    per_token = activation_bytes_per_token(spec, facts, device=device, every=every, width=largest.width)
+    saved = largest.tokens * per_token
+    workspace = _workspace(spec, facts, largest, saved=saved, every=every, hardware=hardware)
     items: tuple[MemoryItem, ...] = (
         weights,
         _item("LoRA weights", lora * number, (1.0, 1.0), "Lower lora.r or train fewer layers."),
-        _item("the optimizer's state", lora * (MASTER + adam), (1.0, 1.05), _optimizer_lever(spec)),
+        _item("the optimizer's state", lora * (MASTER_BYTES + adam), (1.0, 1.05), _optimizer_lever(spec)),
         _item("gradients", _gradient_bytes(spec, facts), (0.5, 1.0), "Lower lora.r or train fewer layers."),
-        _item("activations", kept, NEAR if lengths else FAR, _activation_lever(spec, every)),
-        _item("what computing takes beside them", work, (0.6, 1.25), WORK_LEVER),
+        _item(
+            "activations",
+            saved,
+            KNOWN_LENGTHS_RANGE if lengths else UNKNOWN_LENGTHS_RANGE,
+            _activation_lever(spec, every),
+        ),
+        _item("workspace of the computation", workspace, (0.6, 1.25), WORKSPACE_LEVER),
         _process(device),
     )
     if code := _code_for_lengths(spec, lengths, read, device):
-        items = (*items, _item("code made for rows of each length", code, (0.5, 1.1), CODE_LEVER))
-    more = _while_loading(spec, facts, place) - sum(item.expected for item in items)
-    return items if more <= 0 else (*items, _item("more of it while the base is read", more, (0.0, 1.0), LOADING_LEVER))
+        items = (*items, _item("kernels compiled for each row length", code, (0.5, 1.1), CODE_LEVER))
+    more = _while_loading(spec, facts, hardware) - sum(item.expected for item in items)
+    return (
+        items
+        if more <= 0
+        else (*items, _item("extra memory while the base is loaded", more, (0.0, 1.0), LOADING_LEVER))
+    )
 
 
 def _code_for_lengths(spec: TrainSpec, lengths: Sequence[int], read: int, device: str) -> float:
-    """Beyond that of the first rows. float32 products need none, and on a GPU it is a part of the process."""
-    if device != "cpu" or number_bytes(spec) != DTYPE_BYTES["bfloat16"]:
+    """Kernels beyond those of the first rows. float32 needs none, and on a GPU they are part of the process."""
+    if device != "cpu" or compute_bytes(spec) != DTYPE_BYTES["bfloat16"]:
         return 0.0
-    met = min(read, len(set(lengths)) if lengths else spec.data.max_seq_length)
-    return CODE_BYTES * min(SHAPES_KEPT, SHAPES_A_LENGTH * (met - 1))
+    distinct = min(read, len(set(lengths)) if lengths else spec.data.max_seq_length)
+    return CODE_BYTES * min(SHAPES_KEPT, SHAPES_A_LENGTH * (distinct - 1))
 
 
 def _process(device: str) -> MemoryItem:
-    item = _item("the process itself", PROCESS[device], (0.95, 1.05), "No value of the spec lowers it.")
+    item = _item("the process itself", PROCESS_BYTES[device], (0.95, 1.05), "No setting lowers it.")
     return dataclasses.replace(item, in_peak=device == "cpu")
 
 
-def _largest_pass(spec: TrainSpec, *, budget: int, per_row: float, lengths: Sequence[int]) -> Pass:
-    """The largest pass of windows of such rows, filled as `trainer.micro_batch` fills its first one."""
-    a_row = 2 if spec.data.method == "dpo" else 1  # sequences
+def _largest_micro_batch(spec: TrainSpec, *, budget: int, per_row: float, lengths: Sequence[int]) -> Pass:
+    """The largest micro-batch of sampled windows, filled as `trainer.micro_batch` fills its first one."""
+    sequences = 2 if spec.data.method == "dpo" else 1  # per row
     rows, longest = spec.optim.batch_size, spec.data.max_seq_length
     if not lengths:
-        width = min(longest, max(1.0, per_row / a_row * LONGER_THAN_MEAN))
-        return Pass(min(max(budget, a_row * width), rows * a_row * width), width)
+        width = min(longest, max(1.0, per_row / sequences * LONGER_THAN_MEAN))
+        return Pass(min(max(budget, sequences * width), rows * sequences * width), width)
     draw = random.Random(0)  # noqa: S311 # windows, not a secret
     windows = (sorted(draw.choices(lengths, k=rows), reverse=True) for _ in range(WINDOWS))
-    return max(_first_pass([a_row * min(longest, one) for one in window], budget, a_row) for window in windows)
+    return max(_first_bin([sequences * min(longest, one) for one in window], budget, sequences) for window in windows)
 
 
-def _first_pass(window: list[int], budget: int, a_row: int) -> Pass:
-    """The longest row, and behind it each that there is room for."""
-    taken: list[int] = []
+def _first_bin(window: list[int], budget: int, sequences: int) -> Pass:
+    """The longest row, and every further one that still fits."""
+    chosen: list[int] = []
     for tokens in window:
-        if not taken or sum(taken) + tokens <= budget:
-            taken.append(tokens)
-    whole = sum(taken)
-    return Pass(whole, sum(tokens * tokens for tokens in taken) / whole / a_row)
+        if not chosen or sum(chosen) + tokens <= budget:
+            chosen.append(tokens)
+    total = sum(chosen)
+    return Pass(total, sum(tokens * tokens for tokens in chosen) / total / sequences)
 
 
-def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
+def _weights(spec: TrainSpec, facts: Facts, hardware: Hardware) -> MemoryItem:
     kind, base = spec.model.quantization, BaseBytes.of(spec, facts)
-    whole = base.unpacked
+    whole = base.dequantized
     if kind == "none":
-        unread = _seldom_read(spec, facts, place)
+        unread = _unread_mmap(spec, facts, hardware)
         return MemoryItem(
             "the base model's weights",
             round(whole - unread),
@@ -207,35 +216,36 @@ def _weights(spec: TrainSpec, facts: Facts, place: Place) -> MemoryItem:
             round(whole * 1.02),
             WEIGHTS_LEVER[kind],
         )
-    packed = base.stored
-    if _stays_packed(spec, facts, place):
-        return _item("the base model's weights", packed, (1.0, 1.02), WEIGHTS_LEVER[kind])
-    lever = f"They are unpacked for speed while memory is plenty; packed they take {packed / 1e9:.1f} GB."
-    least = packed if _stays_packed(spec, facts, place, room=SURELY) else whole
+    if _stays_quantized(spec, facts, hardware):
+        return _item("the base model's weights", base.stored, (1.0, 1.02), WEIGHTS_LEVER[kind])
+    lever = f"They are dequantised for speed, as memory allows it; quantised they take {base.stored / 1e9:.1f} GB."
+    least = base.stored if _stays_quantized(spec, facts, hardware, room=SURE_MARGIN) else whole
     return MemoryItem("the base model's weights", round(least), round(whole), round(whole * 1.02), lever)
 
 
-def _seldom_read(spec: TrainSpec, facts: Facts, place: Place) -> int:
-    """Bytes of a table of tokens that only the rows' own words are read from, while it lies in a mapped file."""
-    if place.device != "cpu" or facts.get("tied_embeddings", True) or not _is_mapped(spec, facts):
+def _unread_mmap(spec: TrainSpec, facts: Facts, hardware: Hardware) -> int:
+    """Bytes of a memory-mapped embedding table, of which only the rows' own tokens are ever read."""
+    if hardware.device != "cpu" or facts.get("tied_embeddings", True) or not _is_mapped(spec, facts):
         return 0
-    return int(facts["vocab_size"]) * int(facts["hidden_size"]) * number_bytes(spec)
+    return int(facts["vocab_size"]) * int(facts["hidden_size"]) * compute_bytes(spec)
 
 
 def _is_mapped(spec: TrainSpec, facts: Facts) -> bool:
-    """Whether weights are taken as they stand in their file; on a processor no copy of them is made then."""
-    number = number_bytes(spec)
+    """Whether weights are used in the dtype of their file: on a CPU they then stay memory-mapped, without a copy."""
+    number = compute_bytes(spec)
     return spec.model.quantization == "none" and DTYPE_BYTES.get(str(facts.get("dtype")), number) == number
 
 
-def _stays_packed(spec: TrainSpec, facts: Facts, place: Place, *, room: float = 1.0) -> bool:
-    """Whether there is no room to unpack quantised weights, as `trainer.model` finds out when they are loaded; or in
-    what share of it there is none."""
+def _stays_quantized(spec: TrainSpec, facts: Facts, hardware: Hardware, *, room: float = 1.0) -> bool:
+    """Whether quantised weights do not fit dequantised, as `trainer.model` decides when it loads them.
+
+    `room`: factor on the memory they may take.
+    """
     if spec.model.quantization == "none":
         return False
     base = BaseBytes.of(spec, facts)
-    free = place.memory_bytes - (base.stored + PROCESS[place.device])
-    return base.unpacked_layers >= room * free * DEQUANTIZED_SHARE
+    free = hardware.memory_bytes - (base.stored + PROCESS_BYTES[hardware.device])
+    return base.dequantized_layers >= room * free * DEQUANTIZED_SHARE
 
 
 WEIGHTS_LEVER = {
@@ -243,9 +253,11 @@ WEIGHTS_LEVER = {
     "int8": "Use nf4, which takes half as much, or a smaller base model.",
     "none": "Use nf4, which takes a quarter, or a smaller base model.",
 }
-WORK_LEVER = "It follows what one layer keeps of a pass: lower optim.micro_batch_tokens or data.max_seq_length."
-CODE_LEVER = "It does not grow further with the training; no value of the spec lowers it."
-LOADING_LEVER = "For a moment the base model's file stands beside what is made of it: a smaller base takes less."
+WORKSPACE_LEVER = "It grows with the micro-batch: lower optim.micro_batch_tokens or data.max_seq_length."
+CODE_LEVER = "It does not grow over the run; no setting lowers it."
+LOADING_LEVER = (
+    "The base's file and its converted weights are both in memory while it loads: a smaller base takes less."
+)
 
 
 def _optimizer_lever(spec: TrainSpec) -> str:
@@ -255,7 +267,7 @@ def _optimizer_lever(spec: TrainSpec) -> str:
 
 def _activation_lever(spec: TrainSpec, every: int) -> str:
     if every == 1:
-        return "Lower data.max_seq_length, or optim.micro_batch_tokens as far as that allows."
+        return "Lower data.max_seq_length, or optim.micro_batch_tokens, which cannot go below it."
     return "Lower optim.micro_batch_tokens or data.max_seq_length, or turn on optim.gradient_checkpointing."
 
 
@@ -264,34 +276,34 @@ def _item(name: str, expected: float, spread: tuple[float, float], lever: str) -
 
 
 def _score_bytes(facts: Facts, largest: Pass) -> float:
-    """Scores in the computing format and in float32, for one chunk."""
+    """Logits and log probabilities of one chunk."""
     return min(HEAD_CHUNK, largest.tokens * int(facts["vocab_size"])) * SCORE_BYTES
 
 
 def _gradient_bytes(spec: TrainSpec, facts: Facts) -> float:
-    """Of all that learns; a whole module's is made float32 before it is added to what was collected."""
-    return lora_parameters(spec, facts) * number_bytes(spec) + whole_parameters(spec, facts) * 4
+    """Of all trainable parameters; that of a full module is converted to float32 before it is accumulated."""
+    return lora_parameters(spec, facts) * compute_bytes(spec) + full_module_parameters(spec, facts) * 4
 
 
-def _at_work(spec: TrainSpec, facts: Facts, largest: Pass, *, kept: float, every: int, place: Place) -> float:
-    """What is there for a moment: scores of the vocabulary, gradients inside a layer and what the allocator holds
-    beyond what lives; and the largest packed layer, unpacked while it is used."""
-    device, number = place.device, number_bytes(spec)
-    fixed, share = (AT_WORK_AGAIN if every else AT_WORK)[device]
-    but_scores = kept_values(spec, facts, device=device, width=0)  # those go block by block
-    of_layer = largest.tokens * number * but_scores
+def _workspace(spec: TrainSpec, facts: Facts, largest: Pass, *, saved: float, every: int, hardware: Hardware) -> float:
+    """Short-lived memory: logits, gradients within a layer, allocator overhead, and the largest quantised layer,
+    dequantised while it is used."""
+    device, number = hardware.device, compute_bytes(spec)
+    fixed, share = (WORKSPACE_RECOMPUTING if every else WORKSPACE)[device]
+    without_scores = saved_values(spec, facts, device=device, width=0)  # scores are freed block by block
+    of_layer = largest.tokens * number * without_scores
     largest_layer = max(layer_shapes(facts).values(), key=lambda shape: shape.size)
-    unpacked = largest_layer.size * number * _stays_packed(spec, facts, place)
-    if spec.lora.use_dora:  # lengths of the weights: each update as a matrix, made from the identity
-        unpacked += (2 * largest_layer.size + largest_layer.into**2) * number
-    follows = share * (of_layer if device == "cpu" else kept)
-    if device == "cpu" and largest.width > LONGEST_KEPT:
-        follows += LONG_ROWS * kept
-    return fixed + follows + _score_bytes(facts, largest) + unpacked
+    dequantized = largest_layer.size * number * _stays_quantized(spec, facts, hardware)
+    if spec.lora.use_dora:  # weight norms: each update as a full matrix, from a product with the identity
+        dequantized += (2 * largest_layer.size + largest_layer.into**2) * number
+    proportional = share * (of_layer if device == "cpu" else saved)
+    if device == "cpu" and largest.width > MAX_SHORT_LENGTH:
+        proportional += LONG_ROWS * saved
+    return fixed + proportional + _score_bytes(facts, largest) + dequantized
 
 
-def _while_loading(spec: TrainSpec, facts: Facts, place: Place) -> float:
-    """What main memory holds when all of the base was read: its file, mapped, and what was made of it."""
-    if place.device != "cpu" or _is_mapped(spec, facts):  # a GPU holds no file
+def _while_loading(spec: TrainSpec, facts: Facts, hardware: Hardware) -> float:
+    """Main memory at the end of loading: the mapped file and the converted weights."""
+    if hardware.device != "cpu" or _is_mapped(spec, facts):  # GPU memory holds no file
         return 0.0
     return BEFORE_LOADING + int(facts.get("bytes") or 0) + BaseBytes.of(spec, facts).stored

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from trainer.base_facts import inspect_folder
 from trainer.device import Device
-from trainer.estimate import Place, estimate
+from trainer.estimate import Hardware, estimate
 from trainer.ranks import Ranks
 from trainer.spec import TrainSpec
 
@@ -32,9 +32,9 @@ def should_shard(spec: TrainSpec, base: Path, device: Device, ranks: Ranks) -> b
 def fits(spec: TrainSpec, base: Path, device: Device) -> bool:
     """Whether a training of these rows' length is to be expected in the device's free memory, with the whole base."""
     free = device.free_bytes()
-    place = Place(device=device.place.type, memory_bytes=free)
+    hardware = Hardware(device=device.place.type, memory_bytes=free)
     whole = dataclasses.replace(spec, model=dataclasses.replace(spec.model, shard="never"))
-    return estimate(whole, inspect_folder(base), rows=1, tokens=spec.data.max_seq_length, on=place).expected <= free
+    return estimate(whole, inspect_folder(base), rows=1, tokens=spec.data.max_seq_length, on=hardware).expected <= free
 
 
 def mesh_of(device: Device, ranks: Ranks) -> DeviceMesh:

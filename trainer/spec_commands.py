@@ -29,9 +29,9 @@ def estimate(given: argparse.Namespace, emit: Emit) -> None:
     if given.tokens and not given.rows:
         raise TrainerError("user_config", "--tokens is said of rows that --rows counts.", "Give both, or neither.")
     spec = read_spec(given.spec)
-    foretelling = importlib.import_module("trainer.foretelling")
-    asked = foretelling.Asked(given.rows, given.tokens, given.device, given.memory, given.speed)
-    foretelling.foretell(spec, asked, emit)
+    command = importlib.import_module("trainer.estimate_command")
+    asked = command.Overrides(given.rows, given.tokens, given.device, given.memory, given.speed)
+    command.run(spec, asked, emit)
 
 
 def read_spec(path: Path, *, out: Path | None = None, resume: Path | None = None) -> TrainSpec:

@@ -9,7 +9,7 @@ from tests.trainer.test_estimate import LLAMA_8B
 from tests.trainer.training import make_spec
 from trainer import device as devices
 from trainer.device import Device
-from trainer.estimate import PROCESS, Estimate, Place, Taken, calibrated, estimate
+from trainer.estimate import PROCESS_BYTES, Estimate, Hardware, ObservedPeak, calibrated, estimate
 
 GIB = 1 << 30
 
@@ -18,7 +18,7 @@ GIB = 1 << 30
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
     """A card of 80 GiB: 3 are torch's, of which 2 are in use, and the driver's context has taken its part."""
     told = {
-        "mem_get_info": (77 * GIB - round(PROCESS["cuda"]), 80 * GIB),
+        "mem_get_info": (77 * GIB - round(PROCESS_BYTES["cuda"]), 80 * GIB),
         "memory_reserved": 3 * GIB,
         "memory_allocated": 2 * GIB,
         "max_memory_reserved": 5 * GIB,
@@ -28,9 +28,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
     return Device(torch.device("cuda", 0), torch.bfloat16)
 
 
-def foretold(device: str) -> Estimate:
+def predicted(device: str) -> Estimate:
     spec = make_spec(Path("base"), Path("rows.jsonl"))
-    return estimate(spec, LLAMA_8B, rows=100, tokens=20_000, on=Place(device))
+    return estimate(spec, LLAMA_8B, rows=100, tokens=20_000, on=Hardware(device))
 
 
 def test_all_of_a_card_is_what_is_free_and_what_this_process_holds(gpu: Device) -> None:
@@ -39,13 +39,17 @@ def test_all_of_a_card_is_what_is_free_and_what_this_process_holds(gpu: Device) 
 
 
 def test_a_peak_on_a_gpu_is_held_to_what_was_foretold_of_it() -> None:
-    """A job that took just what was foretold leaves the next estimate as it is: the peak has no context in it."""
-    found = foretold("cuda")
-    assert found.in_peak == found.expected - PROCESS["cuda"] == sum(one.expected for one in found.items if one.in_peak)
-    assert calibrated(found, [Taken(found.in_peak, found.in_peak)]).expected == found.expected
-    moved = calibrated(found, [Taken(found.in_peak, round(1.5 * found.in_peak))])
-    assert moved.expected == pytest.approx(1.5 * found.in_peak + PROCESS["cuda"], abs=10), "a context stays one"
-    assert foretold("cpu").in_peak == foretold("cpu").expected
+    """A job that took just what was predicted leaves the next estimate as it is: the peak has no context in it."""
+    found = predicted("cuda")
+    assert (
+        found.in_peak
+        == found.expected - PROCESS_BYTES["cuda"]
+        == sum(one.expected for one in found.items if one.in_peak)
+    )
+    assert calibrated(found, [ObservedPeak(found.in_peak, found.in_peak)]).expected == found.expected
+    moved = calibrated(found, [ObservedPeak(found.in_peak, round(1.5 * found.in_peak))])
+    assert moved.expected == pytest.approx(1.5 * found.in_peak + PROCESS_BYTES["cuda"], abs=10), "a context stays one"
+    assert predicted("cpu").in_peak == predicted("cpu").expected
 
 
 def test_files_at_hand_are_no_memory_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ from trainer.base_layers import linear_paths
 from trainer.device import Device
 from trainer.estimate import (
     Estimate,
-    Place,
-    Taken,
+    Hardware,
+    ObservedPeak,
     activation_bytes_per_token,
     calibrated,
     estimate,
@@ -195,12 +195,12 @@ def kept_bytes(model: AdaptedModel, ids: torch.Tensor) -> int:
 
 def test_steps_tokens_and_time() -> None:
     spec = make(optim={"epochs": 2.0, "batch_size": 8}, data={"holdout": 0.1}, evaluation={"forgetting": False})
-    found = estimate(spec, LLAMA_8B, rows=100, tokens=10_000, on=Place(tokens_per_second=100.0))
+    found = estimate(spec, LLAMA_8B, rows=100, tokens=10_000, on=Hardware(tokens_per_second=100.0))
     assert found.steps == 24 and found.tokens == 24 * 8 * 100
     measured = 3 * 10 * 100 / 3  # before the first step and after both epochs, at a third of a step's cost
     assert found.seconds == pytest.approx(192.0 + measured / 100)
     unmeasured = make(optim={"epochs": 2.0, "batch_size": 8}, data={"holdout": 0.0})
-    assert estimate(unmeasured, LLAMA_8B, rows=90, tokens=9000, on=Place(tokens_per_second=100.0)).seconds == 192.0
+    assert estimate(unmeasured, LLAMA_8B, rows=90, tokens=9000, on=Hardware(tokens_per_second=100.0)).seconds == 192.0
     assert estimate(spec, LLAMA_8B, rows=100, tokens=10_000).seconds is None
     capped = estimate(make(optim={"max_steps": 5}), LLAMA_8B, rows=100, tokens=10_000)
     assert capped.steps == 5
@@ -238,24 +238,24 @@ def test_a_base_that_stays_packed_takes_most_while_it_is_read() -> None:
     facts = LLAMA_8B | {"bytes": 16_060_522_496, "dtype": "bfloat16"}
     short = {"data": {"max_seq_length": 128}, "optim": {"batch_size": 1, "gradient_checkpointing": True}}
 
-    def told(place: Place, **model: str) -> Estimate:
-        return estimate(make(model=model, **short), facts, rows=100, tokens=10_000, lengths=[100], on=place)
+    def told(hardware: Hardware, **model: str) -> Estimate:
+        return estimate(make(model=model, **short), facts, rows=100, tokens=10_000, lengths=[100], on=hardware)
 
-    packed = told(Place("cpu", 24 << 30))
+    packed = told(Hardware("cpu", 24 << 30))
     assert packed.expected == pytest.approx(16.06e9 + 5.7e9 + 0.5e9, rel=0.01)
     assert packed.low < 10e9, "pages of the file are given up where memory is short"
-    assert told(Place("cuda", 24 << 30)).expected < 10e9
-    taken = told(Place("cpu", 24 << 30), quantization="none")
+    assert told(Hardware("cuda", 24 << 30)).expected < 10e9
+    taken = told(Hardware("cpu", 24 << 30), quantization="none")
     assert 16.06e9 < taken.expected < 18e9
-    other = told(Place("cpu", 64 << 30), quantization="none", dtype="float32")
+    other = told(Hardware("cpu", 64 << 30), quantization="none", dtype="float32")
     assert other.expected > 48e9, "of a file in half of the bytes"
 
 
 def test_the_ends_are_near_where_the_rows_are_known() -> None:
     """A machine with a tenth to spare is not refused: what fits is told by the upper end."""
-    known = estimate(make(), LLAMA_8B, rows=100, tokens=40_000, lengths=[400] * 50, on=Place("cuda", 80 << 30))
+    known = estimate(make(), LLAMA_8B, rows=100, tokens=40_000, lengths=[400] * 50, on=Hardware("cuda", 80 << 30))
     assert 0.9 * known.expected < known.low and known.high < 1.1 * known.expected
-    guessed = estimate(make(), LLAMA_8B, rows=100, tokens=40_000, on=Place("cuda", 80 << 30))
+    guessed = estimate(make(), LLAMA_8B, rows=100, tokens=40_000, on=Hardware("cuda", 80 << 30))
     assert guessed.high / guessed.expected > known.high / known.expected
 
 
@@ -263,7 +263,7 @@ def test_a_machine_with_less_memory_needs_less() -> None:
     """Before a spec is told not to fit, its passes are cut and its layers computed again, as training does."""
     spec = make(data={"max_seq_length": 4096}, optim={"batch_size": 64})
     needs = [
-        estimate(spec, LLAMA_8B, rows=1000, tokens=3_000_000, on=Place("cuda", memory << 30)).expected
+        estimate(spec, LLAMA_8B, rows=1000, tokens=3_000_000, on=Hardware("cuda", memory << 30)).expected
         for memory in (140, 40, 24, 16)
     ]
     assert needs == sorted(needs, reverse=True) and needs[-1] < 16 << 30 < needs[0]
@@ -297,7 +297,7 @@ def test_what_comparing_reads_is_in_the_time() -> None:
 
     def seconds(method: str) -> float:
         spec = make(data={"method": method, "holdout": 0.0}, optim={"epochs": 2.0})
-        found = estimate(spec, LLAMA_8B, rows=100, tokens=10_000, on=Place(tokens_per_second=100.0)).seconds
+        found = estimate(spec, LLAMA_8B, rows=100, tokens=10_000, on=Hardware(tokens_per_second=100.0)).seconds
         assert found is not None
         return found
 
@@ -326,7 +326,7 @@ def test_rows_of_many_lengths_need_code_for_each_on_a_processor() -> None:
     for device, dtype in (("cpu", "bfloat16"), ("cpu", "float32"), ("cuda", "bfloat16")):
         spec = make(model={"dtype": dtype, "quantization": "none"}, optim={"batch_size": 8, "epochs": 4.0})
         for name, lengths in (("one", [400] * 100), ("two", [399, 400] * 50), ("many", list(range(301, 401)))):
-            found = estimate(spec, LLAMA_8B, rows=100, tokens=40_000, lengths=lengths, on=Place(device, 80 << 30))
+            found = estimate(spec, LLAMA_8B, rows=100, tokens=40_000, lengths=lengths, on=Hardware(device, 80 << 30))
             code = [item.expected for item in found.items if item.name.startswith("code made")]
             taken[device, dtype, name] = sum(code)
     assert not [key for key, size in taken.items() if size and (key[:2] != ("cpu", "bfloat16") or key[2] == "one")]
@@ -335,12 +335,12 @@ def test_rows_of_many_lengths_need_code_for_each_on_a_processor() -> None:
 
 
 def test_earlier_jobs_move_the_estimate() -> None:
-    plain = estimate(make(), LLAMA_8B, rows=100, tokens=20_000, on=Place("cpu"))
-    taken = [Taken(foretold=100, peak=peak) for peak in (104, 110, 190)]
+    plain = estimate(make(), LLAMA_8B, rows=100, tokens=20_000, on=Hardware("cpu"))
+    taken = [ObservedPeak(predicted=100, peak=peak) for peak in (104, 110, 190)]
     moved = calibrated(plain, taken)
     assert moved.jobs == 3 and calibrated(plain, []) is plain
     assert moved.expected == pytest.approx(1.1 * plain.expected) and moved.high == pytest.approx(1.1 * plain.high)
-    absurd = calibrated(plain, [Taken(foretold=100, peak=10_000)])
+    absurd = calibrated(plain, [ObservedPeak(predicted=100, peak=10_000)])
     assert absurd.expected == pytest.approx(2 * plain.expected), "one job of another kind does not make nonsense of it"
 
 

@@ -17,9 +17,9 @@ from trainer.base_facts import inspect_folder
 from trainer.commands import parser
 from trainer.data import Plan, load_dataset
 from trainer.errors import TrainerError
-from trainer.estimate import Place, as_divided, estimate
+from trainer.estimate import Hardware, estimate, with_split_holdout
+from trainer.estimate_command import Overrides, run
 from trainer.events import Event, Failed, Finished, Log
-from trainer.foretelling import Asked, foretell
 from trainer.formats.check import check_file
 from trainer.formats.revise import revise_file
 from trainer.rendering import Renderer
@@ -37,7 +37,7 @@ BIG = {
 def told_of(spec: TrainSpec, **asked: Any) -> tuple[dict[str, Any], list[str]]:
     """The facts, and the lines for people before them."""
     events: list[Event] = []
-    foretell(spec, Asked(**asked), events.append)
+    run(spec, Overrides(**asked), events.append)
     last = events.pop()
     assert isinstance(last, Finished)
     return last.facts, [one.text for one in events if isinstance(one, Log)]
@@ -68,14 +68,14 @@ def test_it_is_the_estimate_of_the_rows_that_are_trained_on(base: Path, rows: Pa
     everything = [*dataset.train, *dataset.holdout]
     assert facts["rows"] == len(everything) and facts["steps"] == Plan(dataset.train, spec).steps
     tokens, lengths = sum(one.length for one in everything), [one.length for one in everything]
-    place = Place("cuda", 16_000_000_000)
-    found = estimate(spec, inspect_folder(base), rows=len(lengths), tokens=tokens, lengths=lengths, on=place)
+    hardware = Hardware("cuda", 16_000_000_000)
+    found = estimate(spec, inspect_folder(base), rows=len(lengths), tokens=tokens, lengths=lengths, on=hardware)
     assert [facts[name] for name in ("low", "expected", "high")] == pytest.approx(
         [found.low, found.expected, found.high], rel=1e-3
     )
     assert facts["fits"] is True and facts["seconds"] is None
     assert any("fits into 16.00 GB (cuda)" in line for line in lines)
-    assert any(line.endswith("the process itself. No value of the spec lowers it.") for line in lines)
+    assert any(line.endswith("the process itself. No setting lowers it.") for line in lines)
     assert any("--speed" in line for line in lines)
 
 
@@ -125,19 +125,19 @@ def rows_of_file(folder: Path) -> list[Any]:
 
 def test_splits_that_are_left_aside_count_for_nothing() -> None:
     spec = TrainSpec()
-    assert as_divided(spec, {}, 100) == (spec, 100)
-    divided, rows = as_divided(spec, {"train": 60, "test": 20, "spare": 20}, 100)
+    assert with_split_holdout(spec, {}, 100) == (spec, 100)
+    divided, rows = with_split_holdout(spec, {"train": 60, "test": 20, "spare": 20}, 100)
     assert rows == 80 and divided.data.holdout == 0.25
-    divided, rows = as_divided(spec, {"train": 60, "spare": 40}, 100)
+    divided, rows = with_split_holdout(spec, {"train": 60, "spare": 40}, 100)
     assert rows == 60 and divided.data.holdout == spec.data.holdout
     elsewhere = TrainSpec.from_dict({"data": {"holdout_path": "other.jsonl"}})
-    assert as_divided(elsewhere, {"train": 60, "test": 20, "spare": 20}, 100) == (elsewhere, 60)
+    assert with_split_holdout(elsewhere, {"train": 60, "test": 20, "spare": 20}, 100) == (elsewhere, 60)
 
 
 def test_everything_that_would_keep_it_from_starting_is_told(tmp_path: Path) -> None:
     values = {"model": {"base": "owner/name"}, "data": {"path": str(tmp_path / "gone")}, "lora": {"r": 0}}
     with pytest.raises(TrainerError) as caught:
-        foretell(TrainSpec.from_dict(values), Asked(), lambda event: None)
+        run(TrainSpec.from_dict(values), Overrides(), lambda event: None)
     for path in ("lora.r", "data.path", "model.base"):
         assert f"{path}: " in caught.value.text
     assert "python -m trainer fetch hub owner/name" in caught.value.text
@@ -145,7 +145,7 @@ def test_everything_that_would_keep_it_from_starting_is_told(tmp_path: Path) -> 
 
 def test_rows_of_another_kind_than_the_method_learns_from_are_refused(base: Path, rows: Path) -> None:
     with pytest.raises(TrainerError, match=r"data\.method: dpo learns from") as caught:
-        foretell(make_spec(base, rows, data={"method": "dpo"}), Asked(), lambda event: None)
+        run(make_spec(base, rows, data={"method": "dpo"}), Overrides(), lambda event: None)
     assert caught.value.fix == "Use sft."
 
 

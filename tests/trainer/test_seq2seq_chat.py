@@ -12,7 +12,7 @@ from tests.trainer.seq2seq_bases import SEQ2SEQ, make_seq2seq
 from tests.trainer.training import make_spec
 from trainer.base_facts import inspect_folder
 from trainer.engine import Chunk, Engine, Request
-from trainer.estimate import Place, estimate, lora_parameters
+from trainer.estimate import Hardware, estimate, lora_parameters
 from trainer.model import load_adapted
 from trainer.rendering import Renderer
 
@@ -92,7 +92,7 @@ def test_what_learns_is_counted_beforehand(family: str, targets: str, tmp_path: 
     model, said = load_adapted(spec, base, lambda event: None), lora_parameters(spec, facts)
     learns = sum(weight.numel() for weight in model.lora.values())
     assert said == learns if family != "mt5" else said == pytest.approx(learns, rel=0.1)  # three decoder layers
-    found = estimate(spec, facts, rows=100, tokens=20_000, on=Place("cpu", 1 << 33))
+    found = estimate(spec, facts, rows=100, tokens=20_000, on=Hardware("cpu", 1 << 33))
     assert found.low < found.expected < found.high and found.steps > 0
 
 

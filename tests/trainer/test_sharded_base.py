@@ -17,7 +17,7 @@ from tests.trainer.training import Training, make_pairs, make_rows, make_spec
 from trainer import sharding
 from trainer.data import load_dataset
 from trainer.device import Device, find_device
-from trainer.estimate import Place, estimate
+from trainer.estimate import Hardware, estimate
 from trainer.events import Evaluated, Event, Failed, Finished, Log, Progress, Sample
 from trainer.model import load_adapted, load_base
 from trainer.pacing import idle_pass_count
@@ -220,8 +220,8 @@ def test_the_estimate_is_that_of_one_gpu(quantization: str) -> None:
 
     def weights(shard: str, gigabytes: int) -> float:
         asked = dataclasses.replace(spec, model=dataclasses.replace(spec.model, shard=shard))
-        place = Place("cuda", gigabytes << 30)
-        found = estimate(asked, facts, rows=100, tokens=10_000, on=place).items
+        hardware = Hardware("cuda", gigabytes << 30)
+        found = estimate(asked, facts, rows=100, tokens=10_000, on=hardware).items
         return next(item.expected for item in found if "weights" in item.name) / 1e9
 
     outside = 4096 * 128256 * 2 * 2 / 1e9  # embeddings and head, whole for a pass

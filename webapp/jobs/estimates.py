@@ -9,7 +9,7 @@ from uuid import UUID
 from django.core.cache import cache
 
 from trainer.errors import TrainerError
-from trainer.estimate import Estimate, Place, Taken, as_divided, calibrated, estimate, plain_speed
+from trainer.estimate import Estimate, Hardware, ObservedPeak, calibrated, estimate, plain_speed, with_split_holdout
 from trainer.formats import Row, read_rows
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -73,9 +73,9 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
         return None
     machine = Worker.objects.live().order_by("-memory_bytes").first()
     on_cpu = machine is None or machine.device.startswith("CPU")
-    place = Place("cpu" if on_cpu else "cuda", machine.memory_bytes if machine else 0, _speed(base))
+    hardware = Hardware("cpu" if on_cpu else "cuda", machine.memory_bytes if machine else 0, _speed(base))
     try:
-        spec, rows = as_divided(spec, version.splits, version.row_count)
+        spec, rows = with_split_holdout(spec, version.splits, version.row_count)
         counted = counted_in(version, base)
         found = estimate(
             spec,
@@ -83,11 +83,11 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
             rows=rows,
             tokens=round(counted.tokens * rows / max(1, version.row_count)),
             lengths=counted.lengths,
-            on=place,
+            on=hardware,
         )
     except (KeyError, TypeError, ValueError):  # facts of an unusual model
         return None
-    found = calibrated(found, taken_by_earlier(spec, base, place.device))
+    found = calibrated(found, observed_peaks(spec, base, hardware.device))
     slow = machine is not None and on_cpu and spec.model.dtype == "float16"
     return Outlook(found, _slices(found, machine.memory_bytes if machine else 0), machine, slow)
 
@@ -132,7 +132,7 @@ def refusal(version: DatasetVersion, base: BaseModel) -> str:
     return f"{rows} {which}cannot be trained on with this base model; the job would fail. {problem}" if refused else ""
 
 
-def taken_by_earlier(spec: TrainSpec, base: BaseModel, device: str) -> list[Taken]:
+def observed_peaks(spec: TrainSpec, base: BaseModel, device: str) -> list[ObservedPeak]:
     """What the newest jobs of this kind took: on this base, quantised and checkpointed alike, on such a device."""
     alike = {
         "job__spec__model__quantization": spec.model.quantization,
@@ -141,9 +141,9 @@ def taken_by_earlier(spec: TrainSpec, base: BaseModel, device: str) -> list[Take
         "data__device": device,
     }
     told = JobEvent.objects.filter(kind="memory", job__base_model=base, **alike).order_by("-at", "-seq")
-    newest: dict[UUID, Taken] = {}
+    newest: dict[UUID, ObservedPeak] = {}
     for event in told[: 4 * JOBS_LOOKED_AT]:  # each attempt tells it at its end, and on a GPU before its first step
-        newest.setdefault(event.job_id, Taken(event.data["foretold_bytes"], event.data["peak_bytes"]))
+        newest.setdefault(event.job_id, ObservedPeak(event.data["foretold_bytes"], event.data["peak_bytes"]))
     return list(newest.values())[:JOBS_LOOKED_AT]
 
 
