@@ -17,7 +17,7 @@ from trainer.errors import EXIT_CODES, Stopped, TrainerError
 from trainer.events import Emit, Finished
 from trainer.process import EventStream, die_with_parent, end
 
-# Loaded only when their command runs, by name: `check` runs often and must not wait a second for torch.
+# Imported by name only when their command runs: `check` runs often and must not wait a second for torch.
 HEAVY = {
     "train": "trainer.spec_commands",
     "check": "trainer.formats.check",
@@ -47,21 +47,21 @@ def main(arguments: list[str]) -> int:
         return EXIT_CODES["stopped"]
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except Exception as error:  # noqa: BLE001 # the one place in the trainer where any failure gets its name
+    except Exception as error:  # noqa: BLE001 # the one place where any exception becomes a reported failure
         if failures.is_lost_peer(error):
             return EXIT_CODES["stopped"]
-        named = failures.to_trainer_error(error)
+        failure = failures.to_trainer_error(error)
         if not failures.may_report():
             return EXIT_CODES["stopped"]
-        stream.emit(failures.as_event(named))
-        return named.exit_code
+        stream.emit(failures.as_event(failure))
+        return failure.exit_code
     return EXIT_CODES["finished"]
 
 
 def _quiet_libraries() -> None:
-    """Keep out of the log what libraries tell their developers: missing optional kernels, names that will change."""
+    """Keep library messages for developers out of the log, such as missing optional kernels and deprecations."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of steps too small to be worth a line
+    os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of small steps
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", FutureWarning)
 

@@ -1,4 +1,4 @@
-"""What a trainer reports: typed events, written as one JSON object a line on stdout and read back by the supervisor."""
+"""The trainer's events: typed, written to stdout as JSON lines, and read back by the supervisor."""
 
 import json
 from collections.abc import Callable
@@ -18,13 +18,14 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One optimizer step was made.
+    """One optimizer step was completed.
 
-    `loss` is the mean over the step's trained tokens, `accuracy` the share of them that the model would have chosen
-    itself; where answers are compared, both are over its rows, and those count as right whose rewards are on the right
-    side. An older trainer tells no accuracy. `trained_tokens` the total so far over all attempts,
-    `tokens_per_second` counts real (not padded) tokens over a moving window, `seconds_left` comes from the same window
-    and from how long the newest evaluation took.
+    loss: mean over the step's trained tokens; for DPO and KTO over its rows.
+    accuracy: share of these tokens that are the model's top-1 prediction; for DPO and KTO the share of rows with a
+    positive reward margin. Older trainers do not report it.
+    trained_tokens: total over all attempts.
+    tokens_per_second: over a moving window of steps, without padding.
+    seconds_left: from the same window and the duration of the latest evaluation.
     """
 
     kind: ClassVar[str] = "progress"
@@ -42,13 +43,13 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """The held-out rows were scored; at step 0 this is the base model. `accuracy` is over trained tokens.
+    """The held-out rows were evaluated; step 0 is the base model.
 
-    Where answers are compared there is no perplexity: `accuracy` is the share of rows told right, and `margin` how far
-    their rewards are on the right side, on average.
-
-    On general text, where that is measured: `general_kl` is how far the model is from its base, in nats per token, and
-    `general_perplexity` its own.
+    accuracy: share of trained tokens that are the model's top-1 prediction; for DPO and KTO the share of rows with a
+    positive reward margin.
+    perplexity: not for DPO and KTO. margin: the mean reward margin, for DPO and KTO.
+    general_kl, general_perplexity: on general text, if measured: KL(base ‖ model) in nats per token, and the model's
+    perplexity.
     """
 
     kind: ClassVar[str] = "evaluated"
@@ -74,7 +75,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A verified, resumable state lies in `folder` (a name below the attempt's own folder)."""
+    """A verified checkpoint was written to `folder`, a path below the attempt's folder."""
 
     kind: ClassVar[str] = "checkpoint"
     step: int
@@ -83,7 +84,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """The most memory that this attempt held so far, and what was foretold for it. `device`: cpu or cuda."""
+    """The attempt's memory peak so far, and the estimate for it. `device`: cpu or cuda."""
 
     kind: ClassVar[str] = "memory"
     step: int
@@ -94,7 +95,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
-    """A line for people."""
+    """A human-readable log line."""
 
     kind: ClassVar[str] = "log"
     text: str
@@ -103,7 +104,7 @@ class Log:
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """Bytes of a base model are here: how many of how many (0 when the total is unknown), and of what."""
+    """Download progress: `done` of `of` bytes (0 if the total is unknown) of `what`."""
 
     kind: ClassVar[str] = "fetched"
     done: int
@@ -113,7 +114,7 @@ class Fetched:
 
 @dataclass(frozen=True, kw_only=True)
 class RowsRead:
-    """So many rows of a file are checked; and `done` of how many bytes, 0 where that is not known."""
+    """Progress of checking a file: rows so far, and `done` of `of` bytes (0 if unknown)."""
 
     kind: ClassVar[str] = "rows_read"
     rows: int
@@ -123,7 +124,7 @@ class RowsRead:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The work is done; `folder` holds the verified result (the adapter, for training), `facts` what to keep of it."""
+    """The work is done. `folder` has the verified result (for training, the adapter), `facts` describe it."""
 
     kind: ClassVar[str] = "finished"
     folder: str
@@ -132,7 +133,7 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """The work failed for a reason with a name; `code` is one of `errors.FAILURE_CODES`."""
+    """The work failed. `code` is one of `errors.FAILURE_CODES`."""
 
     kind: ClassVar[str] = "failed"
     code: str
@@ -150,17 +151,17 @@ EVENT_TYPES: dict[str, type[Event]] = {
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """A number and what it counts, in a sentence for people: 1 row, 2 rows."""
+    """A number with its noun: 1 row, 2 rows."""
     return f"{number:,} {one if number == 1 else many}"
 
 
 def encode(number: int, event: Event) -> str:
-    """The event as one line of JSON. A NaN or an infinity is an error here: JSON has no word for it."""
+    """The event as one line of JSON. Raises ValueError for NaN and infinity, which JSON cannot represent."""
     return json.dumps({"n": number, "kind": event.kind, **asdict(event)}, allow_nan=False, ensure_ascii=False)
 
 
 def decode(line: str) -> tuple[int, Event]:
-    """Read back what `encode` wrote. Raises ValueError for anything else; fields of a newer trainer are passed over."""
+    """Read back what `encode` wrote. Raises ValueError for anything else; unknown fields are ignored."""
     data = json.loads(line)
     if not isinstance(data, dict) or data.get("kind") not in EVENT_TYPES or not isinstance(data.get("n"), int):
         raise ValueError(f"not a trainer event: {line[:200]!r}")

@@ -1,4 +1,4 @@
-"""From whatever was raised to a failure with a name; an unknown one becomes an internal error with a reference."""
+"""Maps any exception to a TrainerError; an unknown one becomes an internal error with a reference."""
 
 import errno
 import functools
@@ -22,8 +22,8 @@ OUT_OF_MEMORY = (
     "cannot allocate memory",
     "cublas_status_alloc_failed",
 )
-MAY_REPORT = "LOWRANK_MAY_TELL_FAILURE"  # a file descriptor, for processes that train together
-# Of gloo, of NCCL, and of torch's own store. Whatever else they say is a failure of this process itself.
+MAY_REPORT = "LOWRANK_MAY_TELL_FAILURE"  # a file descriptor, set if several processes train together
+# Messages of gloo, NCCL and torch's store about a lost peer. Any other error is this process's own failure.
 LOST_PEER = ("closed by peer", "reset by peer", "broken pipe", "remote process exit", "distnetworkerror")
 DISK_FULL = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
 MEMORY_FIX = (
@@ -33,7 +33,7 @@ MEMORY_FIX = (
 
 
 def to_trainer_error(error: BaseException) -> TrainerError:
-    """The failure to report. An unknown one is written to stderr in full, under the reference the person sees."""
+    """The failure to report. An unknown error's traceback goes to stderr, under the reference shown to the user."""
     if isinstance(error, TrainerError):
         return error
     if is_out_of_memory(error):
@@ -59,7 +59,7 @@ def out_of_memory(where: str = "") -> TrainerError:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch's own error is told by its name, for this module must not import torch."""
+    """torch's error class is recognised by its name, as this module must not import torch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
@@ -71,10 +71,10 @@ def retry_on_oom(work: Callable[[], T], *, make_room: Callable[[], None], failur
     """Call `work`; if it runs out of memory, call `make_room` and try once more. Then raise `failure()`."""
     try:
         return work()
-    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not is_out_of_memory(error):
             raise
-    make_room()  # not before: the error holds on to all tensors of the failed pass
+    make_room()  # outside the except block: the exception keeps all tensors of the failed pass alive
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
@@ -84,23 +84,23 @@ def retry_on_oom(work: Callable[[], T], *, make_room: Callable[[], None], failur
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether a process that works with others missed one of them: that one said why it went, or was killed.
+    """Whether this error only means that another training process is gone, which reported why or was killed.
 
-    What it missed is written to stderr, for the case that none of them says why.
+    The error is written to stderr in case none of them reports why.
     """
     if "RANK" not in os.environ or not isinstance(error, RuntimeError):
         return False
-    said = f"{type(error).__name__}: {error}"
-    is_lost = any(words in said.lower() for words in LOST_PEER)
+    text = f"{type(error).__name__}: {error}"
+    is_lost = any(words in text.lower() for words in LOST_PEER)
     if is_lost:
-        sys.stderr.write(f"process {os.environ['RANK']} lost another: {said}\n")
+        sys.stderr.write(f"process {os.environ['RANK']} lost another: {text}\n")
     return is_lost
 
 
 def may_report() -> bool:
-    """Whether this process may tell why it failed: of those that train together, whoever is first to take the byte.
+    """Whether this process may report its failure: of several, only the first to take the byte from the pipe.
 
-    What is wrong with a spec, a file or a base model, every one of them finds. Who may, may always.
+    All processes would find the same problem in a spec, a file or a base model. The answer never changes.
     """
     pipe = os.environ.get(MAY_REPORT)
     return pipe is None or _took_byte(int(pipe))
@@ -112,13 +112,13 @@ def _took_byte(pipe: int) -> bool:
 
 
 def _disk_full(error: BaseException) -> TrainerError:
-    at = getattr(error, "filename", None)
-    fix = "Free some space and run it again; a training goes on from its last checkpoint with --resume."
-    return TrainerError("disk_full", f"The disk is full{f' at {at}' if at else ''}.", fix)
+    path = getattr(error, "filename", None)
+    fix = "Free some space and run it again; --resume continues a training from its last checkpoint."
+    return TrainerError("disk_full", f"The disk is full{f' at {path}' if path else ''}.", fix)
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    """safetensors and pyarrow wrap the system's error in one of their own, so its text tells too."""
+    """safetensors and pyarrow wrap the system error in one of their own, so its text is checked as well."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(words in str(error).lower() for words in DISK_FULL)

@@ -1,4 +1,4 @@
-"""Starts one process a GPU for a training on several, in the environment that torchrun gives, and ends as they do."""
+"""Launches one training process per GPU with torchrun's environment variables, and exits as they do."""
 
 import os
 import signal
@@ -13,32 +13,32 @@ from trainer.errors import EXIT_CODES, TrainerError
 from trainer.failures import MAY_REPORT
 from trainer.process import DIE_WITH_PARENT, STOPPING
 
-GRACE_SECONDS = 30.0  # for the others, once one has failed: they wait for it in vain
-LONG_GRACE_SECONDS = 600.0  # once one has ended as it should: another may still write a checkpoint
+GRACE_SECONDS = 30.0  # for the others, once one has failed: they would wait for it forever
+LONG_GRACE_SECONDS = 600.0  # once one has ended normally: another may still be writing a checkpoint
 POLL_SECONDS = 0.1
 LOOPBACKS = ("lo", "lo0")  # on Linux, on a Mac
 CLEAN_EXITS = (EXIT_CODES["finished"], EXIT_CODES["stopped"])
 
 
 def launch(count: int, arguments: list[str], *, stdout: int, should_stop: Callable[[], bool]) -> int:
-    """Run `python -m trainer` with these arguments in `count` processes. Returns the exit code for all of them.
+    """Run `python -m trainer` with these arguments in `count` processes. Returns their common exit code.
 
-    What one of them was killed by, this process is killed by as well. `should_stop`: whether a stop was wished before
-    signals are passed on to them. Raises TrainerError(internal) when all end as if for a stop that nobody wished.
+    If one was killed by a signal, this process dies by the same one. `should_stop`: whether a stop was requested before
+    signals are forwarded. Raises TrainerError(internal) if all stopped without having been asked to.
     """
     children: list[subprocess.Popen[bytes]] = []
-    came = _pass_on_signals(children)
-    if should_stop() or came:
+    received = _pass_on_signals(children)
+    if should_stop() or received:
         return EXIT_CODES["stopped"]
     _start(children, count, arguments, stdout=stdout)
-    if came:  # one that came meanwhile may have met only some of them
-        _signal(children, came[-1])
+    if received:  # one that came in between may have reached only some of them
+        _signal(children, received[-1])
     code = _wait(children)
-    if code == EXIT_CODES["stopped"] and not came:
+    if code == EXIT_CODES["stopped"] and not received:
         raise TrainerError(
             "internal",
-            "The processes that train together lost touch with each other, and none of them failed by itself.",
-            "The log holds what each of them missed. Go on from the last checkpoint, or train on one GPU.",
+            "The training processes lost contact with each other, and none of them reported a failure.",
+            "The log has the error of each of them. Resume from the last checkpoint, or train on one GPU.",
         )
     if code < 0:
         signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
@@ -64,31 +64,31 @@ def _start(children: "list[subprocess.Popen[bytes]]", count: int, arguments: lis
 
 
 def _on_this_machine() -> dict[str, str]:
-    """What keeps their talk on the loopback interface: what they send each other are pickles, for nobody else."""
+    """Keep communication on the loopback interface: the processes exchange pickles, which others must not send."""
     there = {name for _, name in socket.if_nameindex()}
     loopback = next((name for name in LOOPBACKS if name in there), "")
     return {f"{library}_SOCKET_IFNAME": loopback for library in ("GLOO", "NCCL")} if loopback else {}
 
 
 def _report_token() -> int:
-    """A pipe with a single byte in it, see `failures.may_report`."""
-    taken, given = os.pipe()
-    os.write(given, b"1")
-    os.close(given)
-    return taken
+    """The read end of a pipe with a single byte in it, see `failures.may_report`."""
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"1")
+    os.close(write_end)
+    return read_end
 
 
 def _pass_on_signals(children: "list[subprocess.Popen[bytes]]") -> list[int]:
-    """From now on. Returns the numbers of those that came, as they come."""
-    came: list[int] = []
+    """Forward signals to the children from now on. Returns a list to which each received one is added."""
+    received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
         _signal(children, number)
 
     for number in STOPPING:
         signal.signal(number, pass_on)
-    return came
+    return received
 
 
 def _signal(children: "list[subprocess.Popen[bytes]]", number: int) -> None:
@@ -98,11 +98,11 @@ def _signal(children: "list[subprocess.Popen[bytes]]", number: int) -> None:
 
 
 def _wait(children: "list[subprocess.Popen[bytes]]") -> int:
-    """The exit code that says most: of the one that failed first, else that of the first of those that ended."""
+    """The exit code of the process that failed first, else of the first one in the list that ended."""
     failed, deadline = 0, float("inf")
     while running := [child for child in children if child.poll() is None]:
         now, codes = time.monotonic(), [child.returncode for child in children if child.returncode is not None]
-        if codes:  # each end may leave the others in a meeting that nobody else comes to
+        if codes:  # the others may be stuck in a collective that nobody else joins
             deadline = min(deadline, now + LONG_GRACE_SECONDS)
         if not failed and (failed := _first_failure(codes)):
             deadline = min(deadline, now + GRACE_SECONDS)

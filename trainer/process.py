@@ -1,4 +1,4 @@
-"""The trainer as a process: events on the real stdout, a polite end on signals, and no life after its parent's."""
+"""The trainer as a process: events on the real stdout, graceful stop on signals, and an end when its parent dies."""
 
 import ctypes
 import os
@@ -16,16 +16,16 @@ from trainer.events import Event, encode
 DIE_WITH_PARENT = "LOWRANK_DIE_WITH_PARENT"
 PARENT_POLL_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
-STOPPING = (signal.SIGTERM, signal.SIGINT)  # ask for an end
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # what malloc.h calls what can be told to the C library
+STOPPING = (signal.SIGTERM, signal.SIGINT)  # request a graceful stop
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # mallopt parameters, from malloc.h
 KEEPING = {M_TRIM_THRESHOLD: 1 << 28, M_TOP_PAD: 1 << 24, M_MMAP_THRESHOLD: 1 << 28}
 GIVING_BACK = {M_MMAP_THRESHOLD: 1 << 20}
-# What glibc comes to by itself, once blocks of 32 MB were freed; who tells it anything ends that.
+# Where glibc's dynamic thresholds arrive once blocks of 32 MB were freed. Setting any parameter turns them off.
 USUAL = {M_TRIM_THRESHOLD: 1 << 26, M_MMAP_THRESHOLD: 1 << 25}
 
 
 class EventStream:
-    """Writes numbered events to what was stdout; stdout becomes stderr, so no library can write between them."""
+    """Writes numbered events to the original stdout. stdout becomes stderr, so no library can write between them."""
 
     def __init__(self) -> None:
         sys.stdout.flush()
@@ -34,7 +34,7 @@ class EventStream:
         self._number = 0
 
     def fileno(self) -> int:
-        """Of what was stdout, for a process that writes its own events there."""
+        """The original stdout, for a process that writes its own events there."""
         return self._file.fileno()
 
     def emit(self, event: Event) -> None:
@@ -44,9 +44,9 @@ class EventStream:
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop. The first signal and any later one mean the same.
+    """Whether this process was asked to stop by a signal. Repeated signals change nothing.
 
-    One that came before, while `launch` had them blocked for this process, counts as well.
+    A signal that arrived earlier, while `launch` had them blocked for this process, counts as well.
     """
 
     def __init__(self) -> None:
@@ -63,10 +63,10 @@ class StopRequest:
 
 
 def end(code: int) -> NoReturn:
-    """End this process; one of several that train together without Python's own clearing up.
+    """Exit; if several processes train together, without finalising the interpreter.
 
-    There, gloo's threads still let go of tensors, and one that asks for the interpreter while it is taken down aborts
-    the process (github.com/pytorch/pytorch/pull/179291), after a training that went well.
+    Then gloo's threads may still release tensors, and one that needs the interpreter during finalisation aborts the
+    process (github.com/pytorch/pytorch/pull/179291), after a successful run.
     """
     if "RANK" not in os.environ:
         sys.exit(code)
@@ -76,7 +76,7 @@ def end(code: int) -> NoReturn:
 
 
 def die_with_parent() -> None:
-    """End at once when the parent does, where the environment asks for it: an orphan would hold the GPU."""
+    """Die at once with the parent, if the environment asks for it: an orphan would keep the GPU occupied."""
     if os.environ.get(DIE_WITH_PARENT) != "1":
         return
     parent = os.getppid()
@@ -86,25 +86,25 @@ def die_with_parent() -> None:
 
 
 def _watch(parent: int) -> None:
-    """Linux signals only when the thread that started us ends, and other systems never: so look, too."""
+    """Linux signals only the end of the thread that started us, and other systems nothing: so poll as well."""
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for what is made next, where it can be told to.
+    """Make malloc keep freed memory for reuse, where the C library has mallopt.
 
-    Whoever makes and drops megabytes many times a second spent a fifth of its time on pages that were given back.
+    Code that allocates and frees megabytes many times a second spent a fifth of its time on returned pages.
     """
     _tell_allocator(KEEPING)
 
 
 @contextmanager
 def giving_back_memory() -> Iterator[None]:
-    """Meanwhile let the C library give back every larger block as soon as it is freed, where it can be told to.
+    """Make malloc return larger blocks to the system as soon as they are freed, where the C library has mallopt.
 
-    Whoever keeps something small of much that is made and dropped, as quantising does, leaves its heap full of holes.
+    Code that keeps little of much that it allocates, as quantising does, would leave a fragmented heap.
     """
     _tell_allocator(GIVING_BACK)
     try:

@@ -1,4 +1,4 @@
-"""What keeps a training from starting: told all at once, before a row is read or a weight is loaded."""
+"""Checks before training: everything wrong is reported at once, before a row is read or a weight is loaded."""
 
 import os
 from collections.abc import Sequence
@@ -19,10 +19,9 @@ from trainer.spec_values import Issue, refusal
 
 
 def make_ready(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, ranks: Ranks) -> Path:
-    """The folder of the spec's base model; one that lies on the hub is fetched into `out`.
+    """Check the spec and return its base model's folder, fetching the model from the hub into `out` if needed.
 
-    Raises TrainerError(user_config) with everything that is wrong. A base of the hub shows only once it is here what it
-    does not have.
+    Raises TrainerError(user_config) with everything that is wrong. A hub model is checked once it has been fetched.
     """
     if problems := problems_of(spec, out=out, resume=resume):
         raise refusal(problems)
@@ -30,8 +29,8 @@ def make_ready(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, r
     folder = Path(spec.model.base)
     if folder.is_dir():
         return folder
-    emit(Log(text=f"There is no folder {folder} here: it is fetched from the hub"))
-    if ranks.is_main:  # the others would put the folder there again, while it is read
+    emit(Log(text=f"There is no folder {folder} here: fetching it from the hub"))
+    if ranks.is_main:  # another process would replace the folder while it is being read
         fetch_hub(spec.model.base, spec.model.revision, out / "base", emit)
     ranks.broadcast_object(None)
     if problems := issues_on_base(spec, out / "base"):
@@ -42,44 +41,44 @@ def make_ready(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, r
 def problems_of(
     spec: TrainSpec, unread: Sequence[Issue] = (), *, out: Path | None = None, resume: Path | None = None
 ) -> list[Issue]:
-    """All there are: values, files and folders that are not there, and what the base model does not have.
+    """All problems: bad values, missing files and folders, and what the base model does not support.
 
-    `unread`: what `SpecError` told of a spec that could be read in part.
+    `unread`: the issues of a SpecError, for a spec that could be read only in part.
     """
-    folder, own = Path(spec.model.base), list(unread) or spec.issues()
-    outside = [
+    folder, of_values = Path(spec.model.base), list(unread) or spec.issues()
+    of_files = [
         *_file_issues("data.path", spec.data.path),
         *_file_issues("data.holdout_path", spec.data.holdout_path),
         *_resume_issues(resume),
         *_out_issues(out),
         *(issues_on_base(spec, folder) if spec.model.base and folder.is_dir() else _base_issues(spec.model.base)),
     ]
-    said = {one.path for one in unread}
-    return own + [one for one in outside if one.path not in said]
+    reported = {one.path for one in unread}
+    return of_values + [one for one in of_files if one.path not in reported]
 
 
 def issues_on_base(spec: TrainSpec, folder: Path) -> list[Issue]:
-    """What a spec asks in vain of the base model in a folder, told from its config and the names of its tensors."""
+    """What the base model in `folder` does not support, judged by its config and tensor names."""
     try:
         facts = inspect_folder(folder)
-        reads = getattr(AutoConfig.from_pretrained(folder, local_files_only=True), "max_position_embeddings", None)
+        longest = getattr(AutoConfig.from_pretrained(folder, local_files_only=True), "max_position_embeddings", None)
         parts = layers_of(folder)
     except TrainerError as error:
         return [Issue("model.base", error.text, error.fix)]
-    except (ValueError, KeyError, StrictDataclassError) as error:  # what transformers says of a config
+    except (ValueError, KeyError, StrictDataclassError) as error:  # from transformers, about the config
         why = str(error).rpartition("Error: ")[2].partition(". ")[0].removesuffix(".")
-        text = f"No model can be made from its config.json: {why}."
+        text = f"Its config.json describes no usable model: {why}."
         return [Issue("model.base", text, "Fetch it again, or choose another base model.")]
-    return [*spec.issues_on(facts["task"], reads), *issues_in(parts, spec.lora)]
+    return [*spec.issues_on(facts["task"], longest), *issues_in(parts, spec.lora)]
 
 
 def _base_issues(base: str) -> list[Issue]:
-    """Of a base that is no folder here."""
+    """Problems of a base that is not a local folder."""
     if Path(base).is_file():
-        return [Issue("model.base", f"{base} is a file.", "Name the folder that the model's files lie in.")]
+        return [Issue("model.base", f"{base} is a file.", "Name the folder with the model's files.")]
     if not base or is_hub_id(base):
         return []
-    text = f"There is no folder {base}" + ("." if Path(base).is_absolute() else " here, and it is no hub id.")
+    text = f"There is no folder {base}" + ("." if Path(base).is_absolute() else " here, and it is not a hub id.")
     written_out = " Write ~ out." if base.startswith("~") else ""
     return [Issue("model.base", text, f"Check the path; a hub id is written owner/name.{written_out}")]
 
@@ -99,9 +98,9 @@ def _resume_issues(resume: Path | None) -> list[Issue]:
 
 
 def _out_issues(out: Path | None) -> list[Issue]:
-    """Whether a folder could be made there; none is yet."""
-    there = next((one for one in (out, *out.parents) if one.exists()), None) if out else None
-    if there is None or (there.is_dir() and os.access(there, os.W_OK)):
+    """Whether the folder could be created, without creating it."""
+    existing = next((one for one in (out, *out.parents) if one.exists()), None) if out else None
+    if existing is None or (existing.is_dir() and os.access(existing, os.W_OK)):
         return []
-    why = f"{there} may not be written to" if there.is_dir() else f"{there} is a file"
+    why = f"{existing} is not writable" if existing.is_dir() else f"{existing} is a file"
     return [Issue("--out", f"No folder can be made at {out}: {why}.", "Choose another.")]

@@ -1,4 +1,4 @@
-"""What a training job is asked to do: one typed definition from which form, command line, YAML and API are derived."""
+"""The spec of a training job: one typed definition, from which form, command line, YAML and API are derived."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -47,12 +47,12 @@ class ModelSpec:
         "How the frozen base is stored: nf4 takes a quarter of the memory, int8 half, none keeps full weights.",
         common=True,
     )
-    dtype: Dtype = option("auto", "Number format of the computation; auto takes bfloat16 where the device has it.")
+    dtype: Dtype = option("auto", "Number format of the computation; auto is bfloat16 where the device supports it.")
     gpus: int = option(
-        1, "GPUs that train together, each on its share of the rows of a step.", unit="GPUs", low=1, high=64
+        1, "GPUs for data-parallel training, each with its share of the rows of a step.", unit="GPUs", low=1, high=64
     )
     shard: Shard = option(
-        "auto", "Whether the GPUs share the frozen base out among them (FSDP); auto where one cannot hold it."
+        "auto", "Whether to shard the frozen base across the GPUs (FSDP); auto shards it if one GPU cannot hold it."
     )
 
 
@@ -61,18 +61,16 @@ class DataSpec:
     path: str = option("", "File of rows: canonical Parquet, or any raw file that `python -m trainer check` accepts.")
     method: Method = option(
         "sft",
-        "sft imitates answers or text; dpo prefers chosen answers to rejected ones; kto learns from good and bad ones.",
+        "sft trains on answers or text, dpo on chosen and rejected answers, kto on answers labelled good or bad.",
         common=True,
     )
-    max_seq_length: int = option(512, "Longer examples are cut here.", unit="tokens", low=16, high=131072, common=True)
-    train_on: TrainOn = option("answers", "Learn from the assistant's answers alone, or from every token.")
-    holdout: float = option(
-        0.05, "Share of rows kept aside to measure what was learnt; 0 for none.", low=0, high=0.5, common=True
-    )
+    max_seq_length: int = option(512, "Longer examples are truncated.", unit="tokens", low=16, high=131072, common=True)
+    train_on: TrainOn = option("answers", "Train on the assistant's answers only, or on every token.")
+    holdout: float = option(0.05, "Share of rows held out for evaluation; 0 for none.", low=0, high=0.5, common=True)
     split: str = option(
-        "test", "Named split of the dataset that is only measured on, in place of such a share; empty to ignore splits."
+        "test", "Named split held out for evaluation, instead of a share of the rows; empty to ignore splits."
     )
-    holdout_path: str = option("", "File of rows to measure on, in place of such a share; empty for none.")
+    holdout_path: str = option("", "File of evaluation rows, instead of a share of the rows; empty for none.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,24 +84,24 @@ class OptimSpec:
         0, "Tokens in one forward and backward pass; 0 lets the trainer choose.", unit="tokens", low=0, high=1 << 20
     )
     learning_rate: float = option(
-        2e-4, "Size of one step; 1e-4 to 3e-4 suits LoRA, 1e-3 a short run.", low=1e-7, high=1.0, common=True
+        2e-4, "Peak learning rate; 1e-4 to 3e-4 suits LoRA, 1e-3 a short run.", low=1e-7, high=1.0, common=True
     )
     optimizer: Optimizer = option(
         "adamw",
-        "adamw suits LoRA; the 8-bit and paged ones of bitsandbytes save memory where whole modules learn as well.",
+        "adamw suits LoRA; the 8-bit and paged ones of bitsandbytes save memory when whole modules are trained, too.",
     )
     schedule: Schedule = option("cosine", "How the learning rate falls after warm-up.")
-    warmup_ratio: float = option(0.03, "Share of steps in which the learning rate rises from zero.", low=0, high=0.5)
-    weight_decay: float = option(0.0, "Pull of the update towards zero.", low=0, high=1)
-    max_grad_norm: float = option(1.0, "Gradients are scaled down to this length; 0 leaves them.", low=0, high=1000)
+    warmup_ratio: float = option(0.03, "Share of steps in which the learning rate warms up from zero.", low=0, high=0.5)
+    weight_decay: float = option(0.0, "Weight decay of the LoRA matrices.", low=0, high=1)
+    max_grad_norm: float = option(1.0, "Gradients are clipped to this norm; 0 for no clipping.", low=0, high=1000)
     loraplus_lr_ratio: float = option(
-        0.0, "How many times faster B matrices and lengths learn (LoRA+); 0 or 1 for alike.", low=0, high=1000
+        0.0, "Learning rate of B matrices and vectors relative to A (LoRA+); 0 or 1 for equal.", low=0, high=1000
     )
     neftune_noise_alpha: float = option(
         0.0, "Noise on the embeddings while training (NEFTune), such as 5; 0 for none.", low=0, high=100
     )
     gradient_checkpointing: bool = option(
-        False, "Compute every layer again instead of keeping it; otherwise only as many as memory asks for."
+        False, "Recompute the activations of every layer; if off, only of as many as memory requires."
     )
     seed: int = option(42, "Fixes initial weights and the order of rows.", low=0, high=2**31 - 1)
 
@@ -111,25 +109,25 @@ class OptimSpec:
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSpec:
     every_steps: int = option(
-        0, "Measure on the held-out rows every so many steps; 0 for once per epoch.", unit="steps", low=0, high=10**6
+        0, "Evaluate on the held-out rows every so many steps; 0 for once per epoch.", unit="steps", low=0, high=10**6
     )
-    probes: tuple[str, ...] = option((), "Prompts answered at every evaluation, to see the change in words.")
+    probes: tuple[str, ...] = option((), "Prompts answered at every evaluation, to follow how the answers change.")
     patience: int = option(
         0,
-        "End after this many evaluations in a row without a lower loss on the held-out rows; 0 never ends early.",
+        "Stop after this many evaluations in a row without a lower loss on the held-out rows; 0 never stops early.",
         unit="evaluations",
         low=0,
         high=1000,
     )
     keep_best: bool = option(
-        True, "Publish the weights with the lowest loss on the held-out rows, where later ones are worse."
+        True, "Publish the weights with the lowest loss on the held-out rows, instead of the last ones."
     )
     forgetting: bool = option(
-        True, "Measure at every evaluation how far the model has moved from its base on general text."
+        True, "Measure at every evaluation how far the model has diverged from its base on general text."
     )
 
 
-# What people and other tools call values of a spec: a hint for who wrote one of these.
+# Names that people and other tools use for values of a spec, for hints.
 FIELD_ALIASES = {
     **dict.fromkeys(("base_model", "model_name", "model_name_or_path", "model_id", "name_or_path"), "model.base"),
     **dict.fromkeys(("load_in_4bit", "use_4bit", "qlora"), "model.quantization: nf4"),
@@ -167,9 +165,9 @@ MAX_PROBE_LENGTH = 2000
 
 
 class SpecError(ValueError):
-    """A spec that cannot be read; carries every issue at once.
+    """A spec that cannot be read, with all its issues.
 
-    `spec`: what could be read of it, with defaults for the rest; None where nothing could.
+    `spec`: what could be read, with defaults for the rest; None if nothing could.
     """
 
     def __init__(self, issues: list[Issue], spec: "TrainSpec | None" = None) -> None:
@@ -180,7 +178,7 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """All that decides a training run. Immutable; holds no secret and no word of any user interface."""
+    """Everything that determines a training run. Immutable; free of secrets and user interface texts."""
 
     version: int = SPEC_VERSION
     model: ModelSpec = field(default_factory=ModelSpec)
@@ -192,7 +190,7 @@ class TrainSpec:
 
     @classmethod
     def from_dict(cls, data: Any) -> "TrainSpec":
-        """Build a spec from plain data. Raises SpecError with all that cannot be read, and all issues beside it."""
+        """Build a spec from plain data. Raises SpecError with everything unreadable and all other issues."""
         problems: list[Issue] = []
         if not isinstance(data, dict):
             raise SpecError([Issue("", "A spec is a mapping of parts.", f"Use the parts {', '.join(PARTS)}.")])
@@ -203,14 +201,14 @@ class TrainSpec:
             problems.append(Issue("version", "Unknown version.", f"This trainer reads version {SPEC_VERSION}."))
         parts = {name: _read_part(name, part, data.get(name, {}), problems) for name, part in PARTS.items()}
         spec = cls(**parts)
-        if problems:  # with what is wrong beside them: nobody should have to come back for it
+        if problems:  # report the issues of the readable values, too, so that one round of fixes is enough
             unread = {one.path for one in problems}
-            beside = [one for one in spec.issues() if not unread & _paths_of(one)]
-            raise SpecError(sorted(problems + beside, key=lambda issue: issue.path), spec)
+            others = [one for one in spec.issues() if not unread & _paths_of(one)]
+            raise SpecError(sorted(problems + others, key=lambda issue: issue.path), spec)
         return spec
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` reads back to an equal spec."""
+        """Plain data from which `from_dict` restores an equal spec."""
         return dataclasses.asdict(self)
 
     def to_yaml(self) -> str:
@@ -221,30 +219,30 @@ class TrainSpec:
 
     @classmethod
     def from_yaml(cls, text: str, *, name: str = "") -> "TrainSpec":
-        """Read YAML (or JSON, which is YAML). Raises SpecError, also for text that is no YAML. `name`: of the file."""
+        """Read YAML (or JSON, which is YAML). Raises SpecError, also for invalid YAML. `name`: of the file."""
         try:
             data = yaml.safe_load(text)
         except (yaml.YAMLError, RecursionError) as error:
-            told = f"Not valid YAML: {', '.join(filter(None, (name, _what_breaks(error))))}."
-            raise SpecError([Issue("", told, "Check indentation, brackets and quotes.")]) from error
+            problem = f"Not valid YAML: {', '.join(filter(None, (name, _yaml_problem(error))))}."
+            raise SpecError([Issue("", problem, "Check indentation, brackets and quotes.")]) from error
         return cls.from_dict(data)
 
     def issues(self) -> list[Issue]:
-        """Every problem at once, each with the field's path and a fix. Empty when the spec can be tried."""
+        """All problems, each with the field's path and a fix. Empty if the spec is valid."""
         return self._value_issues() + self._combination_issues()
 
-    def issues_on(self, task: str, reads: int | None = None) -> list[Issue]:
-        """Problems of this spec on a base model that does this and reads so many tokens; see `trainer.base_facts`."""
+    def issues_on(self, task: str, longest: int | None = None) -> list[Issue]:
+        """Problems on a base model of this task and context length (see `trainer.base_facts`)."""
         found: list[Issue] = []
-        if reads and self.data.max_seq_length > reads:
-            text = f"The base model reads at most {reads} tokens, and this is {self.data.max_seq_length}."
-            found.append(Issue("data.max_seq_length", text, f"Use at most {reads}."))
+        if longest and self.data.max_seq_length > longest:
+            text = f"The base model reads at most {longest} tokens, and this is {self.data.max_seq_length}."
+            found.append(Issue("data.max_seq_length", text, f"Use at most {longest}."))
         if task != "seq2seq":
             return found
         found += self.lora.issues_on_seq2seq()
         if self.data.train_on != "answers":
-            fix = "Use answers, or a base model that is no encoder–decoder."
-            found.append(Issue("data.train_on", "An encoder–decoder model learns only what it writes itself.", fix))
+            fix = "Use answers, or a decoder-only base model."
+            found.append(Issue("data.train_on", "An encoder–decoder model trains only on its answers.", fix))
         return found
 
     def _value_issues(self) -> list[Issue]:
@@ -254,7 +252,7 @@ class TrainSpec:
                 path, value = f"{name}.{item.name}", getattr(getattr(self, name), item.name)
                 words = choices_of(part, item.name)
                 if words and value not in words:
-                    found.append(Issue(path, f"{value!r:.80} is no choice here.", f"Choose one of {', '.join(words)}."))
+                    found.append(Issue(path, f"{value!r:.80} is not a choice.", f"Choose one of {', '.join(words)}."))
                 found += limit_issues(path, value, option_of(item))
         return found
 
@@ -262,9 +260,9 @@ class TrainSpec:
         found = self.lora.issues(self.model.quantization) + self.preference.issues(self.data.method)
         if self.data.method != "sft" and self.data.train_on != "answers":
             fix = "Use answers, or the method sft."
-            found.append(Issue("data.train_on", f"{self.data.method} compares answers and nothing else.", fix))
+            found.append(Issue("data.train_on", f"{self.data.method} trains on answers only.", fix))
         if self.model.shard == "always" and self.model.gpus == 1:
-            text = "One GPU has no other to share the base model with."
+            text = "The base model cannot be sharded on a single GPU."
             found.append(Issue("model.shard", text, "Use auto, or raise model.gpus.", beside="model.gpus"))
         if not self.model.base:
             found.append(Issue("model.base", "No base model is named.", "Name a folder or a hub id."))
@@ -283,7 +281,7 @@ class TrainSpec:
             found.append(
                 Issue(
                     "evaluation.patience",
-                    "Without held-out rows nobody can tell whether it gets better.",
+                    "Early stopping needs held-out rows.",
                     "Hold rows out with data.holdout, or use 0.",
                 )
             )
@@ -307,33 +305,33 @@ PARTS: dict[str, type[Any]] = {
 
 
 def option_of(item: "dataclasses.Field[Any]") -> Option:
-    """The Option beside a field of one of the PARTS."""
-    found: Option = item.metadata["option"]
-    return found
+    """The Option of a field of one of the PARTS."""
+    option: Option = item.metadata["option"]
+    return option
 
 
 def choices_of(part: type[Any], name: str) -> tuple[str, ...]:
-    """The allowed words of a field, empty when any value of its type may stand there."""
+    """The allowed words of a field; empty if any value of its type is."""
     hint = get_type_hints(part)[name]
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def _paths_of(issue: Issue) -> set[str]:
-    """The values that an issue is about, and the parts that they are in."""
+    """The paths of the values that an issue is about, and of their parts."""
     paths = {issue.path, issue.beside} - {""}
     return paths | {path.partition(".")[0] for path in paths}
 
 
-def _what_breaks(error: Exception) -> str:
+def _yaml_problem(error: Exception) -> str:
     """Where a text stops being YAML, and why."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     why = getattr(error, "problem", None) or getattr(error, "reason", None)
-    return f"{place}{why or 'it goes too deep'}"
+    return f"{place}{why or 'nested too deeply'}"
 
 
 def _known_place(name: object) -> str:
-    """A hint for who wrote a value where it does not belong, or by another name."""
+    """A hint for a value in the wrong part, or under another tool's name."""
     places = [f"{part}.{name}" for part, fields in PARTS.items() if name in get_type_hints(fields)]
     place = places[0] if places else FIELD_ALIASES.get(str(name).lower().replace("-", "_"), "")
     return f"Did you mean {place}? " if place else ""

@@ -1,4 +1,4 @@
-"""The commands that take a spec: how its file is read, and which module does what it asks for. No torch here."""
+"""The commands that take a spec, train and estimate: read it, then call the module that does the work. No torch."""
 
 import argparse
 import importlib
@@ -15,9 +15,9 @@ from trainer.spec_values import refusal
 
 
 def train(given: argparse.Namespace, emit: Emit) -> None:
-    should_stop = StopRequest()  # here alone: the other commands have nothing to save, so a signal may simply end them
+    should_stop = StopRequest()  # only here: the other commands have nothing to save, and a signal may simply end them
     spec = read_spec(given.spec, out=given.out, resume=given.resume)
-    # A spec that cannot be trained needs no others to find that out.
+    # An invalid spec needs only one process to be reported.
     if spec.model.gpus > 1 and "RANK" not in os.environ and not spec.issues():
         stdout = given.stream.fileno()
         sys.exit(launch(spec.model.gpus, given.arguments, stdout=stdout, should_stop=should_stop))
@@ -27,7 +27,7 @@ def train(given: argparse.Namespace, emit: Emit) -> None:
 
 def estimate(given: argparse.Namespace, emit: Emit) -> None:
     if given.tokens and not given.rows:
-        raise TrainerError("user_config", "--tokens is said of rows that --rows counts.", "Give both, or neither.")
+        raise TrainerError("user_config", "--tokens needs --rows.", "Give both, or neither.")
     spec = read_spec(given.spec)
     command = importlib.import_module("trainer.estimate_command")
     asked = command.Overrides(given.rows, given.tokens, given.device, given.memory, given.speed)
@@ -35,9 +35,9 @@ def estimate(given: argparse.Namespace, emit: Emit) -> None:
 
 
 def read_spec(path: Path, *, out: Path | None = None, resume: Path | None = None) -> TrainSpec:
-    """A spec from YAML or JSON, whose values may still be wrong.
+    """Read a spec from YAML or JSON; its values may still be invalid.
 
-    Raises TrainerError(user_config) for one that cannot be read, with everything that is wrong besides.
+    Raises TrainerError(user_config) if it cannot be read, together with every other problem found.
     """
     try:
         return TrainSpec.from_yaml(path.read_text(encoding="utf-8"), name=str(path))
@@ -45,7 +45,7 @@ def read_spec(path: Path, *, out: Path | None = None, resume: Path | None = None
         text = f"The spec {path} cannot be read: {error.strerror}."
         raise TrainerError("user_config", text, "Name a YAML or JSON file.") from error
     except UnicodeDecodeError as error:
-        raise TrainerError("user_config", f"The spec {path} is no text.", "Write it as UTF-8.") from error
+        raise TrainerError("user_config", f"The spec {path} is not a text file.", "Write it as UTF-8.") from error
     except SpecError as error:
         if error.spec is None:
             raise refusal(error.issues) from error

@@ -1,4 +1,4 @@
-"""One value of a spec: what stands beside it, how it is read from plain data, and a problem with it in words."""
+"""Values of a spec: their metadata, reading them from plain data, and issues with them."""
 
 import difflib
 import math
@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from trainer.errors import TrainerError
 
-# What people and other tools call some of the words that may be chosen.
+# Names that people and other tools use for some of the choices.
 VALUE_ALIASES = {
     **dict.fromkeys(("4bit", "4-bit", "4", "int4", "fp4", "qlora"), "nf4"),
     **dict.fromkeys(("8bit", "8-bit", "8", "llm_int8"), "int8"),
@@ -25,25 +25,25 @@ VALUE_ALIASES = {
 
 @dataclass(frozen=True)
 class Option:
-    """What stands beside a value: one sentence of meaning, its unit and its limits (both ends allowed)."""
+    """Metadata of a value: its meaning in one sentence, unit, and inclusive limits."""
 
     meaning: str
     unit: str = ""
     low: float | None = None
     high: float | None = None
-    common: bool = False  # one of the values a person normally meets
+    common: bool = False  # shown to everyone, not only under advanced settings
 
 
 def option(default: Any, meaning: str, **limits: Any) -> Any:
-    """A dataclass field that carries its `Option`."""
+    """A dataclass field with its `Option` as metadata."""
     return field(default=default, metadata={"option": Option(meaning, **limits)})
 
 
 @dataclass(frozen=True)
 class Issue:
-    """One problem of a spec: the field's path (`lora.r`), what is wrong, and what to do.
+    """A problem of a spec: the field's path (`lora.r`), what is wrong, and how to fix it.
 
-    `beside`: the path of another value that it cannot stand with; where that one cannot be read, this says nothing.
+    `beside`: the path of another value that this one conflicts with. If that one cannot be read, the issue is dropped.
     """
 
     path: str
@@ -52,39 +52,42 @@ class Issue:
     beside: str = ""
 
     def __str__(self) -> str:
-        return f"{self.told} {self.fix}"
+        return f"{self.text} {self.fix}"
 
     @property
-    def told(self) -> str:
-        """The problem, and where it is."""
+    def text(self) -> str:
+        """The problem with its path."""
         return f"{self.path}: {self.problem}" if self.path else self.problem
 
 
 def refusal(issues: Sequence[Issue]) -> TrainerError:
-    """One error for all problems of a spec; where there are several, each brings its own way out."""
+    """One error for all issues of a spec. If there are several, its text includes the fix of each."""
     if len(issues) == 1:
-        return TrainerError("user_config", issues[0].told, issues[0].fix)
+        return TrainerError("user_config", issues[0].text, issues[0].fix)
     return TrainerError("user_config", " ".join(map(str, issues)), "Change each of them.")
 
 
 def did_you_mean(names: Iterable[object], known: Iterable[str]) -> str:
-    """The known names that are near to some others, as a hint before all that could stand there; empty for none."""
-    there, near = list(known), []
+    """A hint with the known names closest to `names`; empty if there are none."""
+    choices, near = list(known), []
     for name in (str(one)[:80] for one in names):
-        other = VALUE_ALIASES.get(name.lower(), "")
-        near += [other] if other in there else difflib.get_close_matches(name, there, n=1)
+        alias = VALUE_ALIASES.get(name.lower(), "")
+        near += [alias] if alias in choices else difflib.get_close_matches(name, choices, n=1)
     return f"Did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
 
 
 class Pattern(dict[str, float]):
-    """Numbers by the name of a module; never changed once made, so that a spec stays a value."""
+    """Numbers by module name. Never mutated, so that specs can be hashed."""
 
     def __hash__(self) -> int:  # type: ignore[override] # a dict has none
         return hash(frozenset(self.items()))
 
 
 def coerce(value: Any, hint: Any) -> Any:
-    """`value` as the type of the field; ValueError's text is the fix. YAML reads 2e-4 as text: text may be a number."""
+    """`value` converted to the field's type. The text of a ValueError is the fix.
+
+    Numbers may be text, as YAML reads 2e-4 as text.
+    """
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ValueError(f"{did_you_mean([value], get_args(hint))}Choose one of {', '.join(get_args(hint))}.")
@@ -113,11 +116,11 @@ def _coerce_many(value: Any, hint: Any) -> Any:
         return tuple(_coerce_number(one, int) for one in value)
     if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
         return tuple(value)
-    raise ValueError("Write a list of texts.")
+    raise ValueError("Write a list of strings.")
 
 
 def _names(text: str) -> str | tuple[str, ...]:
-    """Names in a text, with spaces or commas between them. One bare word stays text: a group, misspelt perhaps."""
+    """Split names at spaces and commas. A single plain word stays text: it is a group, perhaps misspelt."""
     words = text.strip().removeprefix("[").removesuffix("]").replace(",", " ").split()
     is_list = len(words) != 1 or "," in text or "_" in words[0] or any(map(str.isdigit, words[0]))
     return tuple(words) if is_list else text.strip()
@@ -143,29 +146,29 @@ def _coerce_number(value: Any, kind: type[int] | type[float]) -> int | float:
 
 
 def as_written(number: float) -> str:
-    """A limit as people write it: 10,000,000 and not 1e+07."""
+    """A limit in readable form: 10,000,000, not 1e+07."""
     return f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:g}"
 
 
-def _told(number: float) -> str:
-    """A value as it was given: a form reads 9 as 9.0."""
+def _as_given(number: float) -> str:
+    """A value as the user wrote it: a form reads 9 as 9.0."""
     return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
 
 
 def limit_issues(path: str, value: Any, beside: Option) -> list[Issue]:
-    """Whether a number, or each of several, keeps its limits."""
+    """Issues with a number, or with any of several, outside its limits."""
     if isinstance(value, dict):
         value = value.values()
     for one in value if isinstance(value, tuple) or not isinstance(value, (str, int, float)) else (value,):
         if beside.low is not None and one < beside.low:
-            return [Issue(path, f"{_told(one)} is too low.", f"Use at least {as_written(beside.low)}.")]
+            return [Issue(path, f"{_as_given(one)} is too low.", f"Use at least {as_written(beside.low)}.")]
         if beside.high is not None and one > beside.high:
-            return [Issue(path, f"{_told(one)} is too high.", f"Use at most {as_written(beside.high)}.")]
+            return [Issue(path, f"{_as_given(one)} is too high.", f"Use at most {as_written(beside.high)}.")]
     return []
 
 
 def plain(value: Any) -> Any:
-    """A value as YAML can write it."""
+    """The value as plain data for YAML."""
     if isinstance(value, tuple):
         return list(value)
     return dict(value) if isinstance(value, Pattern) else value

@@ -51,7 +51,7 @@ def test_a_job_on_it_is_estimated_and_queued(base: BaseModel, cast: Cast, tmp_pa
 @pytest.mark.parametrize(
     ("changed", "field", "said"),
     [
-        ({"data_train_on": "everything"}, "data_train_on", "learns only what it writes itself"),
+        ({"data_train_on": "everything"}, "data_train_on", "trains only on its answers"),
         ({"lora_init_lora_weights": "eva"}, "lora_init_lora_weights", "eva looks at one sequence"),
     ],
 )

@@ -163,8 +163,8 @@ def test_packed_layers_are_the_same_layers(base: Path, quantization: str) -> Non
     ("named", "said"),
     [
         ("/nowhere/at/all", "There is no folder /nowhere/at/all."),
-        ("./smollm2", "There is no folder ./smollm2 here, and it is no hub id."),
-        ("~/smollm2", "There is no folder ~/smollm2 here, and it is no hub id."),
+        ("./smollm2", "There is no folder ./smollm2 here, and it is not a hub id."),
+        ("~/smollm2", "There is no folder ~/smollm2 here, and it is not a hub id."),
         ("here/model.safetensors", "here/model.safetensors is a file."),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_config_that_makes_no_model_is_told_beside_the_rest(
     (folder / "config.json").write_text(json.dumps(config | changed))
     told = problems_of(make_spec(folder, tmp_path / "gone.jsonl"))
     assert [one.path for one in told] == ["data.path", "model.base"]
-    assert told[1].problem.startswith("No model can be made from its config.json: ") and said in told[1].problem
+    assert told[1].problem.startswith("Its config.json describes no usable model: ") and said in told[1].problem
     assert "\n" not in told[1].problem
 
 
@@ -221,7 +221,7 @@ def test_of_several_processes_the_first_fetches(base: Path, rows: Path, tmp_path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.readiness.fetch_hub", fetch)
-        patch.setattr(Ranks, "agree", lambda self, value: met.append("agreed"))
+        patch.setattr(Ranks, "broadcast_object", lambda self, value: met.append("agreed"))
         for rank in range(2):
             make_ready(spec, out=tmp_path / "out", resume=None, emit=lambda event: None, ranks=Ranks(rank, 2))
     assert met == ["fetched", "agreed", "agreed"]
@@ -253,5 +253,5 @@ def test_a_base_of_the_hub_is_fetched_once_nothing_else_is_wrong(base: Path, row
         assert isinstance(last, Failed) and "Did you mean v_proj?" in last.fix and hub.asked
         assert any(isinstance(one, Fetched) for one in before) and not (tmp_path / "out" / "dataset").exists()
         assert [one.text for one in before if isinstance(one, Log)] == [
-            "There is no folder owner/tiny here: it is fetched from the hub"
+            "There is no folder owner/tiny here: fetching it from the hub"
         ]

@@ -236,4 +236,4 @@ def test_a_base_that_is_neither_a_folder_nor_an_id_is_both_named(tmp_path: Path)
     code, events, _ = finish("train", spec, "--out", tmp_path / "out")
     said = events[-1]
     assert isinstance(said, Failed) and code == EXIT_CODES["user_config"]
-    assert said.text == "model.base: There is no folder smollm2 here, and it is no hub id."
+    assert said.text == "model.base: There is no folder smollm2 here, and it is not a hub id."
