@@ -22,7 +22,7 @@ from trainer.spec import PARTS, SpecError, TrainSpec
 
 MANIFEST = "MANIFEST.json"
 BEST = "best.safetensors"
-KEPT = 2
+CHECKPOINTS_KEPT = 2
 INTERVAL_SECONDS = 300.0
 SHARE_OF_STEPS = 0.1
 SAVING_SHARE = 0.02  # at most this share of an attempt's time goes into periodic checkpoints
@@ -186,14 +186,12 @@ def _changed(name: str, old: Any, inputs: Inputs, checkpoint: str) -> TrainerErr
 def _changed_values(old: Any, new: dict[str, Any]) -> tuple[str, str]:
     """The values of a spec that differ from a checkpoint's, and the fix."""
     values = [f"{part}.{key}" for part, inner in new.items() for key in inner]
-    differing = (
-        [path for path in values if _value_at(old, path) != _value_at(new, path)] if isinstance(old, dict) else []
-    )
-    if not differing:
+    changed = [one for one in values if _value_at(old, one) != _value_at(new, one)] if isinstance(old, dict) else []
+    if not changed:
         return "it has another version", "Use the trainer that wrote it"
-    there, here = ([_shortened(_value_at(spec, path)) for path in differing] for spec in (old, new))
-    what = ", ".join(f"{path} is {now}, and was {was}" for path, was, now in zip(differing, there, here, strict=True))
-    return what, f"Set {', '.join(f'{path} to {was}' for path, was in zip(differing, there, strict=True))}"
+    before, after = ([_shortened(_value_at(spec, path)) for path in changed] for spec in (old, new))
+    what = ", ".join(f"{path} is {now}, and was {was}" for path, was, now in zip(changed, before, after, strict=True))
+    return what, f"Set {', '.join(f'{path} to {was}' for path, was in zip(changed, before, strict=True))}"
 
 
 def _shortened(value: Any) -> str:
@@ -256,7 +254,7 @@ class Checkpoints:
                 (folder / "state.json").write_text(json.dumps(dataclasses.asdict(position)), encoding="utf-8")
             self._written.append(target)
         self._emit(Checkpoint(step=position.step, folder=f"{self._folder.name}/{target.name}"))
-        while len(self._written) > KEPT:
+        while len(self._written) > CHECKPOINTS_KEPT:
             shutil.rmtree(self._written.pop(0), ignore_errors=True)
         self._saved, self._last = position.step, time.monotonic()
         self._cost = self._last - began
@@ -268,9 +266,9 @@ class Checkpoints:
         Those newer than this process may be another process's of the same attempt, and stay.
         """
         if not self._is_swept:
-            for begun in self._folder.glob(".tmp-*"):
-                if begun.stat().st_mtime < STARTED:
-                    shutil.rmtree(begun, ignore_errors=True)
+            for partial in self._folder.glob(".tmp-*"):
+                if partial.stat().st_mtime < STARTED:
+                    shutil.rmtree(partial, ignore_errors=True)
         self._is_swept = True
 
     def _is_ours(self, folder: Path, resumed: int) -> bool:
@@ -284,6 +282,6 @@ class Checkpoints:
 
 def _listed(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, or in the run or runs that it contains, by step."""
-    found = [*folder.iterdir(), *folder.glob("checkpoints/*"), *folder.glob("*/checkpoints/*")]
-    named = [one for one in found if NAME.fullmatch(one.name) and one.is_dir()]
-    return sorted(named, key=lambda one: int(one.name.removeprefix("step-")))
+    candidates = [*folder.iterdir(), *folder.glob("checkpoints/*"), *folder.glob("*/checkpoints/*")]
+    checkpoints = [one for one in candidates if NAME.fullmatch(one.name) and one.is_dir()]
+    return sorted(checkpoints, key=lambda one: int(one.name.removeprefix("step-")))

@@ -78,7 +78,7 @@ def _add_estimate(commands: Any) -> None:
     estimate = _add(
         commands,
         "estimate",
-        help="estimate the memory and time of a training",
+        help="estimate the memory and time of a training run",
         description="Estimate the memory that training as SPEC says will take, and how to lower it, without training: "
         "on this machine or another one. The rows are read and their tokens counted.",
         add_help=False,
@@ -88,7 +88,7 @@ def _add_estimate(commands: Any) -> None:
     estimate.add_argument("--tokens", type=_count, metavar="N", help="tokens per row; default: data.max_seq_length")
     estimate.add_argument("--device", choices=("cpu", "cuda"), help="device to train on; default: this machine's")
     estimate.add_argument("--memory", type=_amount, metavar="GB", help="memory of the device; default: this machine's")
-    estimate.add_argument("--speed", type=_amount, metavar="N", help="tokens per second of an earlier training")
+    estimate.add_argument("--speed", type=_amount, metavar="N", help="tokens per second of an earlier run")
 
 
 def _add_spec(command: argparse.ArgumentParser) -> None:

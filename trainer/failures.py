@@ -15,7 +15,7 @@ from trainer.events import Failed
 
 T = TypeVar("T")
 
-OUT_OF_MEMORY = (
+OOM_MESSAGES = (
     "can't allocate memory",
     "not enough memory",
     "out of memory",
@@ -24,8 +24,8 @@ OUT_OF_MEMORY = (
 )
 MAY_REPORT = "LOWRANK_MAY_TELL_FAILURE"  # a file descriptor, set if several processes train together
 # Messages of gloo, NCCL and torch's store about a lost peer. Any other error is this process's own failure.
-LOST_PEER = ("closed by peer", "reset by peer", "broken pipe", "remote process exit", "distnetworkerror")
-DISK_FULL = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
+LOST_PEER_MESSAGES = ("closed by peer", "reset by peer", "broken pipe", "remote process exit", "distnetworkerror")
+DISK_FULL_MESSAGES = ("no space left", "disk quota exceeded", "os error 28", "os error 122")
 MEMORY_FIX = (
     "Lower data.max_seq_length or optim.micro_batch_tokens, turn on optim.gradient_checkpointing, "
     "use nf4, or choose a smaller base model."
@@ -64,7 +64,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OOM_MESSAGES)
 
 
 def retry_on_oom(work: Callable[[], T], *, make_room: Callable[[], None], failure: Callable[[], TrainerError]) -> T:
@@ -91,7 +91,7 @@ def is_lost_peer(error: BaseException) -> bool:
     if "RANK" not in os.environ or not isinstance(error, RuntimeError):
         return False
     text = f"{type(error).__name__}: {error}"
-    is_lost = any(words in text.lower() for words in LOST_PEER)
+    is_lost = any(words in text.lower() for words in LOST_PEER_MESSAGES)
     if is_lost:
         sys.stderr.write(f"process {os.environ['RANK']} lost another: {text}\n")
     return is_lost
@@ -113,7 +113,7 @@ def _took_byte(pipe: int) -> bool:
 
 def _disk_full(error: BaseException) -> TrainerError:
     path = getattr(error, "filename", None)
-    fix = "Free some space and run it again; --resume continues a training from its last checkpoint."
+    fix = "Free some space and run it again; --resume continues a run from its last checkpoint."
     return TrainerError("disk_full", f"The disk is full{f' at {path}' if path else ''}.", fix)
 
 
@@ -121,7 +121,7 @@ def _is_disk_full(error: BaseException) -> bool:
     """safetensors and pyarrow wrap the system error in one of their own, so its text is checked as well."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return any(words in str(error).lower() for words in DISK_FULL)
+    return any(words in str(error).lower() for words in DISK_FULL_MESSAGES)
 
 
 def _peak_bytes() -> int:

@@ -27,7 +27,7 @@ def launch(count: int, arguments: list[str], *, stdout: int, should_stop: Callab
     signals are forwarded. Raises TrainerError(internal) if all stopped without having been asked to.
     """
     children: list[subprocess.Popen[bytes]] = []
-    received = _pass_on_signals(children)
+    received = _forward_signals(children)
     if should_stop() or received:
         return EXIT_CODES["stopped"]
     _start(children, count, arguments, stdout=stdout)
@@ -78,16 +78,16 @@ def _report_token() -> int:
     return read_end
 
 
-def _pass_on_signals(children: "list[subprocess.Popen[bytes]]") -> list[int]:
+def _forward_signals(children: "list[subprocess.Popen[bytes]]") -> list[int]:
     """Forward signals to the children from now on. Returns a list to which each received one is added."""
     received: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
         _signal(children, number)
 
     for number in STOPPING:
-        signal.signal(number, pass_on)
+        signal.signal(number, forward)
     return received
 
 

@@ -89,20 +89,20 @@ class _ReferenceObjective:
     def prepare(self, dataset: Dataset, *, before_pass: BeforePass) -> None:
         rows = [*dataset.train, *dataset.holdout]
         rows += _mismatches(rows)
-        at_once = REFERENCE_PASS_TOKENS[self._model.device.place.type]
+        budget = REFERENCE_PASS_TOKENS[self._model.device.place.type]
         items = [item for row in rows for item in row.sequences]
         places = {id(item): place for place, item in enumerate(items)}
         logprobs = torch.zeros(len(items), dtype=torch.float64)  # zero where another process computes them
-        passes = self._model.passes(self._ranks.share(rows), at_once)
+        passes = self._model.passes(self._ranks.share(rows), budget)
         # `before_pass` may be a collective call, so every process makes it as often as the one with the most passes.
-        most = len(passes) + idle_pass_count(self._model, self._ranks, rows, at_once)
+        pass_count = len(passes) + idle_pass_count(self._model, self._ranks, rows, budget)
         with eval_mode(self._model.peft):
-            for number in range(1, most + 1):
-                before_pass(number, most)
+            for number in range(1, pass_count + 1):
+                before_pass(number, pass_count)
                 if number <= len(passes):
                     batch = passes[number - 1]
                     logprobs[[places[id(item)] for item in batch.items]] = self._logprobs(batch).double().cpu()
-            run_idle_passes(self._model, self._ranks, rows, at_once)
+            run_idle_passes(self._model, self._ranks, rows, budget)
         for item, logprob in zip(items, self._ranks.totals(*logprobs.tolist()), strict=True):
             item.reference_logprob = logprob
 

@@ -176,8 +176,8 @@ def _adamw(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimiz
         "paged_adamw": PagedAdamW32bit,
         "paged_adamw_8bit": PagedAdamW8bit,
     }
-    found: torch.optim.Optimizer = kinds[spec.optimizer](groups, lr=0.0)
-    return found
+    optimizer: torch.optim.Optimizer = kinds[spec.optimizer](groups, lr=0.0)
+    return optimizer
 
 
 def _for_file(name: str, value: Any) -> Tensor:

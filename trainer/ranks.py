@@ -80,8 +80,8 @@ class Ranks:
             return list(values)
         summed = torch.tensor(values, dtype=torch.float64, device=_place())
         self.all_reduce(summed)
-        found: list[float] = summed.tolist()
-        return found
+        totals: list[float] = summed.tolist()
+        return totals
 
     def any(self, *, flag: bool) -> bool:
         """Whether the flag is set in at least one process."""
@@ -91,19 +91,19 @@ class Ranks:
         """Run `work` in the main process first, which may write files for all, and then in the others."""
         if not self.is_main:
             self.broadcast_object(None)
-        found = work()
+        result = work()
         if self.is_main:
             self.broadcast_object(None)
-        return found
+        return result
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """Run `work` in one process after the other, when memory does not suffice for all at once."""
-        found: list[T] = []
+        results: list[T] = []
         for rank in range(self.world_size):
             if rank == self.rank:
-                found.append(work())
+                results.append(work())
             self.broadcast_object(None)
-        return found[0]
+        return results[0]
 
     def minimum(self, number: int) -> int:
         """The smallest of all processes' numbers."""

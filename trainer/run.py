@@ -36,7 +36,7 @@ from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 from trainer.token_cache import load_tokens
 
-CHECKPOINTS = "checkpoints"  # the folder
+CHECKPOINTS = "checkpoints"  # folder name
 HEARTBEAT_SECONDS = 60.0
 SPEED_STEPS = 20  # recent steps that speed and time left are computed from
 
@@ -153,18 +153,16 @@ class Run:
         step, began = self.position.step, time.monotonic()
         self.emit(Phase(name="evaluating"))
         within = partial(retry_on_oom, make_room=self._halve_evaluation_passes, failure=self._evaluation_out_of_memory)
-        found = (
-            self.ranks.broadcast_object(self._with_forgetting(within(self._evaluate_holdout)))
-            if self.dataset.holdout
-            else None
-        )
+        evaluated = None
+        if self.dataset.holdout:
+            evaluated = self.ranks.broadcast_object(self._with_forgetting(within(self._evaluate_holdout)))
         for prompt in self.spec.evaluation.probes:
             if self.may_stop_here():
                 self.stop()
             self.emit(within(partial(answer_probe, self.model, self.renderer, prompt, step=step)))
-        if found:
-            self.record("evaluated", found)
-            self._update_best(found)
+        if evaluated:
+            self.record("evaluated", evaluated)
+            self._update_best(evaluated)
         most = -self.ranks.minimum(-self.position.measuring_halvings)
         while self.position.measuring_halvings < most:  # catch up with the other processes
             self._halve_evaluation_passes()
@@ -173,10 +171,10 @@ class Run:
         if step < self.plan.steps:
             self.emit(Phase(name="training"))
 
-    def _update_best(self, found: Evaluated) -> None:
+    def _update_best(self, evaluated: Evaluated) -> None:
         """Track the step with the lowest held-out loss. Step 0, the base model itself, does not count."""
-        if found.step and found.loss < self._holdout_loss_at(self.position.best_step):
-            self.position.best_step = found.step
+        if evaluated.step and evaluated.loss < self._holdout_loss_at(self.position.best_step):
+            self.position.best_step = evaluated.step
             self.best = self.optimizer.masters_on_cpu() if self.spec.evaluation.keep_best else {}
 
     def _holdout_loss_at(self, step: int) -> float:
@@ -235,15 +233,15 @@ class Run:
         what = f"while measuring forgetting (evaluation.forgetting) at step {self.position.step}"
         return out_of_memory(f" {what}{self.save_before_failure()}")
 
-    def _with_forgetting(self, found: Evaluated) -> Evaluated:
+    def _with_forgetting(self, evaluated: Evaluated) -> Evaluated:
         if self.general is None:
-            return found
-        forgot = retry_on_oom(
+            return evaluated
+        forgotten = retry_on_oom(
             partial(measure_forgetting, self.model, self.general, before_pass=self._before_pass),
             make_room=self._free_memory_for_general_text,
             failure=self._general_text_out_of_memory,
         )
-        return replace(found, general_kl=forgot.kl, general_perplexity=forgot.perplexity)
+        return replace(evaluated, general_kl=forgotten.kl, general_perplexity=forgotten.perplexity)
 
     def _before_pass(self, number: int, of: int) -> None:
         if self.may_stop_here():
@@ -271,7 +269,7 @@ class Run:
         step, left = self.position.step, self.plan.steps - self.position.step
         # If an evaluation is due at this step, it is still to come.
         evaluations = evaluations_after(step - 1, every=self.evaluation_interval, steps=self.plan.steps)
-        measuring = evaluations * self.evaluation_seconds * self.evaluates
+        evaluating = evaluations * self.evaluation_seconds * self.evaluates
         return Progress(
             step=step,
             of=self.plan.steps,
@@ -281,7 +279,7 @@ class Run:
             grad_norm=norm,
             trained_tokens=self.position.trained_tokens,
             tokens_per_second=tokens / max(seconds, 1e-9),
-            seconds_left=left * seconds / len(self.recent) + measuring,
+            seconds_left=left * seconds / len(self.recent) + evaluating,
             memory_bytes=self.model.device.peak_bytes(),
         )
 
@@ -291,7 +289,7 @@ def prepare(
 ) -> Run:
     """Read the data, load the model and restore the checkpoint, if there is one. Raises TrainerError.
 
-    `should_stop` is a collective call: all processes reach the points where it is made together.
+    `should_stop` is a collective: all processes call it at the same points.
     """
     emit(Phase(name="preparing"))
     base = make_ready(spec, out=out, resume=resume, emit=emit, ranks=ranks)
@@ -310,8 +308,8 @@ def prepare(
     _raise_if_stopped(should_stop)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
         start_from_data(model, plan, before_pass=lambda: _raise_if_stopped(should_stop))
-    measures = spec.evaluation.forgetting and bool(dataset.holdout)
-    general = read_general_text(model, renderer) if measures else None
+    measures_forgetting = spec.evaluation.forgetting and bool(dataset.holdout)
+    general = read_general_text(model, renderer) if measures_forgetting else None
     optimizer = MasterAdamW(model.lora, spec.optim)
     sync_initial_weights(model, optimizer, ranks)
     release_memory()
@@ -364,14 +362,14 @@ def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Posi
 
 
 def _log_setup(run: Run, *, of: int) -> None:
-    learn = sum(weight.numel() for weight in run.model.lora.values())
+    trainable = sum(weight.numel() for weight in run.model.lora.values())
     device, rows = run.model.device, run.spec.optim.batch_size
     number_format = str(device.dtype).removeprefix("torch.")
     if device.dtype == torch.float16 and device.place.type == "cpu":
         run.emit(Log(level="warning", text="A CPU is many times slower in float16; set model.dtype to auto"))
-    run.emit(Log(text=f"{learn:,} trainable parameters, {of:,} frozen ({learn / of:.1%}), in {number_format}"))
+    run.emit(Log(text=f"{trainable:,} trainable parameters, {of:,} frozen ({trainable / of:.1%}), in {number_format}"))
     passes = f"in passes of up to {run.position.budget:,} tokens"
-    where = device.place if run.ranks.is_alone else f"{run.ranks.world_size} times {device.place.type}"
+    where = device.place if run.ranks.is_alone else f"{run.ranks.world_size} × {device.place.type}"
     run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {where}"))
     if run.position.step:
         run.emit(Log(text=f"Resuming after step {run.position.step:,}"))

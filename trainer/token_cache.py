@@ -54,7 +54,7 @@ def load_tokens(spec: TrainSpec, renderer: Renderer, emit: Emit, *, base: Path, 
     if cached := _read(file):
         dataset, logs = cached
         check_held_out(dataset, spec)
-        emit(Log(text="Using rows that an earlier training has tokenised"))
+        emit(Log(text="Using rows tokenised by an earlier run"))
         for log in logs:
             emit(Log(**log))
         return dataset
@@ -90,7 +90,7 @@ def _key(spec: TrainSpec, base: Path, moment: datetime) -> str:
 def _rendered_time(text: bytes, moment: datetime) -> list[str]:
     """What a chat template writes of a moment, so that a template with only the date hits the cache all day.
 
-    The whole moment if that cannot be told from the template's text.
+    The whole moment if that cannot be derived from the template's text.
     """
     calls = [call[1] for call in STRFTIME_CALL.findall(text)]
     if len(calls) < len(STRFTIME_MENTION.findall(text)):

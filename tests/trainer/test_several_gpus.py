@@ -94,7 +94,7 @@ def test_two_processes_learn_what_one_learns(base: Path, rows: Path, tmp_path: P
     assert len(of(Finished, told)) == 1
     logged = [one.text for one in of(Log, told)]
     assert len([text for text in logged if "weights learn" in text]) == 1
-    assert [text for text in logged if text.endswith("on 2 times cpu")]
+    assert [text for text in logged if text.endswith("on 2 × cpu")]
     mine, theirs = (load_file(tmp_path / one / "adapter" / "adapter_model.safetensors") for one in ("two", "alone"))
     for name, weight in theirs.items():
         torch.testing.assert_close(mine[name], weight, rtol=1e-3, atol=1e-5)
@@ -150,7 +150,7 @@ def test_an_end_that_nobody_wished_has_a_name(
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(launch, "LONG_GRACE_SECONDS", 0.5)
-    monkeypatch.setattr(launch, "_pass_on_signals", lambda children: [])
+    monkeypatch.setattr(launch, "_forward_signals", lambda children: [])
     if code is not None:
         assert launch.launch(2, [], stdout=1, should_stop=lambda: False) == code
         return

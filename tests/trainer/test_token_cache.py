@@ -20,7 +20,7 @@ from trainer.spec import TrainSpec
 from trainer.token_cache import load_tokens
 
 MOMENT = datetime(2026, 11, 21, 12)
-KEPT = "Using rows that an earlier training has tokenised"
+KEPT = "Using rows tokenised by an earlier run"
 MAKERS = {"sft": make_rows, "dpo": make_pairs, "kto": make_judged}
 
 
