@@ -11,7 +11,7 @@ from trainer.errors import TrainerError
 from trainer.events import Evaluated, Sample
 from trainer.loss import loss_and_correct
 from trainer.model import AdaptedModel, eval_mode
-from trainer.pacing import run_idle_passes
+from trainer.rank_sync import run_idle_passes
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 

@@ -13,7 +13,7 @@ from trainer.events import Evaluated
 from trainer.loss import loss_and_correct, sequence_logprobs
 from trainer.micro_batch import MicroBatch
 from trainer.model import AdaptedModel, eval_mode
-from trainer.pacing import idle_pass_count, run_idle_passes
+from trainer.rank_sync import idle_pass_count, run_idle_passes
 from trainer.ranks import Ranks
 from trainer.spec import PreferenceSpec, TrainSpec
 

@@ -28,8 +28,8 @@ from trainer.forgetting import GeneralText, measure_forgetting, read_general_tex
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import Objective, objective_of
 from trainer.optimizer import MasterAdamW
-from trainer.pacing import sync_initial_weights
 from trainer.process import giving_back_memory
+from trainer.rank_sync import sync_initial_weights
 from trainer.ranks import Ranks
 from trainer.readiness import make_ready
 from trainer.rendering import Renderer

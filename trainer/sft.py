@@ -15,7 +15,7 @@ from trainer.estimate import Estimate
 from trainer.events import Emit, Finished, Log, Phase
 from trainer.failures import retry_on_oom
 from trainer.optimizer import learning_rate_at
-from trainer.pacing import run_idle_passes
+from trainer.rank_sync import run_idle_passes
 from trainer.ranks import join_ranks, leave_ranks, only_checkpoints
 from trainer.run import Run, prepare
 from trainer.snapshots import adopt_snapshots, keep_snapshot, kept_snapshots, snapshot_due

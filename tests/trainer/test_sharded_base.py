@@ -20,7 +20,7 @@ from trainer.device import Device, find_device
 from trainer.estimate import Hardware, estimate
 from trainer.events import Evaluated, Event, Failed, Finished, Log, Progress, Sample
 from trainer.model import load_adapted, load_base
-from trainer.pacing import idle_pass_count
+from trainer.rank_sync import idle_pass_count
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
