@@ -148,13 +148,13 @@ def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path |
     return dataset
 
 
-def _with_holdout(dataset: Dataset, aside: Dataset) -> Dataset:
+def _with_holdout(dataset: Dataset, evaluation: Dataset) -> Dataset:
     """Train on one file's rows and evaluate on another's; the hash covers both."""
-    if not aside.train:
+    if not evaluation.train:
         text = "None of the evaluation rows has a token to predict."
         raise TrainerError("dataset_invalid", text, "Check the file of data.holdout_path.")
-    both = hashlib.sha256(f"{dataset.content_hash} {aside.content_hash}".encode()).hexdigest()
-    return replace(dataset, holdout=aside.train, content_hash=both)
+    both = hashlib.sha256(f"{dataset.content_hash} {evaluation.content_hash}".encode()).hexdigest()
+    return replace(dataset, holdout=evaluation.train, content_hash=both)
 
 
 def _canonical_rows(path: Path) -> Iterator[Row]:
@@ -163,7 +163,7 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
     except (pa.ArrowException, KeyError) as error:
         raise TrainerError(
             "dataset_invalid",
-            f"{path.name} is damaged, or holds no canonical rows.",
+            f"{path.name} is damaged, or contains no canonical rows.",
             "Recreate it with `python -m trainer check`.",
         ) from error
 
@@ -171,14 +171,14 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
 def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
     content = hashlib.sha256()
     found: list[Found[Trainable]] = []
-    cuts, untrained, total = Truncation(), 0, 0
+    truncation, untrained, total = Truncation(), 0, 0
     for row in rows:
         total += 1
         content.update(row.to_bytes())
         if problems := kind_issues(spec.data.method, row.kind):
             raise TrainerError("user_config", f"data.method: {problems[0].problem}", problems[0].fix)
         examples = render_row(row, spec, renderer)
-        cuts.count(examples)
+        truncation.count(examples)
         sample = to_trainable(row, examples)
         if sample is None:
             untrained += 1
@@ -188,7 +188,7 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit:
     train, holdout = divide(found, split=spec.data.split, share=share, seed=spec.optim.seed, emit=emit)
     longest = spec.data.max_seq_length
     train, holdout = _with_mismatches(train, longest), _with_mismatches(holdout, longest)
-    return Dataset(train, holdout, content.hexdigest(), total, cuts, untrained)
+    return Dataset(train, holdout, content.hexdigest(), total, truncation, untrained)
 
 
 def render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
@@ -257,11 +257,12 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
     if spec.data.holdout and not dataset.holdout:
         text = f"Nothing is held out: {_why_none(dataset)}. There is no evaluation on unseen rows"
         emit(Log(level="warning", text=text))
-    cuts = dataset.truncation
-    if cuts.rows:
+    truncation = dataset.truncation
+    if truncation.rows:
         text = (
-            f"{counted(cuts.rows, 'row is', 'rows are')} longer than {spec.data.max_seq_length} tokens, and cut: "
-            f"{cuts.tokens:,} of {cuts.of:,} tokens are lost; a data.max_seq_length of {cuts.longest} would cut none"
+            f"{counted(truncation.rows, 'row is', 'rows are')} longer than {spec.data.max_seq_length} tokens, and cut: "
+            f"{truncation.tokens:,} of {truncation.of:,} tokens are lost; "
+            f"a data.max_seq_length of {truncation.longest} would cut none"
         )
         emit(Log(level="warning", text=text))
     if dataset.untrained:

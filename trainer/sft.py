@@ -130,14 +130,14 @@ def accumulate_gradient(run: Run, window: Sequence[Trainable]) -> tuple[float, i
     loss, correct = 0.0, 0
     passes = run.model.passes(run.ranks.share(window), run.position.budget)
     for number, batch in enumerate(passes, start=1):
-        loss_sum, hits = run.objective.loss_and_correct(batch, kl_estimate)
+        loss_sum, right = run.objective.loss_and_correct(batch, kl_estimate)
         pass_loss = loss_sum / units
         (pass_loss * run.optimizer.loss_scale).backward()  # type: ignore[no-untyped-call]
         run.optimizer.accumulate()
         loss += pass_loss.item()
-        correct += int(hits)
+        correct += int(right)
         # These tensors lie at the top of the heap: while they live, it cannot shrink before the next pass.
-        del loss_sum, hits, pass_loss
+        del loss_sum, right, pass_loss
         if run.may_stop_here():  # discard the partial window; the checkpoint holds the last complete step
             run.optimizer.zero_grad()
             run.stop()
