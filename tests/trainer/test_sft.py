@@ -360,7 +360,7 @@ def test_log_tells_about_cut_and_empty_rows(base: Path, tmp_path: Path) -> None:
     training = Training(make_spec(base, rows, optim={"max_steps": 1}), tmp_path / "out").run()
     texts = [one.text for one in training.of(Log)]
     cut = next(one for one in texts if one.startswith("1 row is longer than 128 tokens, and cut: "))
-    enough = int(cut.split("max_seq_length ")[1].split()[0])
+    enough = int(cut.split("max_seq_length of ")[1].split()[0])
     assert f"{enough - 128:,} of " in cut, "the one long row lost all that is beyond"
     for length, warnings in ((enough, 0), (enough - 1, 1)):
         said: list[Any] = []
