@@ -227,7 +227,7 @@ def test_a_checkpoint_of_a_newer_trainer_is_named(whole: Training, tmp_path: Pat
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"]["state.json"]["sha256"] = sha256_of(folder / "state.json")
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(TrainerError, match=r"newer trainer: it holds phase_of_moon") as caught:
+    with pytest.raises(TrainerError, match=r"newer trainer: it contains phase_of_moon") as caught:
         Training(whole.spec, tmp_path / "2").run(resume=folder)
     assert caught.value.code == "input_changed"
 

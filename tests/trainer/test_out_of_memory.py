@@ -105,7 +105,7 @@ def test_a_second_lack_ends_with_a_name_and_keeps_what_was_learnt(
     with pytest.raises(TrainerError, match=r"ran out of memory at step 3, in passes of 128 tokens") as caught:
         training.run(emit=starve)
     assert caught.value.code == "out_of_memory" and "GB at its peak" in caught.value.text
-    assert "optim.micro_batch_tokens" in caught.value.fix and "checkpoint is that of step 2" in caught.value.text
+    assert "optim.micro_batch_tokens" in caught.value.fix and "checkpoint is of step 2" in caught.value.text
     monkeypatch.undo()
     optim = dataclasses.replace(spec.optim, micro_batch_tokens=128)
     again = Training(dataclasses.replace(spec, optim=optim), tmp_path).run(resume=tmp_path / "checkpoints")
@@ -175,7 +175,7 @@ def test_a_second_lack_while_measuring_ends_with_a_name_and_keeps_what_was_learn
     with pytest.raises(TrainerError, match="while evaluating at step 6, in passes of 128 tokens") as caught:
         training.run(emit=starve)
     assert caught.value.code == "out_of_memory" and "GB at its peak" in caught.value.text
-    assert "checkpoint is that of step 6" in caught.value.text and "optim.micro_batch_tokens" in caught.value.fix
+    assert "checkpoint is of step 6" in caught.value.text and "optim.micro_batch_tokens" in caught.value.fix
     monkeypatch.undo()
     again = Training(spec, tmp_path).run(resume=tmp_path / "checkpoints")
     assert not again.losses and again.measured[-1].step == 6 and again.of(Finished)
@@ -315,5 +315,5 @@ def test_a_lack_for_good_in_one_process_leaves_the_last_whole_step(
     assert lack_in_second(spec, tmp_path, range(2, 1_000)) == [75, 5]
     said = capfd.readouterr().out
     assert said.count('"failed"') == 1 and "ran out of memory at step 3" in said
-    assert "checkpoint is that of step 2" in said and said.count('"folder": "checkpoints/step-000002"') >= 1
+    assert "checkpoint is of step 2" in said and said.count('"folder": "checkpoints/step-000002"') >= 1
     verify(tmp_path / "checkpoints" / "step-000002", name="MANIFEST.json")
