@@ -93,7 +93,7 @@ def test_two_processes_learn_what_one_learns(base: Path, rows: Path, tmp_path: P
         assert one.loss == pytest.approx(other.loss, rel=1e-5) and one.accuracy == other.accuracy
     assert len(of(Finished, told)) == 1
     logged = [one.text for one in of(Log, told)]
-    assert len([text for text in logged if "weights learn" in text]) == 1
+    assert len([text for text in logged if "trainable parameters" in text]) == 1
     assert [text for text in logged if text.endswith("on 2 × cpu")]
     mine, theirs = (load_file(tmp_path / one / "adapter" / "adapter_model.safetensors") for one in ("two", "alone"))
     for name, weight in theirs.items():
@@ -154,7 +154,7 @@ def test_an_end_that_nobody_wished_has_a_name(
     if code is not None:
         assert launch.launch(2, [], stdout=1, should_stop=lambda: False) == code
         return
-    with pytest.raises(TrainerError, match="lost touch") as caught:
+    with pytest.raises(TrainerError, match="lost contact") as caught:
         launch.launch(2, [], stdout=1, should_stop=lambda: False)
     assert caught.value.code == "internal"
 
