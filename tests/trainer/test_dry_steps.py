@@ -72,7 +72,7 @@ def test_a_lack_in_them_halves_the_passes(
     spec = make(base, tmp_path, optim={"max_steps": 2, "micro_batch_tokens": 256})
     fake_lack(monkeypatch, range(1), torch.OutOfMemoryError)
     training = Training(spec, tmp_path / "out").run()
-    assert any("passes of up to 128 tokens, instead of 256" in one.text for one in training.of(Log))
+    assert any("passes of up to 128 tokens instead of 256" in one.text for one in training.of(Log))
     assert len(training.losses) == 2 and len(dry_logs(training)) == 1
 
 

@@ -76,7 +76,7 @@ def test_one_lack_is_survived_with_half_as_much_at_a_time(
     training = Training(spec, tmp_path / "2").run()
     assert training.losses == pytest.approx(plain.losses, rel=1e-5)
     said = [one.text for one in training.of(Log) if one.level == "warning"]
-    assert [one[:13] for one in said] == ["Out of memory"] and f"{BUDGET // 2} tokens, instead of {BUDGET}" in said[0]
+    assert [one[:13] for one in said] == ["Out of memory"] and f"{BUDGET // 2} tokens instead of {BUDGET}" in said[0]
     assert training.of(Finished)
 
 
@@ -135,7 +135,7 @@ def starve_measuring(monkeypatch: pytest.MonkeyPatch, passes: range) -> None:
     monkeypatch.setattr("trainer.model.AdaptedModel.hidden", hidden)
 
 
-HALVED = f"up to {BUDGET // 2} tokens, instead of {BUDGET}"
+HALVED = f"up to {BUDGET // 2} tokens instead of {BUDGET}"
 
 
 @pytest.mark.parametrize(("at", "then"), [(0, HALVED), (2, "once more")], ids=["held-out rows", "general text"])

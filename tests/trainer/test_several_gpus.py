@@ -65,7 +65,7 @@ def in_two(code: str, *arguments: object) -> list[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
-    may_tell = launch._one_may_tell()
+    may_tell = launch._report_token()
     meeting |= {MAY_REPORT: str(may_tell)}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     children = [
