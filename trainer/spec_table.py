@@ -22,7 +22,7 @@ def _values(part: type[Any]) -> Iterator[str]:
     for item in dataclasses.fields(part):
         option, words = option_of(item), choices_of(part, item.name)
         yield f"  {yaml.safe_dump({item.name: plain(item.default)}).strip()}"  # valid YAML, to be copied
-        meaning = [option.meaning, f"In {option.unit}." if option.unit else ""]
+        meaning = [option.meaning, f"Unit: {option.unit}." if option.unit else ""]
         meaning.append(f"One of {', '.join(words)}." if words else "")
         if option.low is not None and option.high is not None:
             meaning.append(f"{as_written(option.low)} to {as_written(option.high)}.")
