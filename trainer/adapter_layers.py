@@ -1,4 +1,4 @@
-"""The parts of a base model that can learn, found without reading a weight of it."""
+"""The trainable parts of a base model, found without reading its weights."""
 
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ from trainer.stacked_lora import linear_layers
 
 
 def layers_of(base: Path) -> BaseParts:
-    """By the names that adapters know them by. Raises what transformers does for a config that makes no model."""
+    """By the names adapters use. Raises what transformers raises for a config that makes no model."""
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     kind: Any = AutoModelForSeq2SeqLM if read_task(base) == "seq2seq" else AutoModelForCausalLM
     with torch.device("meta"):
-        # Named, for a config may name another attention, even one whose code would be fetched from the hub.
+        # Explicit, since a config may name another attention, even one whose code would be fetched from the hub.
         model = kind.from_config(config, attn_implementation="eager")
     return parts_in(model)
 
 
 def parts_in(model: Any) -> BaseParts:
-    """Those of a model that was made; its weights need not be there."""
+    """Those of a model, whose weights may be on the meta device."""
     linears = linear_layers(model, model.get_output_embeddings())
     return parts_of(model, {name: layer_size(layer) for name, layer in linears.items()})

@@ -1,4 +1,4 @@
-"""Finds in a base model what an adapter has of its own beside updates, and reads it: see `trainer.own_modules`."""
+"""Finds and reads what an adapter overrides in a base model besides its LoRA updates: see `trainer.own_modules`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,50 +10,63 @@ from torch import Tensor, nn
 from trainer.adapter_format import PREFIX, LayerSize, LoraConfig
 from trainer.base_layers import linear_paths
 from trainer.base_parts import TOKENS_KEY, BaseParts, biased_modules, own_shapes, whole_modules
-from trainer.own_modules import Own, OwnModule, own_copy, own_rows, own_scores, replaceable
+from trainer.own_modules import (
+    ModuleOverride,
+    Override,
+    copy_with_weights,
+    embedding_override,
+    leaf_modules,
+    tied_head_override,
+)
 
-Read = Callable[[str, torch.dtype], Tensor]  # a key of the file, in a number format
+Read = Callable[[str, torch.dtype], Tensor]  # (key in the file, dtype)
 
 
-class OwnParts:
-    """The modules of one base that a config means. Raises TrainerError where they cannot be another one by row."""
+class OverrideReader:
+    """The overrides of one base that a config names. Raises TrainerError if they cannot be applied per row."""
 
     def __init__(self, config: LoraConfig, model: Any, layers: Mapping[str, LayerSize]) -> None:
-        modules, parts = replaceable(model), parts_of(model, layers)
+        modules, parts = leaf_modules(model), parts_of(model, layers)
         self.shapes = own_shapes(config, parts)
         self._whole = {name: modules[name] for name in whole_modules(config, parts.modules)}
         self._biased = {name: modules[name] for name in biased_modules(config, parts)}
         self._tokens = list(config.trainable_token_indices)
         self._embeddings: Any = model.get_input_embeddings()
         self._table = parts.table
-        # Whatever has the embeddings' own weights changes with them: other tables, the output head.
+        # Modules that share the embedding weight change with it: other embeddings, a tied output head.
         weight = self._embeddings.weight
         self._tied = {name: one for name, one in modules.items() if getattr(one, "weight", None) is weight}
 
-    def read(self, read: Read) -> dict[str, Own]:
-        """All of them by the name of the module that they stand for."""
+    def read(self, read: Read) -> dict[str, Override]:
+        """All overrides, by the name of the module."""
         dtype = self._embeddings.weight.dtype
-        found: dict[str, Own] = {}
+        found: dict[str, Override] = {}
         for name, module in self._whole.items():
             parts = [part for part, _ in module.named_parameters(recurse=False)]
-            found[name] = OwnModule(own_copy(module, {part: read(f"{PREFIX}{name}.{part}", dtype) for part in parts}))
+            found[name] = ModuleOverride(
+                copy_with_weights(module, {part: read(f"{PREFIX}{name}.{part}", dtype) for part in parts})
+            )
         for name, module in self._biased.items():
-            found[name] = OwnModule(own_copy(module, {"bias": read(f"{PREFIX}{name}.bias", dtype)}))
+            found[name] = ModuleOverride(copy_with_weights(module, {"bias": read(f"{PREFIX}{name}.bias", dtype)}))
         if self._tokens:
             values = read(f"{PREFIX}{self._table}.{TOKENS_KEY}", dtype)
             for name, module in self._tied.items():
                 is_table = isinstance(module, nn.Embedding)
-                found[name] = own_rows(module, values, self._tokens) if is_table else own_scores(values, self._tokens)
+                found[name] = (
+                    embedding_override(module, values, self._tokens)
+                    if is_table
+                    else tied_head_override(values, self._tokens)
+                )
         return found
 
 
 def parts_of(model: Any, layers: Mapping[str, LayerSize]) -> BaseParts:
-    """What a model has; its weights need not be there."""
+    """The parts of a model, whose weights may be on the meta device."""
     blocks = {name: one for name, one in model.named_modules() if any(True for _ in one.children())}
     return BaseParts(
         layers=layers,
         targets=tuple(linear_paths(model)),
-        modules={name: _shapes(one) for name, one in replaceable(model).items()},
+        modules={name: _shapes(one) for name, one in leaf_modules(model).items()},
         blocks=tuple(blocks),
         own={name: shapes for name, one in blocks.items() if (shapes := _shapes(one))},
         table=_name_of(model, model.get_input_embeddings()),
@@ -70,7 +83,7 @@ def _shapes(module: nn.Module) -> dict[str, list[int]]:
 
 
 def _shape(module: nn.Module, part: str, weight: Tensor) -> list[int]:
-    """Packed layers say their size apart from their weights."""
+    """Quantised weights have another shape than the layer."""
     if part == "weight" and isinstance(module, (Linear4bit, Linear8bitLt)):
         return [module.out_features, module.in_features]
     return list(weight.shape)

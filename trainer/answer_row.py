@@ -1,4 +1,4 @@
-"""One answer in the making: its tokens become text, and it knows when to end."""
+"""One answer being generated: detokenised as it comes, with stop conditions and timing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,9 +6,9 @@ from time import perf_counter
 from typing import Literal
 
 from trainer.errors import TrainerError
-from trainer.logprobs import Scored
+from trainer.logprobs import TokenLogprobs
 from trainer.opening import Opening
-from trainer.penalties import Tally
+from trainer.penalties import TokenCounts
 from trainer.sampling import Sampler
 from trainer.stacked_lora import LoraWeights
 from trainer.stopping import StopStrings
@@ -19,9 +19,9 @@ Finish = Literal["stop", "length"]
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """What a row gained: `text` to append, and its numbers so far. `finish` says why it ended, None before that.
+    """New `text` of a row, and its totals so far. `finish`: why it ended, None before that.
 
-    `scored` are the tokens whose text this brings, for rows that asked for log probabilities.
+    `scored`: log probabilities of the tokens whose text is in this chunk, for rows that asked for them.
     """
 
     row: int
@@ -30,34 +30,34 @@ class Chunk:
     tokens: int
     first_token_ms: float
     tokens_per_second: float
-    scored: tuple[Scored, ...] = ()
+    scored: tuple[TokenLogprobs, ...] = ()
     error: TrainerError | None = None
 
 
 @dataclass(kw_only=True, eq=False)
 class Row:
-    """One answer."""
+    """The state of one answer."""
 
     number: int
     prompt_ids: Sequence[int]
     adapter: LoraWeights | None
-    limit: int  # tokens it may have
+    limit: int  # tokens
     stop_ids: frozenset[int]
     sampler: Sampler
     text: TextStream
     stops: StopStrings = field(default_factory=StopStrings)
-    tally: Tally | None = None
+    token_counts: TokenCounts | None = None
     opening: Opening | None = None
     top_logprobs: int | None = None
     began: float = field(default_factory=perf_counter)
     first_token: float = 0.0
     tokens: int = 0
-    _decoded: int = 0  # characters
+    _decoded: int = 0  # characters, held back ones included
     _given: int = 0
-    _scored: list[tuple[int, Scored]] = field(default_factory=list)  # with the character that their text begins at
+    _scored: list[tuple[int, TokenLogprobs]] = field(default_factory=list)  # with the offset of their text
 
-    def take(self, token: int, scored: Scored | None = None) -> Chunk:
-        """Count the token and give out the text it completes; a stop token ends the row and is no text."""
+    def take(self, token: int, scored: TokenLogprobs | None = None) -> Chunk:
+        """Add a token and emit the text it completes. A stop token ends the row and is not part of the text."""
         now = perf_counter()
         self.tokens += 1
         if self.opening is not None:
@@ -81,12 +81,12 @@ class Row:
         return self._chunk(text, None, now)
 
     def rest(self) -> Chunk:
-        """What is held back when the row is stopped from outside."""
+        """Emit what is held back, when the row is stopped from outside."""
         text, found = self._through(self.text.rest())
         return self._chunk(text if found else text + self.stops.rest(), None, perf_counter(), cut=found)
 
     def broken(self, error: TrainerError) -> Chunk:
-        """The row cannot go on."""
+        """The chunk that ends a row with an error."""
         return Chunk(
             row=self.number,
             text="",
@@ -114,8 +114,8 @@ class Row:
             scored=self._release(all_of_them=finish is not None and not cut),
         )
 
-    def _release(self, *, all_of_them: bool) -> tuple[Scored, ...]:
-        """The scores of tokens whose text has begun to be given out; those of a stop string never are."""
+    def _release(self, *, all_of_them: bool) -> tuple[TokenLogprobs, ...]:
+        """Log probabilities of tokens whose text has started to be emitted; those of a stop string never are."""
         if not self._scored:
             return ()
         given = [one for start, one in self._scored if all_of_them or start < self._given]

@@ -1,4 +1,4 @@
-"""The chat engine: one base model in memory, many adapters on it, and batches whose every row has its own."""
+"""The inference engine: one base model in memory, many LoRA adapters, and batches in which every row has its own."""
 
 import threading
 from collections import OrderedDict
@@ -15,13 +15,13 @@ from trainer.device import find_device
 from trainer.errors import TrainerError
 from trainer.model import load_base
 from trainer.opening import Opening
-from trainer.penalties import Tally, Wishes
+from trainer.penalties import PenaltyParams, TokenCounts
 from trainer.rendering import Renderer
 from trainer.sampling import Sampler
 from trainer.seq2seq_batch import Seq2SeqBatch
-from trainer.shared_steps import SharedSteps
+from trainer.shared_steps import StepScheduler
 from trainer.spec import Dtype, ModelSpec, Quantization
-from trainer.stacked_lora import LoraWeights, adapt
+from trainer.stacked_lora import LoraWeights, add_adapter_hooks
 from trainer.stopping import StopStrings
 from trainer.text_stream import TextStream
 
@@ -32,11 +32,11 @@ UNBOUNDED = 1 << 25
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one row answers: the prompt's tokens, the adapter's key (None: the base model), and how to sample.
+    """One row: the prompt's tokens, the adapter's key (None: the base model), and how to sample.
 
-    Temperature 0 is greedy. Without a seed each answer is drawn anew. `stop` are texts that end the answer and are not
-    given out. With `top_logprobs` each token comes with its log probability and those of so many likeliest ones. With
-    `openings` the answer begins with one of these sequences of tokens.
+    Temperature 0 is greedy. Without a seed each answer is random. `stop`: strings that end the answer and are not part
+    of it. `top_logprobs`: return each token's log probability, and those of so many most likely ones. `openings`: the
+    answer begins with one of these token sequences.
     """
 
     prompt_ids: Sequence[int]
@@ -57,7 +57,7 @@ class Request:
 
 
 class Engine:
-    """A base model that answers. Safe to use from several threads: what is asked at the same time shares each step."""
+    """Generates from a base model. Thread-safe: concurrent requests share each step (continuous batching)."""
 
     def __init__(
         self, base: Path, *, dtype: Dtype = "auto", quantization: Quantization = "none", max_adapters: int = 64
@@ -66,19 +66,19 @@ class Engine:
         device = find_device(dtype)
         self.device, self.dtype = device.place, device.dtype
         self._model = load_base(base, ModelSpec(quantization=quantization), device).eval()
-        # Some position schemes (ALiBi in BLOOM) have no end.
+        # Some position schemes (ALiBi in BLOOM) have no limit.
         self.context_length: int = getattr(self._model.config, "max_position_embeddings", None) or UNBOUNDED
-        self._rows, self._layers = adapt(self._model, self._model.get_output_embeddings())
+        self._active_adapters, self._layers = add_adapter_hooks(self._model, self._model.get_output_embeddings())
         self._max_adapters = max_adapters
         self._folders: dict[str, Path] = {}
-        self._adapters: OrderedDict[str, LoraWeights] = OrderedDict()  # the least recently used is first
+        self._adapters: OrderedDict[str, LoraWeights] = OrderedDict()  # least recently used first
         self._adapters_lock = threading.Lock()
         head = self._model.get_output_embeddings()
         self.vocabulary: int = head.weight.shape[0] if head is not None else self._model.config.vocab_size
-        self._steps = SharedSteps(self._batch, self._rows)
+        self._steps = StepScheduler(self._make_batch, self._active_adapters)
 
     def load_adapter(self, key: str, folder: Path) -> None:
-        """Load an adapter and know it by `key`, once. Raises TrainerError when it is no sound adapter of the base."""
+        """Load an adapter under `key`, once. Raises TrainerError unless it is a valid adapter of the base."""
         with self._adapters_lock:
             if key not in self._folders:
                 self._adapters[key] = self._read(folder)
@@ -86,7 +86,7 @@ class Engine:
                 self._evict()
 
     def drop_adapter(self, key: str) -> None:
-        """Forget an adapter. Answers it is giving now go on."""
+        """Unload an adapter. Answers in progress continue."""
         with self._adapters_lock:
             self._folders.pop(key, None)
             self._adapters.pop(key, None)
@@ -94,16 +94,16 @@ class Engine:
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool], *, background: bool = False
     ) -> Iterator[Chunk]:
-        """Answer all requests; chunks name their request by its place.
+        """Generate all requests; `Chunk.row` is the index of the request.
 
-        `should_stop` is asked before every step; after a stop each row gives out what it held back and has no finish.
-        Background work leaves most steps to what people wait for.
-        Raises TrainerError for a prompt that leaves no room, an unknown adapter or sampling values out of range.
+        `should_stop` is called before every step; after a stop each row emits what it held back, without a finish.
+        `background` work leaves most steps to interactive requests.
+        Raises TrainerError for a prompt that fills the context, an unknown adapter or invalid sampling values.
         """
         rows = [self._row(number, request) for number, request in enumerate(requests)]
         yield from self._steps.run(rows, should_stop, background=background)
 
-    def _batch(self, rows: list[Row]) -> Batch:
+    def _make_batch(self, rows: list[Row]) -> Batch:
         if self._renderer.start is None:
             return Batch(self._model, rows, device=self.device)
         return Seq2SeqBatch(self._model, rows, device=self.device, start=self._renderer.start)
@@ -115,13 +115,13 @@ class Engine:
             raise TrainerError("user_config", text, "Shorten it.")
         if request.max_tokens < 1:
             raise TrainerError("user_config", "An answer needs at least one token.", "Raise max_tokens.")
-        wishes = Wishes(
+        penalties = PenaltyParams(
             presence=request.presence_penalty,
             frequency=request.frequency_penalty,
             repetition=request.repetition_penalty,
             bias=request.logit_bias,
         )
-        wishes.require_sound(self.vocabulary)
+        penalties.validate(self.vocabulary)
         if not all(one and max(one) < self.vocabulary for one in request.openings):
             raise TrainerError("user_config", "The model has no such tokens to begin with.", "Use its own token ids.")
         return Row(
@@ -133,13 +133,13 @@ class Engine:
             sampler=Sampler(request.temperature, request.top_p, request.seed, request.top_k, request.min_p),
             text=TextStream(self._renderer.decode),
             stops=StopStrings(tuple(request.stop)),
-            tally=None if wishes.is_empty else Tally(wishes, request.prompt_ids),
+            token_counts=None if penalties.is_empty else TokenCounts(penalties, request.prompt_ids),
             opening=Opening(request.openings) if request.openings else None,
             top_logprobs=request.top_logprobs,
         )
 
     def _adapter(self, key: str) -> LoraWeights:
-        """A known adapter's weights, read again if they had to make room."""
+        """A loaded adapter's weights, read again if they were evicted."""
         with self._adapters_lock:
             if key not in self._folders:
                 raise TrainerError("internal", f"The adapter {key} is not loaded.", "Try again.")
@@ -150,11 +150,11 @@ class Engine:
             return self._adapters[key]
 
     def _read(self, folder: Path) -> LoraWeights:
-        # On a CPU a product this thin takes ten times as long in bfloat16; PEFT too keeps A and B in float32.
+        # On a CPU products of such low rank take ten times as long in bfloat16. PEFT keeps A and B in float32 too.
         dtype = torch.float32 if self.device.type == "cpu" else self.dtype
         return load_adapter(folder, self._layers, device=self.device, dtype=dtype, model=self._model)
 
     def _evict(self) -> None:
-        """Free what was not used for longest. A running batch keeps its own hold on what it uses."""
+        """Evict least recently used adapters. A running batch keeps references to those it uses."""
         while len(self._adapters) > self._max_adapters:
             self._adapters.popitem(last=False)

@@ -1,4 +1,4 @@
-"""How likely the model found what it said, and what it would have said instead."""
+"""Log probabilities of generated tokens and of their most likely alternatives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A token with the logarithm of its chance, and the likeliest tokens of its place with theirs.
+class TokenLogprobs:
+    """A token's log probability, and the most likely tokens at its position with theirs.
 
-    The chances are the model's own: before temperature, top_p and penalties.
+    They are the model's own: before temperature, top_p and penalties.
     """
 
     token: int
@@ -19,9 +19,9 @@ class Scored:
     top: tuple[tuple[int, float], ...] = ()
 
 
-def score_tokens(scores: Tensor, chosen: Sequence[int], wanted: Sequence[int | None]) -> list[Scored | None]:
-    """For each row of `scores` (rows, vocabulary) with `wanted` likeliest tokens; None: it asks for nothing."""
-    found: list[Scored | None] = [None] * len(wanted)
+def score_tokens(scores: Tensor, chosen: Sequence[int], wanted: Sequence[int | None]) -> list[TokenLogprobs | None]:
+    """Per row of logits (rows, vocabulary): its chosen token and `wanted` top tokens; None if it wants no logprobs."""
+    found: list[TokenLogprobs | None] = [None] * len(wanted)
     asking = [row for row, count in enumerate(wanted) if count is not None]
     if not asking:
         return found
@@ -29,9 +29,9 @@ def score_tokens(scores: Tensor, chosen: Sequence[int], wanted: Sequence[int | N
     logprobs = scores[torch.tensor(asking, device=scores.device)].float().log_softmax(dim=-1)
     own = logprobs.gather(1, torch.tensor([[chosen[row]] for row in asking], device=scores.device))
     values, tokens = logprobs.topk(most, dim=-1)
-    # Token ids are exact in float64, and the device is waited for once.
+    # One tensor, so one device synchronisation; float64 holds token ids exactly.
     table = torch.cat([own.double(), values.double(), tokens.double()], dim=1).tolist()
     for row, (logprob, *rest) in zip(asking, table, strict=True):
         pairs = list(zip(map(int, rest[most:]), rest[:most], strict=True))
-        found[row] = Scored(chosen[row], logprob, tuple(pairs[: wanted[row]]))
+        found[row] = TokenLogprobs(chosen[row], logprob, tuple(pairs[: wanted[row]]))
     return found

@@ -1,5 +1,8 @@
-"""Modules that an adapter has of its own beside its updates, for those rows of a batch that use it: whole ones
-(`modules_to_save`), rows of the embeddings (`trainable_token_indices`), and biases of layers without an update."""
+"""Per-row overrides of base modules: whole modules, embeddings of single tokens, biases.
+
+In PEFT's terms these are `modules_to_save`, `trainable_token_indices`, and biases of layers without LoRA. Rows of a
+batch whose adapter has an override get its output in place of the base module's.
+"""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -11,81 +14,81 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 
 
-class Own(Protocol):
-    """What an adapter has in place of a module of the base."""
+class Override(Protocol):
+    """What an adapter computes in place of a base module."""
 
-    def put(self, y: Tensor, *given: Tensor) -> Tensor:
-        """What comes out for these rows, where the base's module gives `y` for what is given."""
+    def output(self, y: Tensor, *inputs: Tensor) -> Tensor:
+        """The output for these inputs, for which the base module's is `y`."""
 
 
 @dataclass(frozen=True)
-class OwnModule:
-    """All of it: the base's has no part in what comes out."""
+class ModuleOverride:
+    """A full replacement: the base's output is not used."""
 
     module: nn.Module
 
-    def put(self, y: Tensor, *given: Tensor) -> Tensor:
-        return _run(self.module, *given).to(y.dtype)
+    def output(self, y: Tensor, *inputs: Tensor) -> Tensor:
+        return _run(self.module, *inputs).to(y.dtype)
 
 
 @dataclass(frozen=True)
-class OwnRows:
-    """Some tokens' rows of the embeddings. `place`: (vocabulary,) -> which row of `module`, -1 for the base's own."""
+class EmbeddingOverride:
+    """Embeddings of some tokens. `row_of`: (vocabulary,) -> row of `module`, -1 for the base's embedding."""
 
     module: nn.Module
-    place: Tensor
+    row_of: Tensor
 
-    def put(self, y: Tensor, *given: Tensor) -> Tensor:
-        place = self.place[given[0]]
-        made = y.clone()
-        made[place >= 0] = _run(self.module, place[place >= 0]).to(y.dtype)
-        return made
+    def output(self, y: Tensor, *inputs: Tensor) -> Tensor:
+        row = self.row_of[inputs[0]]
+        out = y.clone()
+        out[row >= 0] = _run(self.module, row[row >= 0]).to(y.dtype)
+        return out
 
 
 @dataclass(frozen=True)
-class OwnScores:
-    """The same rows in a head that is tied to the embeddings. `tokens`: which scores they make."""
+class TiedHeadOverride:
+    """The same rows in an output head tied to the embeddings. `tokens`: whose logits they give."""
 
     module: nn.Module
     tokens: Tensor
 
-    def put(self, y: Tensor, *given: Tensor) -> Tensor:
-        return y.index_copy(-1, self.tokens, _run(self.module, *given).to(y.dtype))
+    def output(self, y: Tensor, *inputs: Tensor) -> Tensor:
+        return y.index_copy(-1, self.tokens, _run(self.module, *inputs).to(y.dtype))
 
 
 @dataclass(frozen=True)
-class OwnPlaces:
-    """One module's own forms in a batch of `rows`, each with the rows that use it; None: all of them."""
+class RowOverrides:
+    """The overrides of one module in a batch of `rows`, each with the rows that use it; None: all of them."""
 
     rows: int
-    parts: tuple[tuple[Own, Tensor | None], ...]
+    parts: tuple[tuple[Override, Tensor | None], ...]
 
-    def change(self, module: nn.Module, given: Sequence[Tensor], y: Tensor) -> Tensor:
-        """Some models lay the rows end to end: (rows * tokens, values)."""
-        laid = [self._by_row(one) for one in given]
-        made = self._by_row(y)
-        for own, rows in self.parts:
+    def change(self, module: nn.Module, inputs: Sequence[Tensor], y: Tensor) -> Tensor:
+        """Some models flatten the rows: (rows * tokens, values)."""
+        by_row = [self._by_row(one) for one in inputs]
+        out = self._by_row(y)
+        for override, rows in self.parts:
             if rows is None:
-                made = own.put(made, *laid)
+                out = override.output(out, *by_row)
             else:
-                made = made.index_copy(0, rows, own.put(made[rows], *(one[rows] for one in laid)))
-        return made.reshape(y.shape)
+                out = out.index_copy(0, rows, override.output(out[rows], *(one[rows] for one in by_row)))
+        return out.reshape(y.shape)
 
     def _by_row(self, values: Tensor) -> Tensor:
         return values if values.shape[0] == self.rows else values.reshape(self.rows, -1, *values.shape[1:])
 
 
-def places_of(owns: Sequence[Own | None]) -> OwnPlaces:
-    """For a batch whose row i has `owns[i]` in place of a module, None for the base's."""
-    distinct = {id(own): own for own in owns if own is not None}
-    if len(distinct) == 1 and None not in owns:
-        return OwnPlaces(len(owns), tuple((own, None) for own in distinct.values()))
-    rows = {key: torch.tensor([at for at, own in enumerate(owns) if id(own) == key]) for key in distinct}
-    return OwnPlaces(len(owns), tuple((own, rows[key].to(_device(own))) for key, own in distinct.items()))
+def row_overrides(overrides: Sequence[Override | None]) -> RowOverrides:
+    """For a batch whose row i has `overrides[i]`; None is the base's own module."""
+    distinct = {id(one): one for one in overrides if one is not None}
+    if len(distinct) == 1 and None not in overrides:
+        return RowOverrides(len(overrides), tuple((one, None) for one in distinct.values()))
+    rows = {key: torch.tensor([at for at, one in enumerate(overrides) if id(one) == key]) for key in distinct}
+    return RowOverrides(len(overrides), tuple((one, rows[key].to(_device(one))) for key, one in distinct.items()))
 
 
-def replaceable(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that compute with weights of their own and nothing below them, by name."""
+def leaf_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules with weights and no children, by name."""
     return {
         name: one
         for name, one in model.named_modules()
@@ -93,11 +96,11 @@ def replaceable(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def own_copy(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
-    """The same kind of module with these weights, sharing all others with the base's."""
-    packed = isinstance(module, (Linear4bit, Linear8bitLt))
+def copy_with_weights(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
+    """A shallow copy of the module with these weights; all others are shared with the base."""
+    is_quantized = isinstance(module, (Linear4bit, Linear8bitLt))
     own: Any = copy.copy(module)
-    if packed and "weight" in values:  # what learns whole is never packed
+    if is_quantized and "weight" in values:  # modules_to_save are never quantised
         own = nn.Linear(own.in_features, own.out_features, bias="bias" in values, device="meta")
     own._parameters = own._parameters | {
         name: nn.Parameter(value, requires_grad=False) for name, value in values.items()
@@ -105,28 +108,28 @@ def own_copy(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     return own  # type: ignore[no-any-return]
 
 
-def own_rows(embeddings: nn.Module, values: Tensor, tokens: Sequence[int]) -> OwnRows:
-    """values: (tokens, hidden). A family's own scaling of its embeddings stays."""
-    own: Any = own_copy(embeddings, {"weight": values})
+def embedding_override(embeddings: nn.Module, values: Tensor, tokens: Sequence[int]) -> EmbeddingOverride:
+    """values: (tokens, hidden). A family's own scaling of its embeddings still applies."""
+    own: Any = copy_with_weights(embeddings, {"weight": values})
     own.padding_idx = None
-    place = torch.full((int(own.num_embeddings),), -1, device=values.device)
-    place[list(tokens)] = torch.arange(len(tokens), device=values.device)
-    return OwnRows(own, place)
+    row_of = torch.full((int(own.num_embeddings),), -1, device=values.device)
+    row_of[list(tokens)] = torch.arange(len(tokens), device=values.device)
+    return EmbeddingOverride(own, row_of)
 
 
-def own_scores(values: Tensor, tokens: Sequence[int]) -> OwnScores:
+def tied_head_override(values: Tensor, tokens: Sequence[int]) -> TiedHeadOverride:
     own = nn.Linear(values.shape[1], len(tokens), bias=False, device="meta")
     own.weight = nn.Parameter(values, requires_grad=False)
-    return OwnScores(own, torch.tensor(tokens, device=values.device))
+    return TiedHeadOverride(own, torch.tensor(tokens, device=values.device))
 
 
-def _run(module: nn.Module, *given: Tensor) -> Tensor:
-    """Its computation alone: hooks are for the base's module."""
+def _run(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """Its forward without hooks, which belong to the base's module."""
     forward: Callable[..., Tensor] = type(module).forward
-    return forward(module, *given)
+    return forward(module, *inputs)
 
 
-def _device(own: Own) -> torch.device:
-    module: Any = own.module  # type: ignore[attr-defined]
+def _device(override: Override) -> torch.device:
+    module: Any = override.module  # type: ignore[attr-defined]
     found: torch.device = next(module.parameters()).device
     return found

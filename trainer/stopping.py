@@ -1,4 +1,4 @@
-"""Text that ends an answer: found across the borders of tokens, and never given out."""
+"""Stop strings: found across token boundaries and never part of the output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass
 class StopStrings:
-    """Lets a row's text through, but for what might be the beginning of one of `stops`."""
+    """Passes a row's text on, but holds back what may be the beginning of a stop string."""
 
     stops: Sequence[str] = ()
     _held: str = ""
 
     def add(self, text: str) -> tuple[str, bool]:
-        """What can be given out, and whether a stop string was found: then nothing may follow."""
+        """The text to emit, and whether a stop string ended the answer."""
         if not self.stops:
             return text, False
         text = self._held + text
@@ -20,17 +20,17 @@ class StopStrings:
         if found:
             self._held = ""
             return text[: min(found)], True
-        keep = max(_begun(text, stop) for stop in self.stops)
+        keep = max(_partial_match(text, stop) for stop in self.stops)
         given, self._held = text[: len(text) - keep], text[len(text) - keep :]
         return given, False
 
     def rest(self) -> str:
-        """What was held back: no stop string came of it."""
+        """The text still held back, which turned out to be no stop string."""
         held, self._held = self._held, ""
         return held
 
 
-def _begun(text: str, stop: str) -> int:
-    """How many characters at the end of `text` begin `stop`."""
+def _partial_match(text: str, stop: str) -> int:
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     longest = min(len(stop) - 1, len(text))
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

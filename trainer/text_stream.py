@@ -1,26 +1,26 @@
-"""Token by token to text: deltas that never split a character, and whose sum is the text of all tokens."""
+"""Streaming detokenisation: deltas that never split a character and add up to the text of all tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-UNFINISHED = "\ufffd"  # what a decoder writes for the first bytes of a character whose rest is still to come
+UNFINISHED = "\ufffd"  # what decoding gives for an incomplete UTF-8 character
 
 
 @dataclass
 class TextStream:
     """Decodes one row's tokens as they come.
 
-    Only a window of the newest tokens is decoded again, so that a long answer costs no more per token than a short one.
-    The window begins at tokens already given out, since some tokenizers drop a space at the start of a text.
+    Only a window of recent tokens is decoded again, so the cost per token does not grow with the answer. The window
+    starts with tokens already emitted, since some tokenizers drop a space at the start of a text.
     """
 
     decode: Callable[[Sequence[int]], str]
     _ids: list[int] = field(default_factory=list)
     _start: int = 0  # where the window begins
-    _given: int = 0  # tokens whose text was given out
+    _given: int = 0  # tokens whose text was emitted
 
     def add(self, token: int) -> str:
-        """The text that this token completes; empty while a character is unfinished."""
+        """The text that this token completes; empty while a character is incomplete."""
         self._ids.append(token)
         before, now = self._decode_window()
         if now.endswith(UNFINISHED):
@@ -29,7 +29,7 @@ class TextStream:
         return now[len(before) :]
 
     def rest(self) -> str:
-        """What was held back, given out as it is: nothing more will come."""
+        """The text still held back, as it is: no more tokens will come."""
         before, now = self._decode_window()
         self._start = self._given = len(self._ids)
         return now[len(before) :]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.trainer.adapters import load_tiny, make_adapter
 from trainer.adapter_files import load_adapter
 from trainer.errors import TrainerError
-from trainer.stacked_lora import Linear, LoraWeights, adapt
+from trainer.stacked_lora import Linear, LoraWeights, add_adapter_hooks
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -28,7 +28,7 @@ def sound(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def layers(base: Path) -> dict[str, Linear]:
     model = load_tiny(base)
-    return adapt(model, model.get_output_embeddings())[1]
+    return add_adapter_hooks(model, model.get_output_embeddings())[1]
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def next_batch(engine: Engine, renderer: Renderer, key: str) -> torch.Tensor:
 
     rows = [engine._row(0, greedy(renderer, PROMPTS[0], key)), engine._row(1, greedy(renderer, PROMPTS[3] * 2, None))]
     batch = Batch(engine._model, rows, device=engine.device)
-    engine._rows.stacks = batch.stacks
+    engine._active_adapters.changes = batch.changes
     with torch.inference_mode():
         return batch._forward(batch.ids)[0]
 

@@ -121,7 +121,7 @@ def test_a_stop_while_the_prompt_is_read_lets_go_of_all_choices(base: Path, monk
 
     chunks = list(engine.generate([choice(number, PROMPT) for number in range(3)], soon))
     assert [(chunk.tokens, chunk.finish) for chunk in chunks] == [(0, None)] * 3
-    assert not engine._steps._reading and not engine._steps._tickets
+    assert not engine._steps._prefilling and not engine._steps._submissions
 
 
 def test_choices_may_leave_while_their_prompt_is_read(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +129,11 @@ def test_choices_may_leave_while_their_prompt_is_read(base: Path, monkeypatch: p
     engine = Engine(base, dtype="float32")
     asked = [choice(0, PROMPT), choice(1, OTHER), choice(2, PROMPT), choice(3, PROMPT)]
     wanted = [texts_of(engine, [one])[0] for one in asked]
-    batch = engine._batch([engine._row(number, request) for number, request in enumerate(asked)])
-    assert batch.step(engine._rows) == []
+    batch = engine._make_batch([engine._row(number, request) for number, request in enumerate(asked)])
+    assert batch.step(engine._active_adapters) == []
     batch.keep([1, 2, 3])
     texts = [""] * len(asked)
     while batch.rows:
-        for row, chunk in batch.step(engine._rows):
+        for row, chunk in batch.step(engine._active_adapters):
             texts[row.number] += chunk.text
     assert texts == ["", *wanted[1:]]

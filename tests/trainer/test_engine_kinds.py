@@ -66,7 +66,7 @@ def first_scores(engine: Engine, keys: list[str | None]) -> torch.Tensor:
         [engine._row(number, request) for number, request in enumerate(asked)],
         device=engine.device,
     )
-    with torch.inference_mode(), engine._rows.using(batch.stacks):
+    with torch.inference_mode(), engine._active_adapters.using(batch.changes):
         return batch._forward(batch.ids)
 
 

@@ -52,12 +52,12 @@ def test_rows_that_come_later_join_and_answer_as_alone(
         texts[0] += next(running[0]).text
     texts[1] += next(running[1]).text
     texts[2] += next(running[2]).text
-    assert [len(batch.rows) for batch in engine._steps._answering] == [3]
+    assert [len(batch.rows) for batch in engine._steps._decoding] == [3]
     for at in (2, 0, 1):
         texts[at] += text_of(running[at])
     assert texts == wanted
-    assert not engine._steps._answering
-    assert not engine._steps._tickets
+    assert not engine._steps._decoding
+    assert not engine._steps._submissions
 
 
 def test_columns_that_only_a_row_that_left_needed_are_cut(engine: Engine) -> None:
@@ -65,11 +65,11 @@ def test_columns_that_only_a_row_that_left_needed_are_cut(engine: Engine) -> Non
     long = engine.generate([Request(prompt_ids=LONG, max_tokens=2)], lambda: False)
     next(short)
     list(long)
-    (batch,) = engine._steps._answering
-    assert batch.read < len(LONG)
-    assert batch.gaps == [0]
+    (batch,) = engine._steps._decoding
+    assert batch.cached < len(LONG)
+    assert batch.left_padding == [0]
     short.close()  # type: ignore[attr-defined]
-    assert not engine._steps._answering
+    assert not engine._steps._decoding
 
 
 def test_models_whose_caches_cannot_be_joined_answer_beside_each_other(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_row_without_finite_scores_fails_alone(engine: Engine, monkeypatch: py
     monkeypatch.setattr(Batch, "_forward", broken)
     running = engine.generate([sound], lambda: False)
     text = next(running).text
-    with pytest.raises(TrainerError, match="no finite scores"):
+    with pytest.raises(TrainerError, match="logits are not finite"):
         list(engine.generate([Request(prompt_ids=SHORT, max_tokens=7)], lambda: False))
     assert text + text_of(running) == wanted
 
@@ -132,7 +132,7 @@ def test_background_work_gets_few_steps_while_somebody_waits(engine: Engine) -> 
         pass
     after = next(behind)
     assert 1 <= after.tokens - first.tokens <= 4
-    (batch,) = engine._steps._answering
+    (batch,) = engine._steps._decoding
     assert len(batch.rows) == 1
     behind.close()  # type: ignore[attr-defined]
 

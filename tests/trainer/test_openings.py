@@ -8,7 +8,7 @@ import torch
 from tests.trainer import chat_templates
 from trainer.engine import Engine, Request
 from trainer.errors import TrainerError
-from trainer.opening import Opening, hold_to
+from trainer.opening import Opening, mask_logits
 from trainer.rendering import Renderer
 
 PROMPT = list(range(5, 40))
@@ -63,10 +63,10 @@ def test_of_several_beginnings_the_likelier_tokens_win() -> None:
     scores = torch.tensor([[9.0, 1.0, 0.0, 2.0, 0.0, 0.5, 3.0]])
     said = []
     while opening.allowed():
-        said.append(int(hold_to(scores, [opening]).argmax()))
+        said.append(int(mask_logits(scores, [opening]).argmax()))
         opening.take(said[-1])
     assert said == [1, 3, 4]
-    assert hold_to(scores, [opening, None]) is scores
+    assert mask_logits(scores, [opening, None]) is scores
     opening.take(0)  # whatever comes later
 
 

@@ -156,7 +156,7 @@ def test_rows_with_draws_of_their_own_share_nothing(parts: dict[str, Any], tmp_p
     model = load(make_family(tmp_path, "llama"), **parts)
     assert model.packing and not model.prefix_sharing
     [batch] = model.passes(make_alike_items(), 100_000)
-    assert all(segment.after < 0 for segment in batch.segments)
+    assert all(segment.parent < 0 for segment in batch.segments)
 
 
 def test_dropout_that_is_no_module_is_found(tmp_path: Path) -> None:

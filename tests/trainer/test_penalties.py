@@ -7,7 +7,7 @@ import torch
 
 from trainer.engine import Engine, Request
 from trainer.errors import TrainerError
-from trainer.penalties import Penalties, Tally, Wishes
+from trainer.penalties import Penalties, PenaltyParams, TokenCounts
 
 IDS = list(range(5, 25))
 CPU = torch.device("cpu")
@@ -16,9 +16,9 @@ CPU = torch.device("cpu")
 def test_each_wish_changes_its_own_row_alone() -> None:
     rows = [
         None,
-        Tally(Wishes(presence=0.5, frequency=0.25), prompt_ids=[0]),
-        Tally(Wishes(repetition=2.0), prompt_ids=[0, 3]),
-        Tally(Wishes(bias={1: 5.0, 2: -100.0}), prompt_ids=[0]),
+        TokenCounts(PenaltyParams(presence=0.5, frequency=0.25), prompt_ids=[0]),
+        TokenCounts(PenaltyParams(repetition=2.0), prompt_ids=[0, 3]),
+        TokenCounts(PenaltyParams(bias={1: 5.0, 2: -100.0}), prompt_ids=[0]),
     ]
     scores = torch.tensor([1.0, 2.0, -1.0, -2.0]).repeat(4, 1)
     penalties = Penalties(rows, vocabulary=4, device=CPU)

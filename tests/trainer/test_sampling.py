@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.errors import TrainerError
-from trainer.sampling import NOT_FINITE, Sampler, choose
+from trainer.sampling import NOT_FINITE, Sampler, choose_tokens
 
 CHANCES = torch.tensor([0.05, 0.5, 0.0, 0.3, 0.15])
 SCORES = CHANCES.log()  # the token without a chance is masked with -inf, as some models do
@@ -14,7 +14,7 @@ SCORES = CHANCES.log()  # the token without a chance is masked with -inf, as som
 
 def shares(sampler: Sampler, times: int = 4000) -> list[float]:
     """How often each token is drawn."""
-    drawn = choose(SCORES.expand(times, -1), [sampler] * times)
+    drawn = choose_tokens(SCORES.expand(times, -1), [sampler] * times)
     return [drawn.count(token) / times for token in range(len(CHANCES))]
 
 
@@ -34,7 +34,7 @@ def shares(sampler: Sampler, times: int = 4000) -> list[float]:
 def test_tokens_are_drawn_by_their_chances(
     temperature: float, top_p: float, expected: list[float], first_look: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.sampling.NUCLEUS_TRY", first_look)
+    monkeypatch.setattr("trainer.sampling.NUCLEUS_CANDIDATES", first_look)
     found = shares(Sampler(temperature, top_p, seed=1))
     assert found == pytest.approx(expected, abs=0.03)
     assert [share == 0 for share in found] == [share == 0 for share in expected]
@@ -63,14 +63,14 @@ def test_top_k_and_min_p_leave_the_likely_ones(limits: dict[str, float], expecte
 
 def test_limits_of_one_row_leave_the_others_alone() -> None:
     beside = [Sampler(1.0, seed=1, top_k=1), Sampler(1.0, seed=2, min_p=1.0), Sampler(1.0, seed=3)]
-    drawn = [choose(SCORES.expand(3, -1), beside) for _ in range(60)]
+    drawn = [choose_tokens(SCORES.expand(3, -1), beside) for _ in range(60)]
     assert {row[0] for row in drawn} == {row[1] for row in drawn} == {1}
     assert {row[2] for row in drawn} == {0, 1, 3, 4}
 
 
 def test_tokens_as_likely_as_the_last_of_top_k_stay() -> None:
     even = torch.zeros(1, 4)
-    assert {choose(even, [sampler])[0] for sampler in [Sampler(1.0, seed=1, top_k=2)] for _ in range(60)} == {
+    assert {choose_tokens(even, [sampler])[0] for sampler in [Sampler(1.0, seed=1, top_k=2)] for _ in range(60)} == {
         0,
         1,
         2,
@@ -90,11 +90,11 @@ def test_a_row_draws_alike_whatever_is_beside_it() -> None:
     scores = [torch.randn(3, 5000, generator=random).bfloat16() for _ in range(20)]
     beside = [Sampler(), Sampler(2.0, 1.0, seed=9)]
     one, other = Sampler(0.9, 0.7, seed=4), Sampler(0.9, 0.7, seed=4)
-    alone = [choose(step[:1], [one])[0] for step in scores]
-    together = [choose(step, [other, *beside]) for step in scores]
+    alone = [choose_tokens(step[:1], [one])[0] for step in scores]
+    together = [choose_tokens(step, [other, *beside]) for step in scores]
     assert [row[0] for row in together] == alone
     assert [row[1] for row in together] == [int(step[1].argmax()) for step in scores]
-    again = [choose(step[:1], [sampler])[0] for sampler in [Sampler(0.9, 0.7, seed=5)] for step in scores]
+    again = [choose_tokens(step[:1], [sampler])[0] for sampler in [Sampler(0.9, 0.7, seed=5)] for step in scores]
     assert again != alone
 
 
@@ -103,6 +103,6 @@ def test_a_row_draws_alike_whatever_is_beside_it() -> None:
 def test_scores_that_are_no_numbers_choose_nothing(value: float, temperature: float) -> None:
     broken = torch.full((5,), value) if value == -math.inf else SCORES.clone().index_fill(0, torch.tensor([3]), value)
     samplers = [Sampler(temperature, 0.9, seed=1) for _ in range(2)]
-    sound, none = choose(torch.stack([SCORES, broken]), samplers)
+    sound, none = choose_tokens(torch.stack([SCORES, broken]), samplers)
     assert none == NOT_FINITE
     assert sound in range(5)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from trainer.stacked_lora import LoraPair, LoraWeights, adapt, size_of, stack_rows
+from trainer.stacked_lora import LoraPair, LoraWeights, add_adapter_hooks, in_out_features, stack_adapters
 
 IN, OUT = 6, 5
 
@@ -34,9 +34,9 @@ class Flat(nn.Module):
 def check(weights: list[LoraWeights | None]) -> None:
     linear = nn.Linear(IN, OUT).requires_grad_(requires_grad=False)
     flat = Flat(linear)
-    rows, _ = adapt(flat, None)
+    rows, _ = add_adapter_hooks(flat, None)
     x = torch.randn(len(weights), 3, IN)
-    with rows.using(stack_rows(weights)):
+    with rows.using(stack_adapters(weights)):
         for found in (linear(x), flat(x)):
             for row, adapter in enumerate(weights):
                 pair = adapter.get("one") if adapter else None
@@ -50,13 +50,13 @@ def test_each_row_has_its_own_adapter_and_rank() -> None:
 def test_one_adapter_for_all_rows_needs_no_stack() -> None:
     shared = {"one": make_pair(2, 1)}
     check([shared, shared])
-    assert stack_rows([shared, shared])["one"].a.dim() == 2
-    assert stack_rows([shared, dict(shared)])["one"].a.dim() == 3
+    assert stack_adapters([shared, shared])["one"].a.dim() == 2
+    assert stack_adapters([shared, dict(shared)])["one"].a.dim() == 3
 
 
 def test_layers_without_an_adapter_are_left_alone() -> None:
-    assert stack_rows([None, None]) == {}
-    assert set(stack_rows([None, {"one": make_pair(2, 1)}])) == {"one"}
+    assert stack_adapters([None, None]) == {}
+    assert set(stack_adapters([None, {"one": make_pair(2, 1)}])) == {"one"}
 
 
 def test_the_head_is_spared_and_layers_stay_what_they_are() -> None:
@@ -66,10 +66,10 @@ def test_the_head_is_spared_and_layers_stay_what_they_are() -> None:
     x = torch.randn(2, 3, IN)
     before = model(x)
     kinds = [type(one) for one in model.modules()]
-    rows, layers = adapt(model, model.get_submodule("head"))
-    assert {name: size_of(one) for name, one in layers.items()} == {"inner.0": (IN, OUT)}
+    rows, layers = add_adapter_hooks(model, model.get_submodule("head"))
+    assert {name: in_out_features(one) for name, one in layers.items()} == {"inner.0": (IN, OUT)}
     assert [type(one) for one in model.modules()] == kinds
     torch.testing.assert_close(model(x), before)
-    with rows.using(stack_rows([{"inner.0": make_pair(2, 1)}] * 2)):
+    with rows.using(stack_adapters([{"inner.0": make_pair(2, 1)}] * 2)):
         assert not torch.allclose(model(x), before)
     torch.testing.assert_close(model(x), before)
