@@ -1,6 +1,8 @@
 """What is trained to measure memory: a base, a spec, rows, and how much memory the trainer is told there is."""
 
+import itertools
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,12 +12,16 @@ from benchmarks.memory.bases import DEMO, SHAPES
 from trainer.spec import TrainSpec
 
 STEPS = 2  # the second is the first one with the optimizer's state
-SENTENCE = "The cat sat on the mat and counted to seven. "
+MANY = 60  # steps after which a run has met rows of most lengths it will meet
+WORDS = ["The", "cat", "sat", "on", "the", "mat", "and", "counted", "to", "seven."]  # 11 of the demo model's tokens
 
 
 @dataclass(frozen=True)
 class Case:
-    """`rows` of `length` tokens go through at once, in `passes` a step. `memory`: of the machine, in GB, if not all."""
+    """`rows` of `length` tokens go through at once, in `passes` a step. `memory`: of the machine, in GB, if not all.
+
+    Two steps of rows of one length, unless it has `steps`, and is `mixed` (rows from an eighth of the length up to it).
+    """
 
     base: str
     length: int = 512
@@ -24,7 +30,8 @@ class Case:
     quantization: str = "nf4"
     dtype: str = "auto"
     method: str = "sft"
-    mixed: bool = False  # rows from an eighth of the length up to it
+    mixed: bool = False
+    steps: int = STEPS
     memory: float = 0.0
     lora: dict[str, Any] = field(default_factory=dict)
     optim: dict[str, Any] = field(default_factory=dict)
@@ -34,6 +41,7 @@ class Case:
         parts = [self.base, self.quantization, f"{self.rows}x{self.length}"]
         parts += [f"{self.passes} passes"] * (self.passes > 1) + [self.method] * (self.method != "sft")
         parts += [self.dtype] * (self.dtype != "auto") + ["mixed"] * self.mixed
+        parts += [f"{self.steps} steps"] * (self.steps != STEPS)
         parts += [f"{self.memory:g} GB machine"] * bool(self.memory)
         return ", ".join([*parts, *(f"{name} {_told(value)}" for name, value in {**self.lora, **self.optim}.items())])
 
@@ -64,7 +72,7 @@ class Case:
                 },
                 "optim": {
                     "batch_size": self.rows * self.passes // sequences,
-                    "max_steps": STEPS,
+                    "max_steps": self.steps,
                     "epochs": 100,
                     "micro_batch_tokens": self.tokens,
                     **self.optim,
@@ -74,7 +82,7 @@ class Case:
 
     @property
     def dataset_rows(self) -> int:
-        return max(16, 2 * self.rows * self.passes)
+        return max(16, self.steps * self.rows * self.passes)
 
     def _rows_file(self, work: Path) -> Path:
         """Rows longer than the spec reads, so that all are cut to one length, unless they are to be mixed."""
@@ -84,8 +92,9 @@ class Case:
         return file
 
     def _row(self, number: int) -> dict[str, Any]:
-        share = (1 + number % 8) / 8 if self.mixed else 1.5
-        text = SENTENCE * max(1, round(share * self.length / 11))  # of the demo model's tokens
+        share = random.Random(number).uniform(1 / 8, 1) if self.mixed else 1.5
+        words = max(1, round(share * self.length * len(WORDS) / 11))
+        text = " ".join(itertools.islice(itertools.cycle(WORDS), words))
         if self.method == "dpo":
             return {"prompt": f"{number}?", "chosen": text, "rejected": f"No. {text}"}
         if self.method == "kto":
@@ -109,6 +118,9 @@ def cases() -> Iterator[Case]:
     yield Case(DEMO, length=128, rows=8, passes=4)
     yield Case(DEMO, rows=4, memory=2.6)
     yield Case(DEMO, mixed=True, passes=4)
+    yield Case(DEMO, length=384, mixed=True, steps=MANY)
+    yield Case(DEMO, quantization="none", length=384, mixed=True, steps=MANY)
+    yield Case(DEMO, length=96, mixed=True, steps=2 * MANY)
     yield Case(DEMO, method="dpo")
     yield Case(DEMO, method="kto")
     yield Case(DEMO, lora={"r": 128})
@@ -123,3 +135,5 @@ def cases() -> Iterator[Case]:
     yield Case("mistral", length=1024, rows=1, lora={"r": 64})
     yield Case("mistral", memory=2.0)
     yield Case("qwen3", quantization="none", length=1536, rows=1)
+    yield Case("llama-wide", length=384, mixed=True, steps=MANY)
+    yield Case("granite", length=384, mixed=True, steps=MANY)
