@@ -18,6 +18,7 @@ from trainer.estimate_memory import (
     memory_items,
     micro_batch_tokens,
     recompute_every,
+    row_items,
 )
 from trainer.estimate_shards import per_gpu
 from trainer.formats.splitting import TRAIN
@@ -123,6 +124,7 @@ def estimate(
         (trained + forward_only * FORWARD_SHARE) / hardware.tokens_per_second if hardware.tokens_per_second else None
     )
     items = memory_items(spec, facts, per_row=per_row, lengths=lengths, read=rows_read, hardware=hardware)
+    items += row_items(spec, rows=rows, per_row=per_row, device=hardware.device)
     items = per_gpu(spec, facts, items, hardware)
     return Estimate(items, steps, trained, seconds)
 

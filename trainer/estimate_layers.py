@@ -13,7 +13,15 @@ TABLES = (*TOKEN_TABLES, "lm_head", "embed_out")
 # Bytes per weight of a frozen linear layer. nf4: half a byte and a share of its block's double-quantised scale.
 BYTES_PER_WEIGHT = {"nf4": 0.516, "int8": 1.004}
 # Prefixes of architecture names. One layer computes queries, keys and values:
-FUSED_QKV = ("GPT2", "GPTNeoX", "GPTBigCode", "Bloom")
+FUSED_QKV = ("GPT2", "GPTNeoX", "GPTBigCode", "Bloom", "Falcon", "Phi3")
+FUSED_GATE = ("Phi3", "Glm")  # and one the gate and the up projection
+# What families call the layers of `layer_shapes`.
+OTHER_NAMES = {
+    "qkv": ("qkv_proj", "query_key_value", "c_attn"),
+    "o_proj": ("out_proj", "dense", "c_proj"),
+    "up_proj": ("dense_h_to_4h", "c_fc", "fc1"),
+    "down_proj": ("dense_4h_to_h", "c_proj", "fc2"),
+}
 # Queries and keys have norms of their own (QK norm), which save their inputs:
 QK_NORM = ("Qwen3", "Gemma3", "Olmo2")
 # On a CPU attention saves its probabilities for rows up to this length, by blocks of queries: see short_attention.
@@ -114,6 +122,11 @@ def layer_shapes(facts: Facts) -> dict[str, Shape]:
     }
     if _is(facts, FUSED_QKV):
         found = {"qkv": Shape(sizes.queries + 2 * sizes.keys, sizes.hidden), "o_proj": found["o_proj"]}
+    if _is(facts, FUSED_GATE):
+        return found | {
+            "gate_up_proj": Shape(2 * sizes.intermediate, sizes.hidden),
+            "down_proj": Shape(sizes.hidden, sizes.intermediate),
+        }
     if _is_gated(facts, sizes):
         found["gate_proj"] = Shape(sizes.intermediate, sizes.hidden)
     return found | {
@@ -161,8 +174,9 @@ def lora_parameters(spec: TrainSpec, facts: Facts) -> int:
     per_layer = 0
     for path, shape in shapes.items():
         name = path.rpartition(".")[2]
-        if _is_target(spec, name) and name not in lora.modules_to_save:
-            per_layer += ranks.get(name, lora.r) * (shape.out + shape.into) + (shape.out if lora.use_dora else 0)
+        if _is_target(spec, name) and not set(_names(name)) & set(lora.modules_to_save):
+            rank = next((ranks[one] for one in _names(name) if one in ranks), lora.r)
+            per_layer += rank * (shape.out + shape.into) + (shape.out if lora.use_dora else 0)
     return round(layers * per_layer) + full_module_parameters(spec, facts) + len(lora.trainable_token_indices) * hidden
 
 
@@ -175,15 +189,20 @@ def full_module_parameters(spec: TrainSpec, facts: Facts) -> int:
 def _module_size(name: str, facts: Facts, shapes: Mapping[str, Shape]) -> int:
     """Number of parameters of all modules of this name: linear layers, an embedding table or output head, or norms."""
     layers, hidden = int(facts["layers"]), int(facts["hidden_size"])
-    if name in shapes:
-        return layers * shapes[name].size
+    if named := [shape for path, shape in shapes.items() if name in _names(path)]:
+        return layers * sum(shape.size for shape in named)
     return int(facts["vocab_size"]) * hidden if name in TABLES else layers * hidden
 
 
 def _is_target(spec: TrainSpec, name: str) -> bool:
     targets = spec.lora.target_modules
     group = "attention" if name in (*ATTENTION, "qkv") else "mlp"
-    return targets in ("all-linear", group) or (not isinstance(targets, str) and name in targets)
+    return targets in ("all-linear", group) or (not isinstance(targets, str) and bool(set(_names(name)) & set(targets)))
+
+
+def _names(name: str) -> tuple[str, ...]:
+    """A layer's name in `layer_shapes`, and what families call it."""
+    return (name, *OTHER_NAMES.get(name, ()))
 
 
 def target_shapes(spec: TrainSpec, facts: Facts) -> list[Shape]:
@@ -198,7 +217,7 @@ def saved_values(spec: TrainSpec, facts: Facts, *, device: str, width: float) ->
     the decoder's, the more expensive side.
     """
     sizes, trained = Sizes.of(facts), target_shapes(spec, facts)
-    is_gated = "gate_proj" in layer_shapes(facts)
+    is_gated = not {"gate_proj", "gate_up_proj"}.isdisjoint(layer_shapes(facts))
     extras = next((one for name, one in FAMILIES.items() if _is(facts, (name,))), FamilyExtras())
     saved: float = (
         (4 if is_gated else 5) * sizes.hidden + 2 * (sizes.queries + sizes.keys) + 2 * sizes.heads + NORM_SCALES

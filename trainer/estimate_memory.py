@@ -53,6 +53,9 @@ LONG_ROWS = 0.25  # of everything saved, in addition, if torch's own attention r
 # row length: in attention, and in the layers, whose shape follows the length of the micro-batch.
 CODE_BYTES = 0.6e6
 SHAPES_A_LENGTH = 34
+# A tokenised row in main memory, measured: per token, and per row.
+ROW_BYTES_PER_TOKEN, ROW_BYTES = 14, 100
+FEW_ROWS_BYTES = 10e6  # rows that take less are no item
 WORKSPACE_RECOMPUTING = {"cpu": WORKSPACE["cpu"], "cuda": (0.1e9, 0.1)}  # with gradient checkpointing
 
 
@@ -161,12 +164,17 @@ def memory_items(
     )
     if code := _code_for_lengths(spec, lengths, read, device):
         items = (*items, _item("kernels compiled for each row length", code, (0.5, 1.1), CODE_LEVER))
-    more = _while_loading(spec, facts, hardware) - sum(item.expected for item in items)
-    return (
-        items
-        if more <= 0
-        else (*items, _item("extra memory while the base is loaded", more, (0.0, 1.0), LOADING_LEVER))
-    )
+    if extra := _while_loading(spec, facts, hardware, weights, beside=sum(item.expected for item in items)):
+        items = (*items, extra)
+    return items
+
+
+def row_items(spec: TrainSpec, *, rows: int, per_row: float, device: str) -> tuple[MemoryItem, ...]:
+    """The tokenised rows, if they take enough to matter; KTO has each prompt twice. A GPU's memory holds none."""
+    held = rows * (ROW_BYTES + per_row * ROW_BYTES_PER_TOKEN) * (2 if spec.data.method == "kto" else 1)
+    if device != "cpu" or held < FEW_ROWS_BYTES:
+        return ()
+    return (_item("the dataset's rows", held, (0.5, 1.25), ROWS_LEVER),)
 
 
 def _code_for_lengths(spec: TrainSpec, lengths: Sequence[int], read: int, device: str) -> float:
@@ -259,6 +267,9 @@ LOADING_LEVER = (
     "The base's file and its converted weights are both in memory while it loads: a smaller base takes less."
 )
 
+LOFTQ_LEVER = "loftq reads the whole base again in float32: another lora.init_lora_weights does not."
+ROWS_LEVER = "All tokenised rows are in main memory: fewer or shorter rows take less."
+
 
 def _optimizer_lever(spec: TrainSpec) -> str:
     fewer = "Lower lora.r or train fewer layers."
@@ -302,8 +313,24 @@ def _workspace(spec: TrainSpec, facts: Facts, largest: Pass, *, saved: float, ev
     return fixed + proportional + _score_bytes(facts, largest) + dequantized
 
 
-def _while_loading(spec: TrainSpec, facts: Facts, hardware: Hardware) -> float:
-    """Main memory at the end of loading: the mapped file and the converted weights."""
+def _while_loading(
+    spec: TrainSpec, facts: Facts, hardware: Hardware, weights: MemoryItem, *, beside: int
+) -> MemoryItem | None:
+    """Main memory at the end of loading beyond what training takes: the mapped file and the converted weights.
+
+    loftq then reads the whole base again, in float32, beside the weights it trains on, see `trainer.model`.
+    """
     if hardware.device != "cpu" or _is_mapped(spec, facts):  # GPU memory holds no file
-        return 0.0
-    return BEFORE_LOADING + int(facts.get("bytes") or 0) + BaseBytes.of(spec, facts).stored
+        return None
+    file, again = int(facts.get("bytes") or 0), 0
+    held: float = BaseBytes.of(spec, facts).stored
+    if spec.lora.init_lora_weights == "loftq":
+        held, again = weights.expected, int(facts["parameters"]) * DTYPE_BYTES["float32"]
+        file *= facts.get("dtype") != "float32"  # a file in float32 is used where it is mapped
+    surely = BEFORE_LOADING + held + again
+    if (more := surely + file - beside) <= 0:
+        return None
+    low = max(0, round(surely - beside)) if again else 0  # pages of the file are given up if memory is short
+    lever = LOFTQ_LEVER if again else LOADING_LEVER
+    high = more + 0.2 * again  # loading holds copies of its own for a moment
+    return MemoryItem("extra memory while the base is loaded", low, round(more), round(high), lever)

@@ -127,6 +127,7 @@ def cases() -> Iterator[Case]:
     yield Case(DEMO, lora={"r": 128}, optim={"optimizer": "adamw_8bit"})
     yield Case(DEMO, lora={"r": 8, "target_modules": "attention"})
     yield Case(DEMO, lora={"lora_dropout": 0.1})
+    yield Case(DEMO, lora={"init_lora_weights": "loftq", "layers_to_transform": [0]})
     yield Case("llama-wide", lora={"modules_to_save": ["lm_head"]})
     yield Case("llama-wide", lora={"use_dora": True}, quantization="none")
     yield Case("llama-wide", lora={"target_modules": "mlp"}, length=1024, rows=1)

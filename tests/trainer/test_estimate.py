@@ -292,6 +292,48 @@ def test_layers_of_families_without_a_gate(config: Any, kind: Any) -> None:
     assert lora_parameters(make(), facts) == sum(one.numel() for one in learn.values())
 
 
+def test_updates_of_fused_layers_are_counted_by_their_own_names() -> None:
+    """Phi-3-mini joins queries, keys and values, and gate and up; NeoX and GPT-2 call their layers otherwise."""
+    phi = {"architecture": "Phi3ForCausalLM", "parameters": 3_821_079_552, "layers": 32, "hidden_size": 3072}
+    phi |= {"intermediate_size": 8192, "vocab_size": 32064, "heads": 32, "kv_heads": 32}
+    named = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+    assert lora_parameters(make(lora={"r": 128, "target_modules": named}), phi) == 201_326_592
+    assert lora_parameters(make(lora={"r": 128}), phi) == 201_326_592
+    sizes = {"layers": 2, "hidden_size": 32, "intermediate_size": 128, "heads": 4, "kv_heads": 4, "vocab_size": 64}
+    for family, names in (
+        ("GPTNeoXForCausalLM", ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]),
+        ("GPT2LMHeadModel", ["c_attn", "c_proj", "c_fc"]),
+    ):
+        facts = sizes | {"architecture": family, "parameters": 2 * 12 * 32 * 32 + 64 * 32}
+        each = [32 + 96, 32 + 32, 32 + 128, 128 + 32]
+        assert lora_parameters(make(lora={"r": 4, "target_modules": names}), facts) == 2 * 4 * sum(each)
+
+
+def test_loftq_reads_the_base_again_in_main_memory() -> None:
+    facts = LLAMA_8B | {"bytes": 16_060_522_496, "dtype": "bfloat16"}
+
+    def told(device: str, start: str) -> Estimate:
+        spec = make(lora={"init_lora_weights": start})
+        return estimate(spec, facts, rows=100, tokens=10_000, lengths=[100], on=Hardware(device, 80 << 30))
+
+    whole = 4 * 8_030_261_248
+    assert told("cpu", "loftq").low > whole + 16e9, "float32 beside the weights it trains on"
+    assert told("cpu", "loftq").expected == pytest.approx(0.53e9 + whole + 2 * 16.06e9, rel=0.01)
+    assert told("cuda", "loftq").expected == told("cuda", "default").expected
+
+
+def test_rows_are_held_in_main_memory() -> None:
+    def told(rows: int, device: str, method: str = "sft") -> int:
+        spec = make(data={"method": method}, optim={"max_steps": 2})
+        hardware = Hardware(device, 80 << 30)
+        return estimate(spec, LLAMA_8B, rows=rows, tokens=rows * 100, lengths=[100], on=hardware).expected
+
+    sixty = told(60_000, "cpu") - told(1, "cpu")
+    assert sixty == pytest.approx(86e6, rel=0.1)
+    assert told(60_000, "cpu", "kto") - told(1, "cpu", "kto") == pytest.approx(2 * sixty, rel=0.01)
+    assert told(60_000, "cuda") == told(1, "cuda")
+
+
 def test_what_comparing_reads_is_in_the_time() -> None:
     """A pass forward is a third of a step: DPO reads all rows once more, KTO twice, and other answers in each step."""
 
@@ -327,7 +369,7 @@ def test_rows_of_many_lengths_need_code_for_each_on_a_processor() -> None:
         spec = make(model={"dtype": dtype, "quantization": "none"}, optim={"batch_size": 8, "epochs": 4.0})
         for name, lengths in (("one", [400] * 100), ("two", [399, 400] * 50), ("many", list(range(301, 401)))):
             found = estimate(spec, LLAMA_8B, rows=100, tokens=40_000, lengths=lengths, on=Hardware(device, 80 << 30))
-            code = [item.expected for item in found.items if item.name.startswith("code made")]
+            code = [item.expected for item in found.items if item.name.startswith("kernels compiled")]
             taken[device, dtype, name] = sum(code)
     assert not [key for key, size in taken.items() if size and (key[:2] != ("cpu", "bfloat16") or key[2] == "one")]
     two, many = (taken["cpu", "bfloat16", name] for name in ("two", "many"))
