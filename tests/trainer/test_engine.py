@@ -199,7 +199,7 @@ def test_text_never_splits_a_character(engine: Engine, renderer: Renderer, monke
     """The tiny tokenizer knows bytes alone, so that every emoji takes several tokens."""
     wanted = renderer._tokens.encode("naïve 🦊🦊 — ok 🦊")[0]
     tokens = iter(wanted)
-    monkeypatch.setattr("trainer.batch.Batch._choose", lambda self, scores: [next(tokens)])
+    monkeypatch.setattr("trainer.batch.Batch._choose_tokens", lambda self, scores: [next(tokens)])
     request = Request(prompt_ids=ids_of(renderer, "cat"), max_tokens=len(wanted))
     texts = [chunk.text for chunk in engine.generate([request], lambda: False)]
     assert "".join(texts) == "naïve 🦊🦊 — ok 🦊"

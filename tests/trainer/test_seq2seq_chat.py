@@ -103,10 +103,10 @@ def test_rows_may_leave_before_and_between_the_steps(tmp_path: Path) -> None:
     asked = [Request(prompt_ids=one, max_tokens=TOKENS) for one in ids]
     alone = texts(list(engine.generate([asked[2]], lambda: False)), 1)
     rows = [engine._row(number, request) for number, request in enumerate(asked)]
-    batch = engine._batch(rows)
+    batch = engine._make_batch(rows)
     batch.keep([1, 2])
-    chunks = batch.step(engine._rows)
+    chunks = batch.step(engine._active_adapters)
     batch.keep([at for at, row in enumerate(batch.rows) if row.number == 2])
     while batch.rows:
-        chunks += batch.step(engine._rows)
+        chunks += batch.step(engine._active_adapters)
     assert ["".join(chunk.text for row, chunk in chunks if row.number == 2)] == alone
