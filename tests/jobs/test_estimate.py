@@ -107,8 +107,8 @@ def test_jobs_of_another_kind_do_not(cast: Cast, shaped: BaseModel) -> None:
         make_ended(cast, shaped, other, foretold=1000, peak=2000)
     make_ended(cast, shaped, spec, foretold=1000, peak=2000, device="cuda")
     make_ended(cast, make_base(name="other"), spec, foretold=1000, peak=2000)
-    assert estimates.taken_by_earlier(spec, shaped, "cpu") == []
-    assert len(estimates.taken_by_earlier(spec, shaped, "cuda")) == 1
+    assert estimates.observed_peaks(spec, shaped, "cpu") == []
+    assert len(estimates.observed_peaks(spec, shaped, "cuda")) == 1
 
 
 def test_it_fits_only_if_the_upper_end_does(cast: Cast, shaped: BaseModel) -> None:

@@ -17,7 +17,7 @@ from tests.trainer.training import Training, make_rows, make_spec
 from trainer.data import Item
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Finished
-from trainer.lora_start import lora_layers, start
+from trainer.lora_start import init_lora, lora_layers
 from trainer.loss import Head, loss_and_correct
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, load_adapted
@@ -224,7 +224,7 @@ def test_random_starts_are_pefts_own_numbers(base: Path, rows: Path, init: str) 
     spec = make_spec(base, rows, lora={"init_lora_weights": init, "rank_pattern": {"up_proj": 6}})
     peft = load(spec, base).peft
     torch.manual_seed(7)
-    start(peft, spec.lora, {})
+    init_lora(peft, spec.lora, {})
     mine = [(layer.a.clone(), layer.b.clone()) for layer in lora_layers(peft)]
     torch.manual_seed(7)
     for layer, (a, b) in zip(lora_layers(peft), mine, strict=True):
