@@ -1,7 +1,9 @@
 // The form of a new job: presets fill in values; leaving them again shows that none is chosen.
+// The method follows the chosen dataset.
 
 const form = document.getElementById("job-form");
 const presets = form ? JSON.parse(document.getElementById("presets").textContent) : {};
+const methods = form ? JSON.parse(document.getElementById("methods").textContent) : {};
 const buttons = [...document.querySelectorAll("[data-preset]")];
 
 function valueOf(field) {
@@ -40,7 +42,13 @@ for (const button of buttons) {
   });
 }
 
+function followDataset() {
+  const method = methods[form.elements.dataset_version.value]; // "" while its rows are still being checked
+  if (method) form.elements.data_method.value = method;
+}
+
 if (form) {
+  form.elements.dataset_version.addEventListener("change", followDataset);
   form.addEventListener("input", mark);
   form.addEventListener("submit", () => form.querySelector(".job-submit").setAttribute("aria-busy", "true"));
   mark();

@@ -1,6 +1,7 @@
 """The pages of jobs in a real Chromium: what happens shows by itself, and nothing is lost in a hidden tab."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from tests.cast import Cast
 from tests.e2e.site import free_port, watch_console
 from tests.jobs.claimed import claimed
 from tests.jobs.scripted import progress
-from tests.make import make_base, make_dataset, make_job
+from tests.make import make_base, make_checked, make_dataset, make_job
 from tests.processes import Processes, wait_for
 from trainer import events
 from webapp.common import streams
+from webapp.datasets.models import VersionStatus
 from webapp.jobs import lifecycle
 from webapp.jobs.models import Attempt, Job, JobStatus
 
@@ -188,6 +190,27 @@ def test_the_form_fills_estimates_and_submits_once(page: Page, cast: Cast) -> No
     page.get_by_role("button", name="Start training").dblclick()
     page.wait_for_url("**/jobs/*-*/")
     assert Job.objects.get().spec["lora"]["r"] == 33
+
+
+def test_the_method_follows_the_dataset_and_presets_leave_it(page: Page, cast: Cast, tmp_path: Path) -> None:
+    talks, base = make_dataset(cast.team), make_base()
+    pair, mark = {"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "completion": "b", "label": True}
+    pairs = make_checked(make_dataset(cast.team, name="pairs"), tmp_path, [pair])
+    marked = make_checked(make_dataset(cast.team, name="marked"), tmp_path, [mark])
+    waiting = make_dataset(cast.team, name="new", status=VersionStatus.INSPECTING).versions.get()
+    page.goto(f"{reverse('job_new')}?dataset={talks.versions.get().pk}&base={base.pk}")
+    assert page.input_value("#id_data_method") == "sft"
+    for version, method in ((pairs, "dpo"), (marked, "kto"), (waiting, "kto"), (talks.versions.get(), "sft")):
+        page.select_option("#id_dataset_version", str(version.pk))
+        assert page.input_value("#id_data_method") == method
+    page.select_option("#id_dataset_version", str(marked.pk))
+    for preset in ("Quick", "Balanced", "Thorough"):
+        page.get_by_role("button", name=preset).click()
+        assert page.input_value("#id_data_method") == "kto"
+        assert text(page, '[data-preset][aria-current="true"]') == preset
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_url("**/jobs/*-*/")
+    assert Job.objects.get().spec["data"]["method"] == "kto"
 
 
 def test_without_scripts_the_form_still_works(chromium: Browser, cast: Cast, running: Processes) -> None:

@@ -21,6 +21,7 @@ from webapp.jobs.naming import NAME_LENGTH
 
 # What the job itself knows: its base model and its dataset.
 FILLED_IN = ("model.base", "model.revision", "data.path", "data.holdout_path")
+METHOD = "data_method"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,15 @@ def values_of(job: Job) -> dict[str, Any]:
 
 
 def all_presets() -> dict[str, dict[str, Any]]:
-    return {name: preset_values(name) for name in PRESET_NAMES}
+    """What a click on a preset fills in: the method is not its to choose, it follows the dataset."""
+    presets = {name: preset_values(name) for name in PRESET_NAMES}
+    return {name: {key: value for key, value in values.items() if key != METHOD} for name, values in presets.items()}
+
+
+def method_for(version: DatasetVersion) -> str:
+    """The method that learns from rows of this kind; empty while they are still being checked."""
+    methods = choices_of(PARTS["data"], "method")
+    return next(name for name in methods if not kind_issues(name, version.kind)) if version.is_ready else ""
 
 
 class VersionChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic when it runs
@@ -162,10 +171,13 @@ class JobForm(forms.Form):
     def _choose_method(self) -> None:
         """A method that learns from the rows which the form shows first."""
         version = self._chosen_first["dataset_version"]
-        asked = self.get_initial_for_field(self.fields["data_method"], "data_method")
-        if version and version.is_ready and kind_issues(asked, version.kind):
-            methods = choices_of(PARTS["data"], "method")
-            self.initial["data_method"] = next(name for name in methods if not kind_issues(name, version.kind))
+        if version and (method := method_for(version)):
+            self.initial[METHOD] = method
+
+    def methods(self) -> dict[str, str]:
+        """By dataset: what the page chooses as the method when another dataset is chosen."""
+        versions = self._choice("dataset_version").queryset
+        return {str(one.pk): method_for(one) for one in versions} if versions is not None else {}
 
     def _choice(self, name: str) -> "forms.ModelChoiceField[Any]":
         return cast("forms.ModelChoiceField[Any]", self.fields[name])
