@@ -151,6 +151,16 @@ def test_a_dataset_that_the_method_cannot_use_is_refused_at_the_method(cast: Cas
     assert TrainSpec.from_dict(Job.objects.get().spec).data.method == "dpo"
 
 
+def test_everything_that_is_wrong_is_told_at_once(cast: Cast, tmp_path: Path) -> None:
+    wrong = {"lora_r": "0", "lora_layers_to_transform": "first", "optim_epochs": "", "data_max_seq_length": "2048"}
+    data = answers(cast, **wrong)
+    pairs = make_checked(make_dataset(cast.team), tmp_path, [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    data["dataset_version"] = pairs.pk
+    response = cast.client("bob").post(reverse("job_new"), data)
+    assert response.status_code == 422
+    assert set(response.context["form"].errors) == {*wrong, "data_method"}
+
+
 def test_another_dataset_can_be_what_is_measured_on(cast: Cast) -> None:
     aside = make_dataset(cast.team, name="aside").versions.get()
     data, client = (

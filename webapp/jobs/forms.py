@@ -187,14 +187,16 @@ class JobForm(forms.Form):
         self._check_length(cleaned)
         try:
             spec = TrainSpec.from_dict(_spec_data(cleaned))
-        except SpecError as error:
+        except SpecError as error:  # what could be read of it is checked like any other
             self._show(error.issues)
-            return cleaned
+            spec = error.spec or TrainSpec()
+        else:
+            self._show(spec.issues())
         chosen = (cleaned.get("dataset_version"), cleaned.get("validation_version"))
         files = [one for one in chosen if one and one.is_ready]
         task = cleaned["base_model"].task if cleaned.get("base_model") else "causal"
         of_rows = [issue for one in files for issue in kind_issues(spec.data.method, one.kind, task)]
-        self._show(spec.issues() + spec.issues_on(task) + of_rows)
+        self._show(spec.issues_on(task) + of_rows)
         return cleaned | {"spec": spec}
 
     def _check_length(self, cleaned: Mapping[str, Any]) -> None:
