@@ -16,8 +16,9 @@ from typing import Any
 from benchmarks.contenders.lowrank_bf16 import unquantised
 from benchmarks.training import prepare as prepare_work
 from trainer.events import Event
+from trainer.preparation import prepare
 from trainer.ranks import Ranks
-from trainer.run import Run, prepare
+from trainer.run import Run
 from trainer.sft import accumulate_gradient
 from trainer.spec import TrainSpec
 

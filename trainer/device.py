@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from trainer.estimate import PROCESS_BYTES
+from trainer.process import peak_memory
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 CUDA_BFLOAT16 = (8, 0)  # older GPUs emulate it, slower than float32
@@ -60,7 +61,7 @@ class Device:
         """
         if self.is_cuda:
             return torch.cuda.max_memory_reserved(self.place)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_memory()
 
 
 def find_device(dtype: str = "auto") -> Device:

@@ -14,6 +14,7 @@ from trainer.data import Trainable
 from trainer.estimate import ADAM_BYTES, Estimate, Hardware, estimate
 from trainer.events import Log, Memory
 from trainer.micro_batch import MicroBatch
+from trainer.process import recent_peak_memory, restart_peak
 from trainer.run import Run
 
 # On a GPU two passes take a moment. On a CPU they take as long as two steps, so they are only worth it if the upper
@@ -51,8 +52,9 @@ def run_dry_steps(run: Run) -> float:
     kept = torch.ones(values, dtype=torch.uint8, device=device.place)  # stands in for AdamW's moments
     before, free = device.held_bytes(), device.free_bytes()
     with torch.random.fork_rng(devices=[device.place] if device.is_cuda else []):
+        restart_peak()  # reading the base may have held more than a pass ever will
         tried = _dry_pass(run, half)
-        taken = (device.peak_bytes() - before) * tokens // tried
+        taken = (recent_peak_memory() - before) * tokens // tried
         if len(half) < len(rows) and taken > free:
             raise MemoryError(f"a part of a pass predicts {taken:,} bytes of {free:,}")
         _dry_pass(run, rows)

@@ -3,7 +3,6 @@
 import errno
 import functools
 import os
-import resource
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from uuid import uuid4
 
 from trainer.errors import TrainerError
 from trainer.events import Failed
+from trainer.process import peak_memory
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ def _took_byte(pipe: int) -> bool:
 
 
 def _disk_full(error: BaseException) -> TrainerError:
-    path = getattr(error, "filename", None)
+    path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of a copy the first is its source
     fix = "Free some space and run it again; --resume continues a run from its last checkpoint."
     return TrainerError("disk_full", f"The disk is full{f' at {path}' if path else ''}.", fix)
 
@@ -128,4 +128,4 @@ def _peak_bytes() -> int:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_reserved())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()

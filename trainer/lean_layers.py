@@ -12,6 +12,7 @@ from transformers.activations import SiLUActivation
 
 SILU = (nn.SiLU, SiLUActivation)  # by class: near zero GELU gives the same values, so a numerical probe cannot tell
 PROBE_ROWS = 3
+PAST_CLAMPS = 30.0  # not more: float16 must hold the products
 TOLERANCE = 0.02  # relative: bfloat16 rounds at different places
 
 
@@ -121,12 +122,13 @@ class _RMSNorm(torch.autograd.Function):
 def make_lean(model: nn.Module) -> None:
     """Replace the forward of every LoRA, SwiGLU and RMSNorm layer, unless it computes something else."""
     is_same: dict[type[nn.Module], bool] = {}
+    anywhere = next(one for one in model.parameters() if one.is_floating_point())
     for module in model.modules():
         lean = _lean_form(module)
         if lean is None:
             continue
         if type(module) not in is_same:
-            is_same[type(module)] = _computes_same(module, lean)
+            is_same[type(module)] = _computes_same(module, lean, anywhere)
         if is_same[type(module)]:
             module.forward = lean
 
@@ -183,10 +185,24 @@ def _swiglu_mlp(module: Any, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _computes_same(module: nn.Module, lean: Callable[[Tensor], Tensor]) -> bool:
-    """Whether both give the same outputs for a few random rows. Layers of the same name differ between families."""
-    like = next(one for one in module.parameters() if one.is_floating_point())  # quantised weights are bytes
+def _computes_same(module: nn.Module, lean: Callable[[Tensor], Tensor], anywhere: Tensor) -> bool:
+    """Whether both give the same outputs for a few random rows. Layers of the same name differ between families.
+
+    The rows have the format of the module's weights; quantised ones are bytes, and then it is that of `anywhere`.
+    """
+    like = next((one for one in module.parameters() if one.is_floating_point()), anywhere)
     width = getattr(getattr(module, "gate_proj", module), "in_features", like.shape[-1])
     rows = torch.randn(1, PROBE_ROWS, width, generator=torch.Generator().manual_seed(0)).to(like)
+    probes = (rows, _past_clamps(module, rows)) if hasattr(module, "gate_proj") else (rows,)
+    return all(_same_outputs(module, lean, one) for one in probes)
+
+
+def _past_clamps(module: Any, rows: Tensor) -> Tensor:
+    """The rows, scaled until gate and up exceed what some families clamp them to (DeepSeek-V4 to 10)."""
+    largest = min(float(layer(rows).abs().max()) for layer in (module.gate_proj, module.up_proj))
+    return rows * (PAST_CLAMPS / max(largest, 1e-3))
+
+
+def _same_outputs(module: nn.Module, lean: Callable[[Tensor], Tensor], rows: Tensor) -> bool:
     own, ours = module(rows).float(), lean(rows).float()
     return own.shape == ours.shape and bool((own - ours).abs().max() <= TOLERANCE * own.abs().max())

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from trainer.data import Dataset, LabelledAnswer, Trainable
-from trainer.evaluation import evaluate, require_finite
+from trainer.evaluation import evaluate
 from trainer.events import Evaluated
 from trainer.loss import loss_and_correct, sequence_logprobs
 from trainer.micro_batch import MicroBatch
 from trainer.model import AdaptedModel, eval_mode
-from trainer.rank_sync import idle_pass_count, run_idle_passes
+from trainer.rank_sync import idle_pass_count, run_idle_pass, run_idle_passes
 from trainer.ranks import Ranks
 from trainer.spec import PreferenceSpec, TrainSpec
 
@@ -102,7 +102,8 @@ class _ReferenceObjective:
                 if number <= len(passes):
                     batch = passes[number - 1]
                     logprobs[[places[id(item)] for item in batch.items]] = self._logprobs(batch).double().cpu()
-            run_idle_passes(self._model, self._ranks, rows, budget)
+                else:  # in between, not after all: gathering a sharded layer is a collective call like the other
+                    run_idle_pass(self._model)
         for item, logprob in zip(items, self._ranks.totals(*logprobs.tolist()), strict=True):
             item.reference_logprob = logprob
 
@@ -131,8 +132,7 @@ class _ReferenceObjective:
             run_idle_passes(self._model, self._ranks, rows, budget)
         loss, margin, correct = self._ranks.totals(loss, margin, correct)
         count = len(rows)
-        mean = require_finite(loss / count, step)
-        return Evaluated(step=step, loss=mean, accuracy=correct / count, margin=margin / count, rows=count)
+        return Evaluated(step=step, loss=loss / count, accuracy=correct / count, margin=margin / count, rows=count)
 
     def _logprobs(self, batch: MicroBatch) -> Tensor:
         on_device = batch.to(self._model.device.place)

@@ -2,12 +2,14 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -90,6 +92,27 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Peak:
+    before_restart = 0
+
+
+def peak_memory() -> int:
+    """The most memory this process ever held, in bytes."""
+    return max(_Peak.before_restart, recent_peak_memory())
+
+
+def recent_peak_memory() -> int:
+    """The most memory this process held since `restart_peak`, in bytes; the most ever where the system cannot tell."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def restart_peak() -> None:
+    """Let the system measure the peak anew from here on."""
+    _Peak.before_restart = peak_memory()
+    with suppress(OSError):  # Linux alone has it (proc_pid_clear_refs(5)), and not in every container
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def keep_freed_memory() -> None:

@@ -18,13 +18,19 @@ def run_idle_passes(model: AdaptedModel, ranks: Ranks, rows: Sequence[Trainable]
     With a sharded base (FSDP) every pass gathers each layer from all processes, so all must make equally many. Dummy
     passes add only zeros to the gradient. Without sharding there is nothing to do.
     """
+    if model.is_sharded:
+        for _ in range(idle_pass_count(model, ranks, rows, budget)):
+            run_idle_pass(model)
+
+
+def run_idle_pass(model: AdaptedModel) -> None:
+    """One dummy pass, where the base is sharded."""
     if not model.is_sharded:
         return
-    for _ in range(idle_pass_count(model, ranks, rows, budget)):
-        ids = torch.zeros((1, 1), dtype=torch.long, device=model.device.place)
-        states = model.hidden(ids, EncoderInputs(ids, torch.ones_like(ids)) if model.is_seq2seq else None)
-        if states.requires_grad:
-            (states.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
+    ids = torch.zeros((1, 1), dtype=torch.long, device=model.device.place)
+    states = model.hidden(ids, EncoderInputs(ids, torch.ones_like(ids)) if model.is_seq2seq else None)
+    if states.requires_grad:
+        (states.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
 
 
 def idle_pass_count(model: AdaptedModel, ranks: Ranks, rows: Sequence[Trainable], budget: int) -> int:

@@ -6,35 +6,27 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from trainer.base_facts import fingerprint, inspect_folder
-from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
+from trainer.checkpoint import Checkpoints, Inputs, Position
 from trainer.data import Dataset, Plan
 from trainer.device import release_memory
 from trainer.errors import Stopped, TrainerError
-from trainer.estimate import evaluations_after, micro_batch_tokens, recompute_every
-from trainer.eva import start_from_data
+from trainer.estimate import evaluations_after
 from trainer.evaluation import answer_probe
 from trainer.events import Emit, Evaluated, Log, Phase, Progress
 from trainer.failures import may_report, out_of_memory, retry_on_oom
-from trainer.forgetting import GeneralText, measure_forgetting, read_general_text
-from trainer.model import AdaptedModel, load_adapted
-from trainer.objective import Objective, objective_of
+from trainer.forgetting import GeneralText, measure_forgetting
+from trainer.model import AdaptedModel
+from trainer.objective import Objective
 from trainer.optimizer import MasterAdamW
-from trainer.process import giving_back_memory
-from trainer.rank_sync import sync_initial_weights
 from trainer.ranks import Ranks
-from trainer.readiness import make_ready
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
-from trainer.token_cache import load_tokens
 
 CHECKPOINTS = "checkpoints"  # folder name
 HEARTBEAT_SECONDS = 60.0
@@ -124,6 +116,29 @@ class Run:
         step, budget = self.position.step + 1, self.position.budget
         return out_of_memory(f" at step {step}, in passes of {budget:,} tokens{self.save_before_failure()}")
 
+    def diverged(self, what: str) -> TrainerError:
+        """The error to raise for a non-finite value. Only the main process reports it; the others raise Stopped."""
+        if not self.ranks.is_main:
+            raise Stopped
+        return TrainerError(
+            "diverged",
+            f"Training diverged at step {self.position.step + 1}: {what} is no longer a finite number"
+            f"{self.save_before_failure()}.",
+            "Use a lower learning rate or a longer warm-up, and look for odd rows in the dataset.",
+        )
+
+    def _holdout_diverged(self) -> TrainerError:
+        """The same for the loss on held-out rows. The base model's own, before the first step, has other reasons."""
+        if self.position.step:
+            return self.diverged(f"the loss on held-out rows after step {self.position.step}")
+        if not self.ranks.is_main:
+            raise Stopped
+        return TrainerError(
+            "diverged",
+            "The base model's loss on the held-out rows is not a finite number, before any training.",
+            "Set model.dtype to bfloat16 or float32, whose numbers go further than float16's, or check the base model.",
+        )
+
     def stop(self) -> None:
         """Write a checkpoint of the last complete step and raise Stopped."""
         self.save()
@@ -206,7 +221,10 @@ class Run:
     def _evaluate_holdout(self) -> Evaluated:
         rows, position = self.dataset.holdout, self.position
         step, budget = position.step, position.measuring_budget
-        return self.objective.evaluate(rows, step=step, budget=budget, before_pass=self._before_pass)
+        evaluated = self.objective.evaluate(rows, step=step, budget=budget, before_pass=self._before_pass)
+        if not math.isfinite(evaluated.loss):
+            raise self._holdout_diverged()
+        return evaluated
 
     def _halve_evaluation_passes(self) -> None:
         """Halve the evaluation passes for the rest of the run; training passes keep their size."""
@@ -225,6 +243,8 @@ class Run:
 
     def _free_memory_for_general_text(self) -> None:
         """These passes are small and of fixed size: free what memory there is and try once more."""
+        if self.model.is_sharded:  # the other processes are in the middle of the pass
+            raise self._general_text_out_of_memory()
         release_memory()
         what = f"Out of memory while evaluating at step {self.position.step:,}: trying the general text once more"
         self.emit(Log(level="warning", text=what))
@@ -282,117 +302,6 @@ class Run:
             seconds_left=left * seconds / len(self.recent) + evaluating,
             memory_bytes=self.model.device.peak_bytes(),
         )
-
-
-def prepare(
-    spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool], ranks: Ranks
-) -> Run:
-    """Read the data, load the model and restore the checkpoint, if there is one. Raises TrainerError.
-
-    `should_stop` is a collective: all processes call it at the same points.
-    """
-    emit(Phase(name="preparing"))
-    base = make_ready(spec, out=out, resume=resume, emit=emit, ranks=ranks)
-    checkpoint = ranks.broadcast_object(find_checkpoint(resume, spec, emit)) if resume else None
-    earlier = read_position(checkpoint) if checkpoint else None
-    position = earlier or Position(started=ranks.broadcast_object(datetime.now().isoformat()))
-    moment = datetime.fromisoformat(position.started)
-    renderer = Renderer.load(base, moment=moment)
-    dataset = ranks.main_process_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
-    _raise_if_stopped(should_stop)
-    plan = Plan(dataset.train, spec)
-    emit(Phase(name="loading"))
-    with giving_back_memory():
-        model = load_adapted(spec, base, emit, dequantized=earlier.unpacked if earlier else None, ranks=ranks)
-    position.unpacked = model.dequantized
-    _raise_if_stopped(should_stop)
-    if spec.lora.init_lora_weights == "eva" and not checkpoint:
-        start_from_data(model, plan, before_pass=lambda: _raise_if_stopped(should_stop))
-    measures_forgetting = spec.evaluation.forgetting and bool(dataset.holdout)
-    general = read_general_text(model, renderer) if measures_forgetting else None
-    optimizer = MasterAdamW(model.lora, spec.optim)
-    sync_initial_weights(model, optimizer, ranks)
-    release_memory()
-    inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
-    facts = inspect_folder(base)
-    free = ranks.minimum(model.device.free_bytes())  # processes that shard a base need passes of the same size
-    budget = _fit_memory(model, spec, facts, position, emit, free=free)
-    objective = objective_of(spec, model, ranks)
-    objective.prepare(dataset, before_pass=_with_heartbeat(should_stop, emit))
-    if checkpoint:
-        position = load_checkpoint(checkpoint, inputs, optimizer)
-    position.budget = budget
-    run = Run(
-        spec=spec,
-        base=base,
-        out=out,
-        emit=emit,
-        should_stop=should_stop,
-        renderer=renderer,
-        dataset=dataset,
-        plan=plan,
-        model=model,
-        objective=objective,
-        optimizer=optimizer,
-        inputs=inputs,
-        checkpoints=Checkpoints(out / CHECKPOINTS, inputs, emit, resumed=position.step, size=optimizer.bytes_on_disk),
-        position=position,
-        general=general,
-        ranks=ranks,
-        resumed_from=checkpoint,
-        best=load_best(checkpoint, position) if checkpoint and spec.evaluation.keep_best else {},
-    )
-    _log_setup(run, of=int(facts["parameters"]))
-    return run
-
-
-def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Position, emit: Emit, *, free: int) -> int:
-    """Tokens per pass. Turns on gradient checkpointing where memory does not hold all activations of such a pass."""
-    kind = model.device.place.type
-    fitting = micro_batch_tokens(spec, facts, free_bytes=free, device=kind)
-    budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or fitting
-    every = recompute_every(spec, facts, tokens=budget, free_bytes=free, device=kind)
-    if budget < spec.data.max_seq_length:  # an earlier attempt ran out of memory with less than one long row
-        every = 1
-    if every:
-        model.recompute(every)
-        which = {1: "Every layer is", 2: "Half of the layers are"}.get(every, f"One layer in {every} is")
-        emit(Log(text=f"{which} recomputed in the backward pass, to fit in memory"))
-    return budget
-
-
-def _log_setup(run: Run, *, of: int) -> None:
-    trainable = sum(weight.numel() for weight in run.model.lora.values())
-    device, rows = run.model.device, run.spec.optim.batch_size
-    number_format = str(device.dtype).removeprefix("torch.")
-    if device.dtype == torch.float16 and device.place.type == "cpu":
-        run.emit(Log(level="warning", text="A CPU is many times slower in float16; set model.dtype to auto"))
-    run.emit(Log(text=f"{trainable:,} trainable parameters, {of:,} frozen ({trainable / of:.1%}), in {number_format}"))
-    passes = f"in passes of up to {run.position.budget:,} tokens"
-    where = device.place if run.ranks.is_alone else f"{run.ranks.world_size} × {device.place.type}"
-    run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {where}"))
-    if run.position.step:
-        run.emit(Log(text=f"Resuming after step {run.position.step:,}"))
-
-
-def _raise_if_stopped(should_stop: Callable[[], bool]) -> None:
-    """Stop without a checkpoint: before the first step there is nothing to save."""
-    if should_stop():
-        raise Stopped
-
-
-def _with_heartbeat(should_stop: Callable[[], bool], emit: Emit) -> Callable[[int, int], None]:
-    """A `before_pass` for scoring the answers before the first step: stops early, and logs a sign of life."""
-    last_emit = time.monotonic()
-
-    def before_pass(number: int, of: int) -> None:
-        nonlocal last_emit
-        _raise_if_stopped(should_stop)
-        if time.monotonic() - last_emit > HEARTBEAT_SECONDS:
-            emit(Log(text=f"Scoring the answers before training: pass {number} of {of}"))
-            last_emit = time.monotonic()
-
-    return before_pass
 
 
 def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:

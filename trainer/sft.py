@@ -10,14 +10,14 @@ import torch
 from trainer.adapter import save_adapter
 from trainer.data import Trainable
 from trainer.dry_steps import estimate_run, largest_pass, memory_used, needs_dry_steps, run_dry_steps
-from trainer.errors import Stopped, TrainerError
 from trainer.estimate import Estimate
 from trainer.events import Emit, Finished, Log, Phase
 from trainer.failures import retry_on_oom
 from trainer.optimizer import learning_rate_at
+from trainer.preparation import prepare
 from trainer.rank_sync import run_idle_passes
 from trainer.ranks import join_ranks, leave_ranks, only_checkpoints
-from trainer.run import Run, prepare
+from trainer.run import Run
 from trainer.snapshots import adopt_snapshots, keep_snapshot, kept_snapshots, snapshot_due
 from trainer.spec import TrainSpec
 
@@ -61,11 +61,11 @@ def train(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should
         # -- update
         norm = run.optimizer.grad_norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise diverged(run, "the gradient" if math.isfinite(loss) else "the loss")
+            raise run.diverged("the gradient" if math.isfinite(loss) else "the loss")
         learning_rate = learning_rate_at(step, run.plan.steps, spec.optim)
         run.optimizer.step(learning_rate=learning_rate, norm=norm)
         if not run.optimizer.is_finite():
-            raise diverged(run, "a weight")
+            raise run.diverged("a weight")
 
         # -- report
         seconds = run.model.device.clock() - began
@@ -171,15 +171,3 @@ def warn_if_stalled(run: Run) -> None:
             "lower optim.learning_rate or lora.lora_alpha, and leave optim.max_grad_norm at 1"
         )
         run.emit(Log(level="warning", text=text))
-
-
-def diverged(run: Run, what: str) -> TrainerError:
-    """The error to raise for a non-finite value. Only the main process reports it; the others raise Stopped."""
-    if not run.ranks.is_main:
-        raise Stopped
-    step = run.position.step + 1
-    return TrainerError(
-        "diverged",
-        f"Training diverged at step {step}: {what} is no longer a finite number{run.save_before_failure()}.",
-        "Use a lower learning rate or a longer warm-up, and look for odd rows in the dataset.",
-    )

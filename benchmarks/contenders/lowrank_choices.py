@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-import trainer.run
+import trainer.preparation
 from benchmarks.contenders.clock import run
 from benchmarks.contenders.lowrank import lowrank
 from trainer.model import AdaptedModel, load_adapted
@@ -20,7 +20,7 @@ def lowrank_choice(work: dict[str, Any], choice: str) -> dict[str, Any]:
     if choice.endswith("_passes"):
         rows = 1 if choice == "small_passes" else work["rows_a_step"]
         work["spec"]["optim"]["micro_batch_tokens"] = rows * work["length"]
-    with patch.object(trainer.run, "load_adapted", partial(_load, choice=choice)):
+    with patch.object(trainer.preparation, "load_adapted", partial(_load, choice=choice)):
         return lowrank(work)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.trainer.test_out_of_memory import fake_lack
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec
-from trainer import dry_steps
+from trainer import dry_steps, preparation
 from trainer.errors import TrainerError
 from trainer.events import Log, Memory, Progress
 from trainer.spec import TrainSpec
@@ -109,3 +109,22 @@ def test_the_largest_pass_is_that_of_the_longest_rows(base: Path, tmp_path: Path
         patched.setattr("trainer.sft.run_dry_steps", look)
         Training(spec, tmp_path / "out").run()
     assert found[0] == found[1]
+
+
+def test_a_peak_of_loading_is_not_taken_for_that_of_a_pass(
+    always: None, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base that is read and quantised leaves a peak far above what is held then."""
+    genuine = preparation.load_adapted
+
+    def loaded(*given: Any, **told: Any) -> Any:
+        del given_back[:]
+        return genuine(*given, **told)
+
+    given_back = [bytearray(b"x") * (1500 << 20)]
+    monkeypatch.setattr(preparation, "load_adapted", loaded)
+    monkeypatch.setattr("trainer.device._free_ram", lambda: 1_000_000_000)
+    spec = make(base, tmp_path, data={"holdout": 0.0}, optim={"max_steps": 2, "micro_batch_tokens": 2048})
+    training = Training(spec, tmp_path / "out").run()
+    assert len(training.losses) == 2 and dry_logs(training)
+    assert training.of(Memory)[0].peak_bytes > 1500 << 20, "the whole run's peak is told as ever"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.trainer.families import make_family
-from tests.trainer.training import make_spec
+from tests.trainer.training import Training, make_spec
 from trainer.device import Device
 from trainer.lean_layers import make_lean
 from trainer.model import AdaptedModel, adapt, load_base
@@ -114,3 +114,38 @@ def test_they_keep_less_for_the_way_back(tmp_path: Path, monkeypatch: pytest.Mon
     folder = make_family(tmp_path, "llama")
     # More in bfloat16, where the norm keeps no float32 copy of its input.
     assert kept(load(folder, monkeypatch, lean=True)) < 0.85 * kept(load(folder, monkeypatch, lean=False))
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_packed_layers_without_an_update_are_probed(base: Path, rows: Path, tmp_path: Path, quantization: str) -> None:
+    """As on a card without room for unpacked weights: the MLP then has no floating-point weight of its own."""
+    spec = make_spec(
+        base,
+        rows,
+        model={"quantization": quantization, "dtype": "auto"},
+        lora={"target_modules": "attention"},
+        optim={"max_steps": 1},
+        data={"holdout": 0.0},
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("trainer.model._fits_dequantized", lambda causal, device: False)
+        assert len(Training(spec, tmp_path).run().losses) == 1
+
+
+def test_an_mlp_that_clamps_keeps_its_own_forward() -> None:
+    """What it clamps only shows on large values."""
+
+    class ClampedMLP(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_proj, self.up_proj = (torch.nn.Linear(16, 32, bias=False) for _ in range(2))
+            self.down_proj, self.act_fn = torch.nn.Linear(32, 16, bias=False), torch.nn.SiLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate, up = self.gate_proj(x).clamp(max=10.0), self.up_proj(x).clamp(-10.0, 10.0)
+            out: Tensor = self.down_proj(self.act_fn(gate) * up)
+            return out
+
+    model = torch.nn.ModuleList([ClampedMLP()])
+    make_lean(model)
+    assert "forward" not in model[0].__dict__

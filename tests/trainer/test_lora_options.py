@@ -139,7 +139,7 @@ def run_and_keep(spec: TrainSpec, out: Path) -> AdaptedModel:
         return kept[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.run.load_adapted", keeping)
+        patch.setattr("trainer.preparation.load_adapted", keeping)
         Training(spec, out).run()
     for module in kept[0].peft.modules():
         module.training = False

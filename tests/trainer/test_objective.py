@@ -126,7 +126,7 @@ def test_a_resumed_run_is_the_same_run(base: Path, tmp_path: Path, method: str) 
 def test_scoring_before_training_is_not_silent_and_can_be_stopped(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.run.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("trainer.preparation.HEARTBEAT_SECONDS", 0.0)
     training = Training(make_job(base, tmp_path, "dpo"), tmp_path / "out")
     said = lambda: [one.text for one in training.of(Log) if "Scoring the answers" in one.text]  # noqa: E731
     training._should_stop = lambda: bool(said())  # type: ignore[method-assign] # in the midst of it

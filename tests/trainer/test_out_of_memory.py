@@ -15,7 +15,8 @@ import torch
 from peft import PeftModelForCausalLM
 
 from tests.trainer.test_several_gpus import in_two
-from tests.trainer.training import Training, make_rows, make_spec
+from tests.trainer.training import Training, make_pairs, make_rows, make_spec
+from trainer import preparation
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Event, Finished, Log, Progress, Sample
 from trainer.manifest import verify
@@ -317,3 +318,43 @@ def test_a_lack_for_good_in_one_process_leaves_the_last_whole_step(
     assert said.count('"failed"') == 1 and "ran out of memory at step 3" in said
     assert "checkpoint is of step 2" in said and said.count('"folder": "checkpoints/step-000002"') >= 1
     verify(tmp_path / "checkpoints" / "step-000002", name="MANIFEST.json")
+
+
+def test_a_lack_on_general_text_of_a_sharded_base_is_not_tried_again(
+    spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other processes are in the middle of the pass. One process stands for them here."""
+    genuine = preparation.load_adapted
+
+    def sharded(*given: Any, **told: Any) -> AdaptedModel:
+        return dataclasses.replace(genuine(*given, **told), is_sharded=True)
+
+    monkeypatch.setattr(preparation, "load_adapted", sharded)
+    training = Training(spec, tmp_path)
+
+    def starve(event: Event) -> None:
+        if isinstance(event, Progress) and event.step == 6:
+            starve_measuring(monkeypatch, range(2, 3))
+
+    with pytest.raises(TrainerError, match=r"measuring forgetting \(evaluation.forgetting\) at step 6") as caught:
+        training.run(emit=starve)
+    assert caught.value.code == "out_of_memory"
+    assert not [one for one in training.of(Log) if "once more" in one.text]
+
+
+@pytest.mark.parametrize("lacks", [1, 2])
+def test_a_lack_before_the_first_step_is_tried_once_more_and_has_a_place(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: int
+) -> None:
+    settings = make_spec(base, make_pairs(tmp_path), data={"method": "dpo", "holdout": 0.0}, optim={"max_steps": 1})
+    training = Training(settings, tmp_path / "out")
+    monkeypatch.setattr("trainer.model._checked", lambda adapted, spec: adapted)
+    starve_measuring(monkeypatch, range(lacks))
+    if lacks == 1:
+        assert len(training.run().losses) == 1
+        assert [
+            one for one in training.of(Log) if "while scoring the answers, before the first step: trying" in one.text
+        ]
+    else:
+        with pytest.raises(TrainerError, match="out of memory while scoring the answers, before the first step"):
+            training.run()

@@ -336,12 +336,12 @@ UNLIKE = """
 import sys
 from pathlib import Path
 import torch
-from trainer import run
+from trainer import preparation
 from trainer.lora_start import lora_layers
 from trainer.ranks import join_ranks, leave_ranks
 from trainer.spec import TrainSpec
 
-joined, genuine = join_ranks(), run.load_adapted
+joined, genuine = join_ranks(), preparation.load_adapted
 
 def weights(model):
     bases = [one.module.get_base_layer().weight.data for one in lora_layers(model.peft)]
@@ -353,7 +353,7 @@ def load_adapted(*given, **named):
         one.mul_(1 + joined.rank / 1000)
     return model
 
-run.load_adapted = load_adapted
+preparation.load_adapted = load_adapted
 spec, out = TrainSpec.from_yaml(Path(sys.argv[1]).read_text(), name="spec"), Path(sys.argv[2])
 asked = dict(emit=lambda event: None, should_stop=lambda: False, ranks=joined)
 made = run.prepare(spec, out=out, resume=None, **asked)

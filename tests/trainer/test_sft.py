@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.trainer.training import Training, make_rows, make_spec
+from trainer import evaluation
 from trainer.checkpoint import MANIFEST
 from trainer.data import Item, load_dataset
 from trainer.device import Device, find_device
@@ -214,7 +215,7 @@ def test_divergence_is_named_at_its_step(
             else:
                 weight.register_hook(lambda gradient: gradient * float("inf"))
 
-    monkeypatch.setattr("trainer.run.MasterAdamW", watch)
+    monkeypatch.setattr("trainer.preparation.MasterAdamW", watch)
     with pytest.raises(TrainerError, match=f"step 4: the {poison}") as caught:
         training.run(emit=spoil)
     assert caught.value.code == "diverged" and training.of(Progress)[-1].step == 3
@@ -368,3 +369,25 @@ def test_log_tells_about_cut_and_empty_rows(base: Path, tmp_path: Path) -> None:
         load_dataset(spec, Renderer.load(base), said.append)
         assert len([one for one in said if ", and cut: " in one.text]) == warnings
     assert "1 row left out for having no token to learn" in texts
+
+
+@pytest.mark.parametrize(
+    ("at", "said"), [(0, "The base model's loss on the held-out rows"), (4, "held-out rows after step 4")]
+)
+def test_a_loss_on_held_out_rows_that_is_no_number_keeps_the_steps_made(
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, said: str
+) -> None:
+    spec = make_spec(base, rows, optim={"max_steps": 8}, evaluation={"every_steps": 4})
+    training = Training(spec, tmp_path)
+    genuine = evaluation.loss_and_correct
+
+    def spoilt(*given: Any) -> Any:
+        loss, correct = genuine(*given)
+        return loss * (float("nan") if len(training.losses) == at else 1.0), correct
+
+    monkeypatch.setattr(evaluation, "loss_and_correct", spoilt)
+    with pytest.raises(TrainerError, match=said) as caught:
+        training.run()
+    assert caught.value.code == "diverged" and len(training.losses) == at
+    assert ("model.dtype" in caught.value.fix) is (at == 0)
+    assert (tmp_path / "checkpoints" / "step-000004").is_dir() is (at == 4)

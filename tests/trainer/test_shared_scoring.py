@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 import torch
 
+from tests.tiny import make_tiny_base
 from tests.trainer.test_objective import moved
+from tests.trainer.test_several_gpus import finish, start
 from tests.trainer.test_sharded_base import in_two
-from tests.trainer.training import make_judged, make_pairs, make_spec
+from tests.trainer.training import make_judged, make_pairs, make_spec, write_lines
 from trainer.data import LabelledAnswer, Trainable, load_dataset
 from trainer.model import AdaptedModel, load_adapted
-from trainer.objective import objective_of
+from trainer.objective import REFERENCE_PASS_TOKENS, objective_of
+from trainer.preparation import prepare
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
-from trainer.run import prepare
 from trainer.spec import TrainSpec
 
 MAKERS = {"dpo": make_pairs, "kto": make_judged}
@@ -109,6 +111,24 @@ def test_a_window_that_is_made_again_meets_nobody_a_second_time(base: Path, tmp_
     move(model, BY)
     objective.kl_estimate(rows[4:8], budget=100)
     assert Meetings.count == 3, "after a step it is another one"
+
+
+def test_processes_of_a_sharded_base_score_with_unequal_numbers_of_passes(tmp_path: Path) -> None:
+    """One long pair and several short ones: three passes more in one process, which gather layers like all others."""
+    base = make_tiny_base(tmp_path / "base", context=4096)
+    word = "ab cd " * 90
+    long, short = word * 4, word
+    rows = [{"prompt": "0", "chosen": long, "rejected": long + "no"}]
+    rows += [{"prompt": str(number), "chosen": short, "rejected": short + "no"} for number in range(1, 9)]
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    data = {"method": "dpo", "max_seq_length": 2048, "holdout": 0.0}
+    spec = make_spec(base, path, data=data, model={"gpus": 2, "shard": "always"}, optim={"max_steps": 1})
+    dataset = load_dataset(spec, Renderer.load(base), lambda event: None)
+    model = load_adapted(make_spec(base, path), base, lambda event: None)
+    passes = [len(model.passes(Ranks(rank, 2).share(dataset.train), REFERENCE_PASS_TOKENS["cpu"])) for rank in range(2)]
+    assert abs(passes[0] - passes[1]) > 1
+    code, told, complained = finish(start(spec, tmp_path / "out"))
+    assert code == 0, complained
 
 
 def test_each_process_is_asked_to_end_as_often_as_the_others(base: Path, tmp_path: Path) -> None:

@@ -201,6 +201,11 @@ def test_any_error_gets_a_name(error: Exception, code: str, capsys: pytest.Captu
     assert ("secret" in capsys.readouterr().err) == (code == "internal")
 
 
+def test_a_full_disk_is_that_of_the_copy_not_of_its_source(tmp_path: Path) -> None:
+    error = OSError(28, "No space left on device", str(tmp_path / "source"), None, str(tmp_path / "copy"))
+    assert str(tmp_path / "copy") in to_trainer_error(error).text
+
+
 def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["-h"], ["train", "-h"], ["check", "-h"], ["fetch", "-h"]):
         with pytest.raises(SystemExit):

@@ -1,0 +1,167 @@
+"""What comes before the first step: data, model, optimizer and checkpoint are put together to a `Run`."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from trainer.base_facts import fingerprint, inspect_folder
+from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
+from trainer.data import Plan
+from trainer.device import release_memory
+from trainer.errors import Stopped, TrainerError
+from trainer.estimate import micro_batch_tokens, recompute_every
+from trainer.eva import start_from_data
+from trainer.events import Emit, Log, Phase
+from trainer.failures import out_of_memory, retry_on_oom
+from trainer.forgetting import read_general_text
+from trainer.model import AdaptedModel, load_adapted
+from trainer.objective import objective_of
+from trainer.optimizer import MasterAdamW
+from trainer.process import giving_back_memory
+from trainer.rank_sync import sync_initial_weights
+from trainer.ranks import Ranks
+from trainer.readiness import make_ready
+from trainer.rendering import Renderer
+from trainer.run import CHECKPOINTS, HEARTBEAT_SECONDS, Run
+from trainer.spec import TrainSpec
+from trainer.token_cache import load_tokens
+
+T = TypeVar("T")
+
+
+def prepare(
+    spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, should_stop: Callable[[], bool], ranks: Ranks
+) -> Run:
+    """Read the data, load the model and restore the checkpoint, if there is one. Raises TrainerError.
+
+    `should_stop` is a collective: all processes call it at the same points.
+    """
+    emit(Phase(name="preparing"))
+    base = make_ready(spec, out=out, resume=resume, emit=emit, ranks=ranks)
+    checkpoint = ranks.broadcast_object(find_checkpoint(resume, spec, emit)) if resume else None
+    earlier = read_position(checkpoint) if checkpoint else None
+    position = earlier or Position(started=ranks.broadcast_object(datetime.now().isoformat()))
+    moment = datetime.fromisoformat(position.started)
+    renderer = Renderer.load(base, moment=moment)
+    dataset = ranks.main_process_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
+    _raise_if_stopped(should_stop)
+    plan = Plan(dataset.train, spec)
+    emit(Phase(name="loading"))
+    with giving_back_memory():
+        model = load_adapted(spec, base, emit, dequantized=earlier.unpacked if earlier else None, ranks=ranks)
+    position.unpacked = model.dequantized
+    _raise_if_stopped(should_stop)
+    if spec.lora.init_lora_weights == "eva" and not checkpoint:
+        work = partial(start_from_data, model, plan, before_pass=lambda: _raise_if_stopped(should_stop))
+        _retry_setup(work, "reading rows for EVA", emit, ranks)
+    measures_forgetting = spec.evaluation.forgetting and bool(dataset.holdout)
+    general = None
+    if measures_forgetting:
+        general = _retry_setup(partial(read_general_text, model, renderer), "reading general text", emit, ranks)
+    optimizer = MasterAdamW(model.lora, spec.optim)
+    sync_initial_weights(model, optimizer, ranks)
+    release_memory()
+    inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
+    facts = inspect_folder(base)
+    free = ranks.minimum(model.device.free_bytes())  # processes that shard a base need passes of the same size
+    budget = _fit_memory(model, spec, facts, position, emit, free=free)
+    objective = objective_of(spec, model, ranks)
+    work = partial(objective.prepare, dataset, before_pass=_with_heartbeat(should_stop, emit))
+    _retry_setup(work, "scoring the answers", emit, ranks)
+    if checkpoint:
+        position = load_checkpoint(checkpoint, inputs, optimizer)
+    position.budget = budget
+    run = Run(
+        spec=spec,
+        base=base,
+        out=out,
+        emit=emit,
+        should_stop=should_stop,
+        renderer=renderer,
+        dataset=dataset,
+        plan=plan,
+        model=model,
+        objective=objective,
+        optimizer=optimizer,
+        inputs=inputs,
+        checkpoints=Checkpoints(out / CHECKPOINTS, inputs, emit, resumed=position.step, size=optimizer.bytes_on_disk),
+        position=position,
+        general=general,
+        ranks=ranks,
+        resumed_from=checkpoint,
+        best=load_best(checkpoint, position) if checkpoint and spec.evaluation.keep_best else {},
+    )
+    _log_setup(run, of=int(facts["parameters"]))
+    return run
+
+
+def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Position, emit: Emit, *, free: int) -> int:
+    """Tokens per pass. Turns on gradient checkpointing where memory does not hold all activations of such a pass."""
+    kind = model.device.place.type
+    fitting = micro_batch_tokens(spec, facts, free_bytes=free, device=kind)
+    budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or fitting
+    every = recompute_every(spec, facts, tokens=budget, free_bytes=free, device=kind)
+    if budget < spec.data.max_seq_length:  # an earlier attempt ran out of memory with less than one long row
+        every = 1
+    if every:
+        model.recompute(every)
+        which = {1: "Every layer is", 2: "Half of the layers are"}.get(every, f"One layer in {every} is")
+        emit(Log(text=f"{which} recomputed in the backward pass, to fit in memory"))
+    return budget
+
+
+def _log_setup(run: Run, *, of: int) -> None:
+    trainable = sum(weight.numel() for weight in run.model.lora.values())
+    device, rows = run.model.device, run.spec.optim.batch_size
+    number_format = str(device.dtype).removeprefix("torch.")
+    if device.dtype == torch.float16 and device.place.type == "cpu":
+        run.emit(Log(level="warning", text="A CPU is many times slower in float16; set model.dtype to auto"))
+    run.emit(Log(text=f"{trainable:,} trainable parameters, {of:,} frozen ({trainable / of:.1%}), in {number_format}"))
+    passes = f"in passes of up to {run.position.budget:,} tokens"
+    where = device.place if run.ranks.is_alone else f"{run.ranks.world_size} × {device.place.type}"
+    run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {where}"))
+    if run.position.step:
+        run.emit(Log(text=f"Resuming after step {run.position.step:,}"))
+
+
+def _retry_setup(work: Callable[[], T], doing: str, emit: Emit, ranks: Ranks) -> T:
+    """Call `work`, and once more if it runs out of memory: its passes are of fixed size, so only freeing helps.
+
+    Of several processes the others would be in the middle of theirs, and it fails at once.
+    """
+
+    def failure() -> TrainerError:
+        return out_of_memory(f" while {doing}, before the first step")
+
+    def make_room() -> None:
+        if not ranks.is_alone:
+            raise failure()
+        release_memory()
+        emit(Log(level="warning", text=f"Out of memory while {doing}, before the first step: trying once more"))
+
+    return retry_on_oom(work, make_room=make_room, failure=failure)
+
+
+def _raise_if_stopped(should_stop: Callable[[], bool]) -> None:
+    """Stop without a checkpoint: before the first step there is nothing to save."""
+    if should_stop():
+        raise Stopped
+
+
+def _with_heartbeat(should_stop: Callable[[], bool], emit: Emit) -> Callable[[int, int], None]:
+    """A `before_pass` for scoring the answers before the first step: stops early, and logs a sign of life."""
+    last_emit = time.monotonic()
+
+    def before_pass(number: int, of: int) -> None:
+        nonlocal last_emit
+        _raise_if_stopped(should_stop)
+        if time.monotonic() - last_emit > HEARTBEAT_SECONDS:
+            emit(Log(text=f"Scoring the answers before training: pass {number} of {of}"))
+            last_emit = time.monotonic()
+
+    return before_pass
