@@ -18,7 +18,7 @@ from trainer.estimate import micro_batch_tokens, recompute_every
 from trainer.eva import start_from_data
 from trainer.events import Emit, Log, Phase
 from trainer.failures import out_of_memory, retry_on_oom
-from trainer.forgetting import read_general_text
+from trainer.forgetting import GeneralText, read_general_text
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import objective_of
 from trainer.optimizer import MasterAdamW
@@ -57,22 +57,18 @@ def prepare(
     position.unpacked = model.dequantized
     _raise_if_stopped(should_stop)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
-        work = partial(start_from_data, model, plan, before_pass=lambda: _raise_if_stopped(should_stop))
-        _retry_setup(work, "reading rows for EVA", emit, ranks)
-    measures_forgetting = spec.evaluation.forgetting and bool(dataset.holdout)
-    general = None
-    if measures_forgetting:
-        general = _retry_setup(partial(read_general_text, model, renderer), "reading general text", emit, ranks)
+        stop_early = partial(_raise_if_stopped, should_stop)
+        _retry_setup(partial(start_from_data, model, plan, before_pass=stop_early), "reading rows for EVA", emit, ranks)
+    general = _general_text(model, renderer, emit, ranks) if spec.evaluation.forgetting and dataset.holdout else None
     optimizer = MasterAdamW(model.lora, spec.optim)
     sync_initial_weights(model, optimizer, ranks)
     release_memory()
-    inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
-    facts = inspect_folder(base)
+    inputs, facts = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps), inspect_folder(base)
     free = ranks.minimum(model.device.free_bytes())  # processes that shard a base need passes of the same size
     budget = _fit_memory(model, spec, facts, position, emit, free=free)
     objective = objective_of(spec, model, ranks)
-    work = partial(objective.prepare, dataset, before_pass=_with_heartbeat(should_stop, emit))
-    _retry_setup(work, "scoring the answers", emit, ranks)
+    scoring = partial(objective.prepare, dataset, before_pass=_with_heartbeat(should_stop, emit))
+    _retry_setup(scoring, "scoring the answers", emit, ranks)
     if checkpoint:
         position = load_checkpoint(checkpoint, inputs, optimizer)
     position.budget = budget
@@ -127,6 +123,10 @@ def _log_setup(run: Run, *, of: int) -> None:
     run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {where}"))
     if run.position.step:
         run.emit(Log(text=f"Resuming after step {run.position.step:,}"))
+
+
+def _general_text(model: AdaptedModel, renderer: Renderer, emit: Emit, ranks: Ranks) -> GeneralText:
+    return _retry_setup(partial(read_general_text, model, renderer), "reading general text", emit, ranks)
 
 
 def _retry_setup(work: Callable[[], T], doing: str, emit: Emit, ranks: Ranks) -> T:
