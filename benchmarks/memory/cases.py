@@ -103,7 +103,7 @@ class Case:
 
 
 def _told(value: Any) -> str:
-    return "+".join(value) if isinstance(value, list | tuple) else str(value)
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def cases() -> Iterator[Case]:
