@@ -11,7 +11,7 @@ from types import FrameType
 
 from trainer.errors import EXIT_CODES, TrainerError
 from trainer.failures import MAY_REPORT
-from trainer.process import DIE_WITH_PARENT, STOPPING
+from trainer.process import DIE_WITH_PARENT, STOPPING, STORE_FD
 
 GRACE_SECONDS = 30.0  # for the others, once one has failed: they would wait for it forever
 LONG_GRACE_SECONDS = 600.0  # once one has ended normally: another may still be writing a checkpoint
@@ -47,10 +47,14 @@ def launch(count: int, arguments: list[str], *, stdout: int, should_stop: Callab
 
 
 def _start(children: "list[subprocess.Popen[bytes]]", count: int, arguments: list[str], *, stdout: int) -> None:
-    """Start the processes, with signals blocked until `StopRequest` handles them: an earlier one would kill them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    """Start the processes, with signals blocked until `StopRequest` handles them: an earlier one would kill them.
+
+    The first one inherits the socket that the others come to. torch's own would listen on all interfaces, and whoever
+    writes into its store can send the processes to a place of his own.
+    """
+    store = socket.create_server(("127.0.0.1", 0))
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.getsockname()[1])}
+    rendezvous |= {STORE_FD: str(store.fileno())}
     threads = max(1, (os.cpu_count() or 1) // count)
     token = _report_token()
     shared = {"OMP_NUM_THREADS": str(threads)} | _on_this_machine() | os.environ | rendezvous
@@ -59,7 +63,9 @@ def _start(children: "list[subprocess.Popen[bytes]]", count: int, arguments: lis
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     for rank in range(count):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        children.append(subprocess.Popen(command, stdout=stdout, env=shared | own, pass_fds=[token]))
+        files = [token] if rank else [token, store.fileno()]
+        children.append(subprocess.Popen(command, stdout=stdout, env=shared | own, pass_fds=files))
+    store.close()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -16,6 +16,7 @@ from typing import NoReturn, TextIO
 from trainer.events import Event, encode
 
 DIE_WITH_PARENT = "LOWRANK_DIE_WITH_PARENT"
+STORE_FD = "LOWRANK_STORE_FD"  # on which the first of several training processes listens for the others
 PARENT_POLL_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
 STOPPING = (signal.SIGTERM, signal.SIGINT)  # request a graceful stop

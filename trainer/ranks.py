@@ -10,9 +10,11 @@ from typing import Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined] # public, and left out of __all__
 
 from trainer.errors import TrainerError
 from trainer.events import Checkpoint, Emit, Event
+from trainer.process import STORE_FD
 
 TIMEOUT = timedelta(hours=2)  # the others wait while one evaluates or writes files
 
@@ -138,8 +140,19 @@ def join_ranks() -> Ranks:
             raise TrainerError("user_config", text, "Lower model.gpus.")
         torch.cuda.set_device(local)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT, store=_local_store(rank, of), rank=rank, world_size=of)
     return Ranks(rank, of)
+
+
+def _local_store(rank: int, of: int) -> Store | None:
+    """The store of processes that `launch` started. None: that of torchrun's environment, on all interfaces."""
+    listening = os.environ.get(STORE_FD)
+    if listening is None:
+        return None
+    own = int(listening) if rank == 0 else None
+    port = int(os.environ["MASTER_PORT"])
+    return TCPStore("127.0.0.1", port, of, is_master=rank == 0, timeout=TIMEOUT, master_listen_fd=own)
 
 
 def leave_ranks(ranks: Ranks) -> None:

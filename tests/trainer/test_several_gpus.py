@@ -100,6 +100,20 @@ def test_two_processes_learn_what_one_learns(base: Path, rows: Path, tmp_path: P
         torch.testing.assert_close(mine[name], weight, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_they_listen_on_the_loopback_interface_alone(base: Path, rows: Path, tmp_path: Path) -> None:
+    child = start(on_two(make_spec(base, rows, optim={"max_steps": 200, "epochs": 100.0})), tmp_path / "out")
+    await_progress(child)
+    pids = [child.pid, *map(int, Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split())]
+    held = {str(file.readlink()) for pid in pids for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
+    tables = [Path(f"/proc/{child.pid}/net/{kind}").read_text() for kind in ("tcp", "tcp6")]
+    sockets = [line.split() for table in tables for line in table.splitlines()]
+    listening = [one[1].rpartition(":")[0] for one in sockets if one[3] == "0A" and f"socket:[{one[9]}]" in held]
+    child.kill()
+    finish(child)
+    assert listening and set(listening) == {"0100007F"}
+
+
 def test_every_row_of_a_window_is_with_one_process_and_the_work_is_even(base: Path, rows: Path) -> None:
     spec = make_spec(base, rows, optim={"batch_size": 7})
     window = Plan(load_dataset(spec, Renderer.load(base), lambda event: None).train, spec).window(0)
@@ -356,7 +370,7 @@ def load_adapted(*given, **named):
 preparation.load_adapted = load_adapted
 spec, out = TrainSpec.from_yaml(Path(sys.argv[1]).read_text(), name="spec"), Path(sys.argv[2])
 asked = dict(emit=lambda event: None, should_stop=lambda: False, ranks=joined)
-made = run.prepare(spec, out=out, resume=None, **asked)
+made = preparation.prepare(spec, out=out, resume=None, **asked)
 torch.save((made.position.started, made.optimizer.masters_on_cpu(), weights(made.model)), out / f"{joined.rank}.pt")
 leave_ranks(joined)
 """
