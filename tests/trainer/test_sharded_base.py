@@ -43,7 +43,7 @@ def compare(spec: TrainSpec, folder: Path) -> list[Event]:
         assert one.loss == pytest.approx(other.loss, rel=2e-5) and one.accuracy == other.accuracy
         assert one.general_kl == pytest.approx(other.general_kl, rel=1e-3, abs=1e-7)
     assert [one.completion for one in of(Sample, told)] == [one.completion for one in alone.of(Sample)]
-    assert [text for one in of(Log, told) if "2 parts" in (text := one.text)]
+    assert [text for one in of(Log, told) if "over 2 GPUs" in (text := one.text)]
     mine, theirs = (load_file(folder / one / "adapter" / WEIGHTS) for one in ("parts", "alone"))
     for name, weight in theirs.items():
         torch.testing.assert_close(mine[name], weight, rtol=1e-3, atol=2e-5)
