@@ -184,7 +184,7 @@ model = load_adapted(spec, Path(spec.model.base), lambda event: None, ranks=rank
 renderer = Renderer.load(Path(spec.model.base))
 if ranks.is_main:
     renderer.stop_ids = frozenset(range(renderer.vocabulary))
-evaluation.answer(model, renderer, "What is 3?", step=0)
+evaluation.answer_probe(model, renderer, "What is 3?", step=0)
 leave_ranks(ranks)
 """
 
