@@ -19,6 +19,9 @@ FLOAT16_LOSS_SCALE = 1024.0
 # A model has hundreds of small LoRA weights; on a GPU each operation costs more to launch than to run. As in torch's
 # own optimizers, `torch._foreach_...` handles lists of tensors at once. This many values are accumulated at a time.
 FOREACH_ELEMENTS = 1 << 22
+# On a CPU bitsandbytes holds a whole parameter's 8-bit state in float32 while updating it: 20 bytes a value. Parameters
+# of this many values, a multiple of its quantisation blocks, bound that and give the same result.
+PARAMETER_8BIT = 1 << 20
 
 
 class GroupOptions(NamedTuple):
@@ -32,8 +35,8 @@ class MasterAdamW:
     """AdamW (Loshchilov & Hutter 2019, arxiv.org/abs/1711.05101) on float32 master copies of `weights`.
 
     The model computes in a format whose precision is too low for small updates to register; the masters keep them.
-    All masters are views of one flat tensor, sorted by parameter group, so a step takes one or two kernels whatever the
-    number of layers.
+    All masters are views of one flat tensor, sorted by parameter group, so a step takes few kernels whatever the number
+    of layers.
     """
 
     def __init__(self, weights: Mapping[str, torch.nn.Parameter], spec: OptimSpec) -> None:
@@ -50,9 +53,9 @@ class MasterAdamW:
         for group, part, gradient in zip(
             named, torch.split(flat, sizes), torch.split(self._gradient, sizes), strict=True
         ):
-            parameter = torch.nn.Parameter(part)
-            parameter.grad = gradient
-            groups.append({"params": [parameter], **group._asdict()})
+            size = PARAMETER_8BIT if spec.optimizer.endswith("8bit") else len(part)
+            pieces = zip(torch.split(part, size), torch.split(gradient, size), strict=True)
+            groups.append({"params": [_parameter(*one) for one in pieces], **group._asdict()})
         self._adamw = _adamw(groups, spec)
         is_float16 = any(weight.dtype == torch.float16 for weight in self._weights.values())
         self.loss_scale = FLOAT16_LOSS_SCALE if is_float16 else 1.0
@@ -123,16 +126,16 @@ class MasterAdamW:
         return {name: value.cpu().clone() for name, value in self.masters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """AdamW's state, to be saved beside the masters, keyed "{parameter group}.{name}"."""
+        """AdamW's state, to be saved beside the masters, keyed "{number of the flat parameter}.{name}"."""
         return {
             f"{number}.{name}": _for_file(name, value)
-            for number, part in enumerate(self._flat_parameters())
-            for name, value in self._adamw.state.get(part, {}).items()
+            for number, (_, parameter) in enumerate(self._flat_parameters())
+            for name, value in self._adamw.state.get(parameter, {}).items()
         }
 
-    def _flat_parameters(self) -> list[torch.nn.Parameter]:
-        """The flat parameter of each group."""
-        return [group["params"][0] for group in self._adamw.param_groups]
+    def _flat_parameters(self) -> list[tuple[dict[str, Any], torch.nn.Parameter]]:
+        """The flat parameters that AdamW updates, each with its group."""
+        return [(group, parameter) for group in self._adamw.param_groups for parameter in group["params"]]
 
     def is_finite(self) -> bool:
         """Whether all weights are finite: a NaN or infinity would show in their sum."""
@@ -150,16 +153,22 @@ class MasterAdamW:
         for name, value in self.masters.items():
             value.copy_(masters[name])
         if state:
-            for number, part in enumerate(self._flat_parameters()):
+            for number, (group, parameter) in enumerate(self._flat_parameters()):
                 prefix = f"{number}."
                 saved = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-                _restore(self._adamw, number, part, saved)
+                _restore(self._adamw, group, parameter, saved)
         self.copy_to_model()
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         sizes = [weight.numel() for weight in self._weights.values()]
         pieces = torch.split(flat, sizes)
         return {name: piece.view_as(self._weights[name]) for name, piece in zip(self._weights, pieces, strict=True)}
+
+
+def _parameter(values: Tensor, gradient: Tensor) -> torch.nn.Parameter:
+    parameter = torch.nn.Parameter(values)
+    parameter.grad = gradient
+    return parameter
 
 
 def _adamw(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimizer:
@@ -189,12 +198,12 @@ def _for_file(name: str, value: Any) -> Tensor:
     return tensor.clone() if name.startswith("qmap") else tensor
 
 
-def _restore(adamw: Any, number: int, part: torch.nn.Parameter, saved: Mapping[str, Tensor]) -> None:
+def _restore(adamw: Any, group: dict[str, Any], parameter: torch.nn.Parameter, saved: Mapping[str, Tensor]) -> None:
     """Restore the saved state of one parameter. Raises KeyError or RuntimeError if another optimizer wrote it."""
-    kept = adamw.state[part]
+    kept = adamw.state[parameter]
     if isinstance(adamw, Optimizer8bit):
         if not kept:
-            adamw.init_state(adamw.param_groups[number], part, number, 0)  # type: ignore[no-untyped-call]
+            adamw.init_state(group, parameter, 0, 0)  # type: ignore[no-untyped-call] # 0, 0: for overrides, of which none is
         if kept.keys() != saved.keys():
             raise KeyError("the state of another optimizer")
         for name, value in saved.items():  # in place, to keep paged buffers
@@ -203,7 +212,7 @@ def _restore(adamw: Any, number: int, part: torch.nn.Parameter, saved: Mapping[s
     if saved.keys() != {"step", "exp_avg", "exp_avg_sq"}:
         raise KeyError("the state of another optimizer")
     # torch's fused kernel wants the step count on the device of the weights, too.
-    adamw.state[part] = {name: value.clone().to(part.device) for name, value in saved.items()}
+    adamw.state[parameter] = {name: value.clone().to(parameter.device) for name, value in saved.items()}
 
 
 def learning_rate_at(step: int, of: int, spec: OptimSpec) -> float:

@@ -1,5 +1,7 @@
 """AdamW in torch's and in bitsandbytes' forms: the same steps as theirs alone, less memory, exact over a stop."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -41,9 +43,18 @@ def step(optimizer: MasterAdamW, weights: dict[str, torch.nn.Parameter], number:
     return gradient
 
 
+@pytest.fixture(params=[8192, 4096, 4608], ids=["whole", "halves", "uneven"])
+def parameter_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of one 8-bit parameter: the weights are one, two, or one and a rest too small for 8 bits."""
+    monkeypatch.setattr("trainer.optimizer.PARAMETER_8BIT", request.param)
+
+
 @pytest.mark.parametrize("kind", BITSANDBYTES)
+@pytest.mark.parametrize("size", [8192, 4096])
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
-def test_steps_are_those_of_bitsandbytes(kind: Optimizer) -> None:
+def test_steps_are_those_of_bitsandbytes(kind: Optimizer, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the weights are one of its parameters or two."""
+    monkeypatch.setattr("trainer.optimizer.PARAMETER_8BIT", size)
     weights = make_weights()
     (weight,) = weights.values()
     alone = torch.nn.Parameter(weight.detach().clone())
@@ -55,6 +66,7 @@ def test_steps_are_those_of_bitsandbytes(kind: Optimizer) -> None:
     torch.testing.assert_close(weight, alone, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("parameter_size")
 @pytest.mark.parametrize("kind", ["adamw", *BITSANDBYTES])
 def test_saved_memory_goes_on_to_the_last_bit(kind: Optimizer) -> None:
     weights, others = make_weights(), make_weights()
@@ -69,6 +81,7 @@ def test_saved_memory_goes_on_to_the_last_bit(kind: Optimizer) -> None:
         assert torch.equal(weight, others[name])
 
 
+@pytest.mark.usefixtures("parameter_size")
 @pytest.mark.parametrize("kind", ["adamw", *BITSANDBYTES])
 def test_parts_that_learn_at_different_rates_are_saved_and_gone_on_from(kind: Optimizer, tmp_path: Path) -> None:
     """LoRA+ makes two parts of 4,096 values or more: bitsandbytes packs both by one map."""
@@ -95,6 +108,24 @@ def test_eight_bits_take_a_byte_a_value() -> None:
         sizes[kind] = sum(value.numel() * value.element_size() for value in optimizer.state().values())
     assert sizes["adamw"] == pytest.approx(8 << 16, rel=0.01)
     assert sizes["adamw_8bit"] == pytest.approx(2 << 16, rel=0.05)
+
+
+def test_eight_bits_take_little_more_while_a_step_is_made() -> None:
+    """In a process of its own: what a step of 8 million values adds to the peak, which was 20 bytes a value."""
+    script = """
+import resource, torch
+from trainer.optimizer import MasterAdamW
+from trainer.spec import OptimSpec
+weight = torch.nn.Parameter(torch.randn(1 << 13, 1 << 10))
+optimizer = MasterAdamW({"x.lora_A.weight": weight}, OptimSpec(optimizer="adamw_8bit"))
+optimizer.gradient.normal_()
+optimizer.gradient.clone().square_()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+optimizer.step(learning_rate=1e-3, norm=0.0)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / weight.numel())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert float(done.stdout) < 10, "2 of them are the state"
 
 
 def test_memory_of_another_optimizer_is_refused() -> None:
