@@ -6,7 +6,7 @@ import re
 import shutil
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,29 +100,45 @@ def _bound_values(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
-def find_checkpoint(path: Path, spec: TrainSpec, emit: Emit) -> Path | None:
+def find_checkpoint(
+    path: Path, spec: TrainSpec, emit: Emit, *, base_fingerprint: str, dataset_hash: Callable[[], str]
+) -> Path | None:
     """The checkpoint to resume from: `path` itself, or the latest valid one in a run's folder or a folder of runs.
 
-    In a folder, damaged checkpoints and those of other specs are skipped. If only other specs have valid ones, the
-    latest of these is returned, so that `load_checkpoint` can report what differs. Raises TrainerError(input_changed)
-    if `path` is a damaged checkpoint.
+    In a folder, damaged checkpoints are skipped, and so are those of another spec, base model or dataset. If only such
+    foreign ones are valid, the latest of these is returned, so that `load_checkpoint` can report what differs.
+    `dataset_hash` reads all rows, and is called only if the checkpoints are of more than one dataset.
+    Raises TrainerError(input_changed) if `path` is a damaged checkpoint.
     """
     if NAME.fullmatch(path.name) or (path / MANIFEST).is_file():
         verify(path, name=MANIFEST)
         return path
-    foreign = None
-    for folder in reversed(_listed(path)):
+    latest_first = list(reversed(_listed(path)))
+    facts = {folder: _stored_facts(folder) for folder in latest_first}
+    expected = {"spec": _bound_values(spec), "base_fingerprint": base_fingerprint}
+    ours = [one for one in latest_first if expected.items() <= facts[one].items()]
+    if len({facts[one].get("dataset_hash") for one in ours}) > 1:
+        wanted = dataset_hash()
+        ours = [one for one in ours if facts[one].get("dataset_hash") == wanted]
+    foreign = [one for one in latest_first if facts[one] and one not in ours]
+    for folder in [*(one for one in latest_first if one not in foreign), *foreign]:
         try:
-            manifest = verify(folder, name=MANIFEST)
+            verify(folder, name=MANIFEST)
         except TrainerError as error:
             emit(Log(level="warning", text=error.text))
-            continue
-        if _with_defaults(manifest.get("spec")) == _bound_values(spec):
+        else:
             return folder
-        foreign = foreign or folder
-    if foreign is None:
-        emit(Log(level="warning", text="No usable checkpoint was found: starting from the beginning"))
-    return foreign
+    emit(Log(level="warning", text="No usable checkpoint was found: starting from the beginning"))
+    return None
+
+
+def _stored_facts(folder: Path) -> dict[str, Any]:
+    """What the manifest of a checkpoint says it was made from; empty if it cannot be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {**manifest, "spec": _with_defaults(manifest.get("spec"))}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def read_position(folder: Path) -> Position:

@@ -20,6 +20,8 @@ from trainer.raw_data import canonical_rows
 from trainer.rendering import Example, Renderer
 from trainer.spec import TrainSpec
 
+MAX_NAMED_LINES = 5
+
 
 @dataclass
 class Item:
@@ -118,14 +120,17 @@ class Truncation:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All rows of a run. `content_hash` depends on the rows alone, not on the file's format."""
+    """All rows of a run. `content_hash` depends on the rows alone, not on the file's format.
+
+    untrained: lines of the rows that are left out because no token of their answer would be trained.
+    """
 
     train: list[Trainable]
     holdout: list[Trainable]
     content_hash: str
     rows: int
     truncation: Truncation
-    untrained: int
+    untrained: list[int]
 
     @property
     def tokens(self) -> int:
@@ -148,12 +153,33 @@ def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path |
     return dataset
 
 
+def dataset_hash(spec: TrainSpec, emit: Emit, *, out: Path | None = None) -> str:
+    """The `content_hash` of `load_dataset`, without rendering the rows."""
+    hashes = []
+    for given, name in ((spec.data.path, "dataset"), (spec.data.holdout_path, "holdout")):
+        if given:
+            with canonical_rows(Path(given), out=out and out / name, emit=emit) as path:
+                hashes.append(_hash_of(_canonical_rows(path)))
+    return _hash_of_both(*hashes) if len(hashes) > 1 else hashes[0]
+
+
+def _hash_of(rows: Iterator[Row]) -> str:
+    content = hashlib.sha256()
+    for row in rows:
+        content.update(row.to_bytes())
+    return content.hexdigest()
+
+
+def _hash_of_both(train: str, holdout: str) -> str:
+    return hashlib.sha256(f"{train} {holdout}".encode()).hexdigest()
+
+
 def _with_holdout(dataset: Dataset, evaluation: Dataset) -> Dataset:
     """Train on one file's rows and evaluate on another's; the hash covers both."""
     if not evaluation.train:
         text = "None of the evaluation rows has a token to predict."
         raise TrainerError("dataset_invalid", text, "Check the file of data.holdout_path.")
-    both = hashlib.sha256(f"{dataset.content_hash} {evaluation.content_hash}".encode()).hexdigest()
+    both = _hash_of_both(dataset.content_hash, evaluation.content_hash)
     return replace(dataset, holdout=evaluation.train, content_hash=both)
 
 
@@ -171,7 +197,7 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
 def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
     content = hashlib.sha256()
     found: list[Found[Trainable]] = []
-    truncation, untrained, total = Truncation(), 0, 0
+    truncation, untrained, total = Truncation(), list[int](), 0
     for row in rows:
         total += 1
         content.update(row.to_bytes())
@@ -181,7 +207,7 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit:
         truncation.count(examples)
         sample = to_trainable(row, examples)
         if sample is None:
-            untrained += 1
+            untrained.append(row.line)
         else:
             found.append(Found(row.content_id, row.split, sample))
     share = 0 if spec.data.holdout_path else spec.data.holdout
@@ -266,8 +292,20 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
         )
         emit(Log(level="warning", text=text))
     if dataset.untrained:
-        text = f"{counted(dataset.untrained, 'row', 'rows')} left out for having no token to learn"
+        text = f"{counted(len(dataset.untrained), 'row', 'rows')} left out for having no token to learn"
+        emit(Log(level="warning", text=f"{text}: {_named_lines(dataset.untrained)}"))
+    labels = {row.desirable for row in dataset.train if isinstance(row, LabelledAnswer)}
+    if len(labels) == 1:
+        which, other = ("desirable", "undesirable") if True in labels else ("undesirable", "desirable")
+        text = f"Every row to learn from is labelled {which}: KTO learns from contrast, so add {other} answers"
         emit(Log(level="warning", text=text))
+
+
+def _named_lines(lines: Sequence[int]) -> str:
+    """The first lines of the dataset file by number, and how many more there are."""
+    named = ", ".join(f"{one:,}" for one in lines[:MAX_NAMED_LINES])
+    more = f" and {len(lines) - MAX_NAMED_LINES:,} more" if len(lines) > MAX_NAMED_LINES else ""
+    return f"{'line' if len(lines) == 1 else 'lines'} {named}{more}"
 
 
 def check_held_out(dataset: Dataset, spec: TrainSpec) -> None:

@@ -1,4 +1,4 @@
-"""Starts updates from the data: A holds the directions in which the inputs of its layer vary most."""
+"""EVA initialisation: A starts with the directions in which a layer's inputs vary most."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,49 +11,52 @@ from trainer.lora_start import Layer, lora_layers
 from trainer.micro_batch import MicroBatch
 from trainer.model import AdaptedModel, eval_mode
 
-STEPS = 8  # windows of rows that are looked at
-TOKENS_AT_ONCE = 1024  # always the same, so that every machine starts alike
-SPARE = 2  # directions kept in between, as a multiple of the rank
+STEPS = 8  # windows of rows whose activations are used
+PASS_TOKENS = 1024  # fixed, so that the result does not depend on a machine's memory
+OVERSAMPLING = 2  # directions kept between passes, as a multiple of the rank
 
 
-def start_from_data(model: AdaptedModel, plan: Plan, *, before_pass: Callable[[], None]) -> None:
-    """EVA (Paischer et al. 2024, arxiv.org/abs/2410.07170) with the asked rank in every layer; B stays zero.
+def start_from_data(model: AdaptedModel, plan: Plan, *, before_pass: Callable[[int, int], None]) -> None:
+    """Initialise every A by EVA (Paischer et al. 2024, arxiv.org/abs/2410.07170) at its given rank; B stays zero.
 
-    The right singular vectors of each layer's inputs, at the places where a token is learnt, in the first windows of
-    the run. They are followed pass by pass: what was found, weighted by its singular values, and the new inputs are
-    taken apart together. `before_pass` may end it by raising.
+    A's rows become the right singular vectors of the layer's inputs at trained tokens, in the first windows of the run.
+    The SVD is incremental: after each pass the singular vectors so far, scaled by their singular values, are decomposed
+    together with the new inputs. `before_pass` is given the pass's number and how many there are; it may raise.
     """
-    found: dict[str, Tensor] = {}
-    seen: list[MicroBatch] = []
+    directions: dict[str, Tensor] = {}
+    current: list[MicroBatch] = []
     layers = list(lora_layers(model.peft))
-    hooks = [one.module.register_forward_pre_hook(_follow(one, found, seen)) for one in layers]
+    windows = [plan.window(step) for step in range(min(STEPS, plan.steps))]
+    passes = [batch for window in windows for batch in model.passes(window, PASS_TOKENS)]
+    hooks = [one.module.register_forward_pre_hook(_update(one, directions, current)) for one in layers]
     try:
         with eval_mode(model.peft):
-            for step in range(min(STEPS, plan.steps)):
-                for batch in model.passes(plan.window(step), TOKENS_AT_ONCE):
-                    before_pass()
-                    seen[:] = [batch.to(model.device.place)]
-                    model.states_of(seen[0])
+            for number, batch in enumerate(passes, start=1):
+                before_pass(number, len(passes))
+                current[:] = [batch.to(model.device.place)]
+                model.states_of(current[0])
     finally:
         for hook in hooks:
             hook.remove()
     for layer in layers:
-        if layer.path in found:  # an expert that no token reached keeps its plain start
-            directions = torch.nn.functional.normalize(found[layer.path][: layer.a.shape[0]], dim=1)
-            layer.a.data[: len(directions)] = directions.to(layer.a)
+        if layer.path in directions:  # an expert that no token reached keeps its random A
+            rows = torch.nn.functional.normalize(directions[layer.path][: layer.a.shape[0]], dim=1)
+            layer.a.data[: len(rows)] = rows.to(layer.a)
 
 
-def _follow(
-    layer: Layer, found: dict[str, Tensor], seen: list[MicroBatch]
+def _update(
+    layer: Layer, directions: dict[str, Tensor], current: list[MicroBatch]
 ) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def look(_module: nn.Module, given: tuple[Any, ...]) -> None:
-        inputs = given[0].flatten(0, -2).float()
-        if len(inputs) == seen[0].ids.numel():  # an expert gets its own tokens alone, in an order of their own
-            inputs = inputs[seen[0].positions]
-        if len(inputs):
-            known = [found[layer.path]] if layer.path in found else []
-            _, values, right = torch.linalg.svd(torch.cat([*known, inputs]), full_matrices=False)
-            kept = SPARE * layer.a.shape[0]
-            found[layer.path] = values[:kept, None] * right[:kept]
+    """A forward hook that updates `layer`'s directions with the inputs of the `current` pass."""
 
-    return look
+    def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        inputs = args[0].flatten(0, -2).float()
+        if len(inputs) == current[0].ids.numel():  # an expert gets only its own tokens, reordered
+            inputs = inputs[current[0].positions]
+        if len(inputs):
+            earlier = [directions[layer.path]] if layer.path in directions else []
+            _, values, right = torch.linalg.svd(torch.cat([*earlier, inputs]), full_matrices=False)
+            kept = OVERSAMPLING * layer.a.shape[0]
+            directions[layer.path] = values[:kept, None] * right[:kept]
+
+    return hook

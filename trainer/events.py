@@ -1,10 +1,12 @@
 """The trainer's events: typed, written to stdout as JSON lines, and read back by the supervisor."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+HEARTBEAT_SECONDS = 60.0
 PhaseName = Literal["loading", "preparing", "training", "evaluating", "saving"]
 
 
@@ -148,6 +150,23 @@ EVENT_TYPES: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (Phase, Progress, Evaluated, Sample, Checkpoint, Memory, Log, Fetched, RowsRead, Finished, Failed)
 }
+
+
+class Heartbeat:
+    """Logs what is being done if nothing was reported for a minute: people take silence for a hang."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self.reset()
+
+    def __call__(self, doing: str) -> None:
+        if time.monotonic() - self._last > HEARTBEAT_SECONDS:
+            self._emit(Log(text=doing))
+            self.reset()
+
+    def reset(self) -> None:
+        """Something else was reported."""
+        self._last = time.monotonic()
 
 
 def counted(number: int, one: str, many: str) -> str:

@@ -134,7 +134,7 @@ def _load(
     if has_stacked_experts(causal):
         emit(Log(level="warning", text="This model's experts are one stacked tensor and get no LoRA; other layers do"))
     full_weights = _full_weights(base, spec.model) if spec.lora.init_lora_weights == "loftq" else None
-    return _assemble(causal, spec, device, dequantized=dequantized, full_weights=full_weights)
+    return _assemble(causal, spec, device, emit, dequantized=dequantized, full_weights=full_weights)
 
 
 def _sharded(whole: AdaptedModel, device: Device, mesh: DeviceMesh) -> AdaptedModel:
@@ -251,22 +251,29 @@ def adapt(
     causal: Any,
     spec: TrainSpec,
     device: Device,
+    emit: Emit,
     *,
     dequantized: bool = False,
     full_weights: Mapping[str, Tensor] | None = None,
 ) -> AdaptedModel:
     """Add LoRA layers to a loaded base; its outputs stay the same. `full_weights`: see `lora_start.init_lora`."""
-    return _checked(_assemble(causal, spec, device, dequantized=dequantized, full_weights=full_weights), spec)
+    return _checked(_assemble(causal, spec, device, emit, dequantized=dequantized, full_weights=full_weights), spec)
 
 
 def _assemble(
-    causal: Any, spec: TrainSpec, device: Device, *, dequantized: bool, full_weights: Mapping[str, Tensor] | None
+    causal: Any,
+    spec: TrainSpec,
+    device: Device,
+    emit: Emit,
+    *,
+    dequantized: bool,
+    full_weights: Mapping[str, Tensor] | None,
 ) -> AdaptedModel:
     torch.manual_seed(spec.optim.seed)
     peft, lora = add_lora(causal, spec.lora)
     for weight in lora.values():
         weight.data = weight.data.to(device.dtype)
-    init_lora(peft, spec.lora, full_weights or {})
+    init_lora(peft, spec.lora, full_weights or {}, emit)
     make_lean(peft)
     return AdaptedModel(
         peft=peft,

@@ -1,6 +1,5 @@
 """What comes before the first step: data, model, optimizer and checkpoint are put together to a `Run`."""
 
-import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -11,12 +10,12 @@ import torch
 
 from trainer.base_facts import fingerprint, inspect_folder
 from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
-from trainer.data import Plan
+from trainer.data import Plan, dataset_hash
 from trainer.device import release_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import micro_batch_tokens, recompute_every
 from trainer.eva import start_from_data
-from trainer.events import Emit, Log, Phase
+from trainer.events import Emit, Heartbeat, Log, Phase
 from trainer.failures import out_of_memory, retry_on_oom
 from trainer.forgetting import GeneralText, read_general_text
 from trainer.model import AdaptedModel, load_adapted
@@ -27,7 +26,7 @@ from trainer.rank_sync import sync_initial_weights
 from trainer.ranks import Ranks
 from trainer.readiness import make_ready
 from trainer.rendering import Renderer
-from trainer.run import CHECKPOINTS, HEARTBEAT_SECONDS, Run
+from trainer.run import CHECKPOINTS, Run
 from trainer.spec import TrainSpec
 from trainer.token_cache import load_tokens
 
@@ -43,22 +42,24 @@ def prepare(
     """
     emit(Phase(name="preparing"))
     base = make_ready(spec, out=out, resume=resume, emit=emit, ranks=ranks)
-    checkpoint = ranks.broadcast_object(find_checkpoint(resume, spec, emit)) if resume else None
+    checkpoint = _find_checkpoint(resume, spec, base, out, emit, ranks) if resume else None
     earlier = read_position(checkpoint) if checkpoint else None
     position = earlier or Position(started=ranks.broadcast_object(datetime.now().isoformat()))
     moment = datetime.fromisoformat(position.started)
     renderer = Renderer.load(base, moment=moment)
     dataset = ranks.main_process_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
-    _raise_if_stopped(should_stop)
+    _raise_if_stopped(should_stop, emit)
     plan = Plan(dataset.train, spec)
     emit(Phase(name="loading"))
     with giving_back_memory():
         model = load_adapted(spec, base, emit, dequantized=earlier.unpacked if earlier else None, ranks=ranks)
     position.unpacked = model.dequantized
-    _raise_if_stopped(should_stop)
+    _raise_if_stopped(should_stop, emit)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
-        stop_early = partial(_raise_if_stopped, should_stop)
-        _retry_setup(partial(start_from_data, model, plan, before_pass=stop_early), "reading rows for EVA", emit, ranks)
+        reading = partial(
+            start_from_data, model, plan, before_pass=_before_pass("Reading rows for EVA", should_stop, emit)
+        )
+        _retry_setup(reading, "reading rows for EVA", emit, ranks)
     general = _general_text(model, renderer, emit, ranks) if spec.evaluation.forgetting and dataset.holdout else None
     optimizer = MasterAdamW(model.lora, spec.optim)
     sync_initial_weights(model, optimizer, ranks)
@@ -67,7 +68,7 @@ def prepare(
     free = ranks.minimum(model.device.free_bytes())  # processes that shard a base need passes of the same size
     budget = _fit_memory(model, spec, facts, position, emit, free=free)
     objective = objective_of(spec, model, ranks)
-    scoring = partial(objective.prepare, dataset, before_pass=_with_heartbeat(should_stop, emit))
+    scoring = partial(objective.prepare, dataset, before_pass=_before_pass("Scoring the answers", should_stop, emit))
     _retry_setup(scoring, "scoring the answers", emit, ranks)
     if checkpoint:
         position = load_checkpoint(checkpoint, inputs, optimizer)
@@ -94,6 +95,15 @@ def prepare(
     )
     _log_setup(run, of=int(facts["parameters"]))
     return run
+
+
+def _find_checkpoint(resume: Path, spec: TrainSpec, base: Path, out: Path, emit: Emit, ranks: Ranks) -> Path | None:
+    """The same checkpoint in every process: the one that the main process finds."""
+    if not ranks.is_main:
+        return ranks.broadcast_object(None)
+    rows = partial(dataset_hash, spec, emit, out=out)
+    found = find_checkpoint(resume, spec, emit, base_fingerprint=fingerprint(base), dataset_hash=rows)
+    return ranks.broadcast_object(found)
 
 
 def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Position, emit: Emit, *, free: int) -> int:
@@ -147,21 +157,19 @@ def _retry_setup(work: Callable[[], T], doing: str, emit: Emit, ranks: Ranks) ->
     return retry_on_oom(work, make_room=make_room, failure=failure)
 
 
-def _raise_if_stopped(should_stop: Callable[[], bool]) -> None:
+def _raise_if_stopped(should_stop: Callable[[], bool], emit: Emit) -> None:
     """Stop without a checkpoint: before the first step there is nothing to save."""
     if should_stop():
+        emit(Log(text="Stopping by request before the first step"))
         raise Stopped
 
 
-def _with_heartbeat(should_stop: Callable[[], bool], emit: Emit) -> Callable[[int, int], None]:
-    """A `before_pass` for scoring the answers before the first step: stops early, and logs a sign of life."""
-    last_emit = time.monotonic()
+def _before_pass(doing: str, should_stop: Callable[[], bool], emit: Emit) -> Callable[[int, int], None]:
+    """A callback for the passes before the first step: stops early if asked to, and logs a sign of life."""
+    heartbeat = Heartbeat(emit)
 
     def before_pass(number: int, of: int) -> None:
-        nonlocal last_emit
-        _raise_if_stopped(should_stop)
-        if time.monotonic() - last_emit > HEARTBEAT_SECONDS:
-            emit(Log(text=f"Scoring the answers before training: pass {number} of {of}"))
-            last_emit = time.monotonic()
+        _raise_if_stopped(should_stop, emit)
+        heartbeat(f"{doing} before training: pass {number:,} of {of:,}")
 
     return before_pass

@@ -18,7 +18,7 @@ from trainer.device import release_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import evaluations_after
 from trainer.evaluation import answer_probe
-from trainer.events import Emit, Evaluated, Log, Phase, Progress
+from trainer.events import Emit, Evaluated, Heartbeat, Log, Phase, Progress
 from trainer.failures import may_report, out_of_memory, retry_on_oom
 from trainer.forgetting import GeneralText, measure_forgetting
 from trainer.model import AdaptedModel
@@ -29,7 +29,6 @@ from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
 CHECKPOINTS = "checkpoints"  # folder name
-HEARTBEAT_SECONDS = 60.0
 SPEED_STEPS = 20  # recent steps that speed and time left are computed from
 
 
@@ -55,9 +54,12 @@ class Run:
     ranks: Ranks = field(default_factory=Ranks)
     resumed_from: Path | None = None  # the checkpoint
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of position.best_step, if kept
-    last_emit: float = field(default_factory=time.monotonic)
+    heartbeat: Heartbeat = field(init=False)
     evaluation_seconds: float = 0.0  # of this attempt's latest evaluation
     recent: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=SPEED_STEPS))
+
+    def __post_init__(self) -> None:
+        self.heartbeat = Heartbeat(self.emit)
 
     def save(self) -> None:
         """Write a checkpoint of the last complete step."""
@@ -141,6 +143,7 @@ class Run:
 
     def stop(self) -> None:
         """Write a checkpoint of the last complete step and raise Stopped."""
+        self.emit(Log(text=f"Stopping by request after step {self.position.step:,} of {self.plan.steps:,}"))
         self.save()
         raise Stopped
 
@@ -268,17 +271,11 @@ class Run:
             self.stop()
         self.heartbeat(f"Evaluating: pass {number} of {of}")
 
-    def heartbeat(self, doing: str) -> None:
-        """Log `doing` if nothing was emitted for a minute: people take silence for a hang."""
-        if time.monotonic() - self.last_emit > HEARTBEAT_SECONDS:
-            self.emit(Log(text=doing))
-            self.last_emit = time.monotonic()
-
     def record(self, kind: str, event: Any) -> None:
         """Emit an event and store it in the run's metrics."""
         self.position.metrics.append({"kind": kind, **event.__dict__})
         self.emit(event)
-        self.last_emit = time.monotonic()
+        self.heartbeat.reset()
 
     def metrics(self, kind: str) -> list[dict[str, Any]]:
         return [one for one in self.position.metrics if one["kind"] == kind]

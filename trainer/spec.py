@@ -199,7 +199,7 @@ class TrainSpec:
             problems.append(Issue(str(name), "There is no such part.", fix))
         if data.get("version", SPEC_VERSION) != SPEC_VERSION:
             problems.append(Issue("version", "Unknown version.", f"This trainer reads version {SPEC_VERSION}."))
-        parts = {name: _read_part(name, part, data.get(name, {}), problems) for name, part in PARTS.items()}
+        parts = {name: _read_part(name, part, data.get(name), problems) for name, part in PARTS.items()}
         spec = cls(**parts)
         if problems:  # report the issues of the readable values, too, so that one round of fixes is enough
             unread = {one.path for one in problems}
@@ -338,6 +338,8 @@ def _known_place(name: object) -> str:
 
 
 def _read_part(path: str, part: type[Any], data: Any, problems: list[Issue]) -> Any:
+    if data is None:  # left out, or a YAML section with everything commented out
+        return part()
     if not isinstance(data, dict):
         problems.append(Issue(path, "This part is a mapping of values.", "Write name: value under it."))
         return part()

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 from tests.tiny import make_tiny_base
 from tests.trainer.training import Training, make_rows, make_spec
+from trainer.base_facts import fingerprint
 from trainer.checkpoint import BYTES_A_SECOND, MANIFEST, SAVING_SHARE, Checkpoints, Inputs, Position, find_checkpoint
 from trainer.errors import Stopped, TrainerError
-from trainer.events import Checkpoint, Evaluated, Event, Finished, Log, Progress, Sample
+from trainer.events import Checkpoint, Emit, Evaluated, Event, Finished, Log, Progress, Sample
 from trainer.manifest import sha256_of, verify, whole_folder
 from trainer.optimizer import MasterAdamW
 from trainer.sft import train
@@ -39,6 +40,16 @@ def stopped_at(step: int, spec: TrainSpec, out: Path) -> Training:
     with pytest.raises(Stopped):
         training.run()
     return training
+
+
+def find(folder: Path, spec: TrainSpec, emit: Emit = print) -> Path | None:
+    """The checkpoint to go on from, in a folder whose checkpoints are all of one dataset."""
+
+    def read_rows() -> str:
+        raise AssertionError("the rows are read without need")
+
+    found = fingerprint(Path(spec.model.base))
+    return find_checkpoint(folder, spec, emit, base_fingerprint=found, dataset_hash=read_rows)
 
 
 def weights(training: Training) -> dict[str, torch.Tensor]:
@@ -107,11 +118,11 @@ def test_the_newest_sound_checkpoint_is_taken(whole: Training, tmp_path: Path) -
     (folder / "step-000008" / MANIFEST).unlink()
     (folder / ".tmp-abc").mkdir()
     said: list[Log] = []
-    assert find_checkpoint(folder, whole.spec, said.append) == folder / "step-000005"  # type: ignore[arg-type]
+    assert find(folder, whole.spec, said.append) == folder / "step-000005"  # type: ignore[arg-type]
     assert [one.text.split()[0] for one in said] == ["step-000008", "step-000007", "step-000006"]
     for step in (6, 7, 8):
         with pytest.raises(TrainerError, match="is damaged") as caught:
-            find_checkpoint(folder / f"step-{step:06d}", whole.spec, print)
+            find(folder / f"step-{step:06d}", whole.spec)
         assert caught.value.code == "input_changed"
 
 
@@ -125,14 +136,14 @@ def test_the_furthest_sound_checkpoint_of_any_run_is_taken(whole: Training, tmp_
         (tmp_path / "a2" / "checkpoints" / f"step-{step:06d}" / "state.json").unlink()
     (tmp_path / "a3").mkdir()
     said: list[Log] = []
-    assert find_checkpoint(tmp_path, whole.spec, said.append) == tmp_path / "a1" / good.folder  # type: ignore[arg-type]
+    assert find(tmp_path, whole.spec, said.append) == tmp_path / "a1" / good.folder  # type: ignore[arg-type]
     assert [one.text.split()[0] for one in said] == ["step-000010", "step-000006"]
 
 
 def test_a_run_is_named_by_its_own_folder(whole: Training, tmp_path: Path) -> None:
     """As the command line has it: `--out run`, and later `--out run --resume run`."""
     made = stopped_at(5, whole.spec, tmp_path / "run").of(Checkpoint)[-1]
-    assert find_checkpoint(tmp_path / "run", whole.spec, print) == tmp_path / "run" / made.folder
+    assert find(tmp_path / "run", whole.spec) == tmp_path / "run" / made.folder
     second = Training(whole.spec, tmp_path / "run").run(resume=tmp_path / "run")
     assert second.losses == whole.losses[5:]
 
@@ -182,6 +193,31 @@ def test_another_dataset_or_base_is_refused(base: Path, whole: Training, tmp_pat
     other = make_tiny_base(tmp_path / "base", seed=1)
     with pytest.raises(TrainerError, match="base is not the base model that step-000003 was"):
         Training(make_run(other, make_rows(tmp_path)), tmp_path / "3").run(resume=tmp_path / "checkpoints")
+
+
+def test_an_older_checkpoint_of_these_rows_comes_before_a_later_one_of_others(
+    base: Path, whole: Training, tmp_path: Path
+) -> None:
+    """A folder of runs over two datasets and two bases, all with one spec; raw files and a file of their own too."""
+    changed = make_rows(tmp_path)
+    changed.write_text(changed.read_text().replace("cats", "dogs", 1))
+    other = make_tiny_base(tmp_path / "base", seed=1)
+    runs = tmp_path / "runs"
+    stopped_at(2, whole.spec, runs / "1")
+    stopped_at(4, make_run(base, changed), runs / "2")
+    stopped_at(6, make_run(other, Path(whole.spec.data.path)), runs / "3")
+    resumed = Training(whole.spec, tmp_path / "out").run(resume=runs)
+    assert resumed.losses == whole.losses[2:]
+    assert Training(make_run(base, changed), tmp_path / "2").run(resume=runs).of(Progress)[0].step == 5
+    held_out = {"holdout": 0.0, "holdout_path": whole.spec.data.path}
+    stopped_at(3, make_run(base, changed, data=held_out), runs / "4")
+    stopped_at(5, make_run(base, Path(whole.spec.data.path), data=held_out), runs / "5")
+    assert Training(make_run(base, changed, data=held_out), tmp_path / "3").run(resume=runs).of(Progress)[0].step == 4
+
+
+def test_rows_are_only_read_where_checkpoints_are_of_several_datasets(whole: Training, tmp_path: Path) -> None:
+    made = stopped_at(2, whole.spec, tmp_path).of(Checkpoint)[-1]
+    assert find(tmp_path, whole.spec) == tmp_path / made.folder
 
 
 def test_going_on_in_the_same_folder_never_has_less_than_before(

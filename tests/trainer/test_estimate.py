@@ -148,7 +148,7 @@ def test_activations_are_what_autograd_keeps(tmp_path: Path, every: int) -> None
         causal = LlamaForCausalLM(config).to(torch.bfloat16).requires_grad_(requires_grad=False)
         device = Device(torch.device("cpu"), torch.bfloat16)
         spec = make()
-        model = adapt(causal, spec, device)
+        model = adapt(causal, spec, device, print)
         if every:
             model.recompute(every)
         found.append(kept_bytes(model, torch.arange(32).repeat(1, 8)))
@@ -163,7 +163,7 @@ def test_attention_with_a_dropout_of_its_own_keeps_its_scores(tmp_path: Path) ->
     for layers in (1, 3):
         sizes = {"n_embd": 64, "n_head": 4, "vocab_size": 32, "n_positions": 64, "attn_implementation": NAME}
         causal = GPT2LMHeadModel(GPT2Config(**sizes, n_layer=layers)).to(torch.bfloat16).requires_grad_(False)
-        model = adapt(causal.train(), make(), Device(torch.device("cpu"), torch.bfloat16))
+        model = adapt(causal.train(), make(), Device(torch.device("cpu"), torch.bfloat16), print)
         found.append(kept_bytes(model, torch.arange(64).remainder(32).repeat(2, 1)))
     facts = inspect_facts(64, 256, 4, 4) | {"architecture": "GPT2LMHeadModel", "parameters": 1, "vocab_size": 32}
     one, three = (

@@ -29,7 +29,7 @@ def test_a_spans_the_main_directions_of_its_inputs(base: Path, spec: TrainSpec) 
     ids = torch.arange(5, 45)[None]
     with eval_mode(model.peft):
         before = model.hidden(ids)
-    start_from_data(model, plan, before_pass=lambda: None)
+    start_from_data(model, plan, before_pass=lambda number, of: None)
     with eval_mode(model.peft):
         assert torch.equal(model.hidden(ids), before)
 

@@ -21,7 +21,8 @@ IDS = torch.randint(3, 384, (3, 20), generator=torch.Generator().manual_seed(1))
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch, *, lean: bool, **parts: dict[str, Any]) -> AdaptedModel:
     monkeypatch.setattr("trainer.model.make_lean", make_lean if lean else lambda model: None)
     spec = make_spec(folder, Path("rows"), **parts)
-    model = adapt(load_base(folder, spec.model, device := Device(torch.device("cpu"), torch.float32)), spec, device)
+    device = Device(torch.device("cpu"), torch.float32)
+    model = adapt(load_base(folder, spec.model, device), spec, device, print)
     generator = torch.Generator().manual_seed(2)
     for name, weight in sorted(model.lora.items()):  # B starts at zero, and no gradient would reach A
         if "lora_B" in name:

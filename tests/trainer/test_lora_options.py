@@ -16,7 +16,7 @@ from tests.trainer.families import make_family
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.data import Item
 from trainer.errors import Stopped, TrainerError
-from trainer.events import Finished
+from trainer.events import Event, Finished, Log
 from trainer.lora_start import init_lora, lora_layers
 from trainer.loss import Head, loss_and_correct
 from trainer.micro_batch import micro_batches
@@ -173,7 +173,7 @@ def test_dora_changes_nothing_where_loftq_starts(base: Path, rows: Path) -> None
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_a_start_from_the_weights_of_a_packed_base_is_named(base: Path, rows: Path, init: str) -> None:
     spec = make_spec(base, rows, model={"quantization": "nf4"}, lora={"init_lora_weights": init})
-    with pytest.raises(TrainerError, match="no room to unpack") as caught:
+    with pytest.raises(TrainerError, match="no memory to unpack") as caught:
         load_adapted(spec, base, lambda event: None, dequantized=False)
     assert "quantization" in caught.value.fix
     torch.testing.assert_close(
@@ -192,6 +192,14 @@ def test_pissa_takes_out_the_largest_directions(base: Path, rows: Path) -> None:
     torch.testing.assert_close(layer.weight() + layer.scaling * layer.b @ layer.a, whole, rtol=1e-4, atol=1e-5)
     rest = torch.linalg.svdvals(layer.weight())
     torch.testing.assert_close(rest[:-4], torch.linalg.svdvals(whole)[4:], rtol=1e-3, atol=1e-4)
+
+
+def test_a_slow_start_gives_signs_of_life(base: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.events.HEARTBEAT_SECONDS", 0.0)
+    spec, said = make_spec(base, rows, lora={"init_lora_weights": "pissa"}), list[Event]()
+    count = len(list(lora_layers(load_adapted(spec, base, said.append).peft)))
+    texts = [one.text for one in said if isinstance(one, Log) and "Initialising" in one.text]
+    assert texts[-1] == f"Initialising LoRA (pissa): layer {count} of {count}" and len(texts) == count
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora", "orthogonal", "gaussian"])
@@ -224,7 +232,7 @@ def test_random_starts_are_pefts_own_numbers(base: Path, rows: Path, init: str) 
     spec = make_spec(base, rows, lora={"init_lora_weights": init, "rank_pattern": {"up_proj": 6}})
     peft = load(spec, base).peft
     torch.manual_seed(7)
-    init_lora(peft, spec.lora, {})
+    init_lora(peft, spec.lora, {}, print)
     mine = [(layer.a.clone(), layer.b.clone()) for layer in lora_layers(peft)]
     torch.manual_seed(7)
     for layer, (a, b) in zip(lora_layers(peft), mine, strict=True):

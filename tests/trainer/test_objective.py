@@ -126,13 +126,24 @@ def test_a_resumed_run_is_the_same_run(base: Path, tmp_path: Path, method: str) 
 def test_scoring_before_training_is_not_silent_and_can_be_stopped(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.preparation.HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr("trainer.events.HEARTBEAT_SECONDS", 0.0)
     training = Training(make_job(base, tmp_path, "dpo"), tmp_path / "out")
     said = lambda: [one.text for one in training.of(Log) if "Scoring the answers" in one.text]  # noqa: E731
     training._should_stop = lambda: bool(said())  # type: ignore[method-assign] # in the midst of it
     with pytest.raises(Stopped):
         training.run()
     assert len(said()) == 1 and "pass 1 of" in said()[0] and not training.of(Checkpoint)
+
+
+@pytest.mark.parametrize(("label", "said"), [(True, "labelled desirable"), (False, "labelled undesirable")])
+def test_kto_without_contrast_is_warned_of(base: Path, tmp_path: Path, label: bool, said: str) -> None:
+    rows = [{"prompt": f"What is {one}?", "completion": "A cat.", "label": label} for one in range(4)]
+    spec = make_spec(base, write_lines(tmp_path / "same.jsonl", rows), data={"method": "kto"})
+    logs: list[Any] = []
+    load_dataset(spec, Renderer.load(base), logs.append)
+    assert [one.level for one in logs if isinstance(one, Log) and said in one.text] == ["warning"]
+    load_dataset(make_job(base, tmp_path, "kto"), Renderer.load(base), (mixed := []).append)
+    assert not [one for one in mixed if isinstance(one, Log) and "is labelled" in one.text]
 
 
 def test_rows_that_a_method_cannot_learn_from_are_named(base: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_only_lora_weights_change(base: Path, tmp_path: Path, quantization: str)
     """Packed where it is quantised."""
     spec = make_spec(base, make_rows(tmp_path), model={"quantization": quantization})
     device = Device(torch.device("cpu"), torch.float32)
-    model = adapt(load_base(base, spec.model, device), spec, device)
+    model = adapt(load_base(base, spec.model, device), spec, device, print)
     assert bool(quantized_layers(model.peft)) == (quantization != "none")
     items, optimizer = items_of(spec, base), MasterAdamW(model.lora, spec.optim)
     before = {name: value.clone() for name, value in model.peft.state_dict().items()}

@@ -244,7 +244,7 @@ def test_real_nf4_runs_and_learns_on_a_cpu(base: Path, rows: Path, tmp_path: Pat
     """bitsandbytes itself, with the weights left packed: the layers are 4-bit ones all the way."""
     spec = make_spec(base, rows, model={"quantization": "nf4", "dtype": "auto"})
     device = Device(torch.device("cpu"), find_device("auto").dtype)
-    model = adapt(load_base(base, spec.model, device), spec, device)
+    model = adapt(load_base(base, spec.model, device), spec, device, print)
     packed = quantized_layers(model.peft)
     assert len(packed) == 14 and all(one.weight.dtype == torch.uint8 for one in packed.values())
     assert all(one.weight.quant_state.nested for one in packed.values())  # double quantisation
@@ -368,7 +368,19 @@ def test_log_tells_about_cut_and_empty_rows(base: Path, tmp_path: Path) -> None:
         spec = make_spec(base, rows, data={"max_seq_length": length})
         load_dataset(spec, Renderer.load(base), said.append)
         assert len([one for one in said if ", and cut: " in one.text]) == warnings
-    assert "1 row left out for having no token to learn" in texts
+    line = len(rows.read_text().splitlines())
+    assert f"1 row left out for having no token to learn: line {line}" in texts
+
+
+def test_of_many_rows_left_out_the_first_are_named(base: Path, tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    empty = [{"messages": [{"role": "user", "content": f"{one} cat " * 200}]} for one in range(1300)]
+    answered = [{"messages": [*one["messages"], {"role": "assistant", "content": "Yes."}]} for one in empty]
+    rows.write_text("\n".join([json.dumps(one) for one in answered] + [rows.read_text()]))
+    said: list[Any] = []
+    load_dataset(make_spec(base, rows), Renderer.load(base), said.append)
+    text = "1,300 rows left out for having no token to learn: lines 1, 2, 3, 4, 5 and 1,295 more"
+    assert text in [one.text for one in said if isinstance(one, Log)]
 
 
 @pytest.mark.parametrize(

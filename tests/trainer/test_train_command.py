@@ -18,7 +18,7 @@ from tests.trainer.training import make_rows, make_spec
 from trainer.__main__ import main
 from trainer.checkpoint import MANIFEST
 from trainer.errors import EXIT_CODES
-from trainer.events import Checkpoint, Event, Failed, Finished, Progress, decode
+from trainer.events import Checkpoint, Event, Failed, Finished, Log, Progress, decode
 from trainer.failures import to_trainer_error
 from trainer.manifest import verify
 from trainer.spec import TrainSpec
@@ -94,8 +94,9 @@ def test_sigterm_leaves_a_checkpoint_and_the_run_goes_on(endless: Path, tmp_path
         process.send_signal(signal.SIGTERM)  # impatience changes nothing
         rest = process.communicate(timeout=30)[0].splitlines()
         assert process.returncode == EXIT_CODES["stopped"] == 75
-    last = decode(rest[-1])[1]
+    stopping, last = (decode(line)[1] for line in rest[-2:])
     assert isinstance(last, Checkpoint)
+    assert isinstance(stopping, Log) and stopping.text == f"Stopping by request after step {last.step} of 6,000"
     verify(tmp_path / "one" / last.folder, name=MANIFEST)
     with started("train", endless, "--out", tmp_path / "two", "--resume", tmp_path / "one" / last.folder) as process:
         event = wait_for(process, Progress)
