@@ -15,6 +15,7 @@ from webapp.accounts.models import Team, User
 from webapp.adapters.models import BaseModel
 from webapp.adapters.plain_words import PART_TITLES
 from webapp.datasets.models import DatasetVersion, VersionStatus
+from webapp.jobs.base_layers import layer_issues
 from webapp.jobs.labels import LABELS, word_of
 from webapp.jobs.models import Job
 from webapp.jobs.naming import NAME_LENGTH
@@ -194,9 +195,10 @@ class JobForm(forms.Form):
             self._show(spec.issues())
         chosen = (cleaned.get("dataset_version"), cleaned.get("validation_version"))
         files = [one for one in chosen if one and one.is_ready]
-        task = cleaned["base_model"].task if cleaned.get("base_model") else "causal"
+        base = cleaned.get("base_model")
+        task, of_layers = (base.task, layer_issues(base, spec.lora)) if base else ("causal", [])
         of_rows = [issue for one in files for issue in kind_issues(spec.data.method, one.kind, task)]
-        self._show(spec.issues_on(task) + of_rows)
+        self._show(spec.issues_on(task) + of_layers + of_rows)
         return cleaned | {"spec": spec}
 
     def _check_length(self, cleaned: Mapping[str, Any]) -> None:
