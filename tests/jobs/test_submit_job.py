@@ -20,7 +20,7 @@ from webapp.adapters.models import BaseStatus
 from webapp.common.errors import UserError
 from webapp.datasets.models import VersionStatus
 from webapp.jobs import base_layers, services
-from webapp.jobs.forms import FILLED_IN, JobForm, preset_values
+from webapp.jobs.forms import FILLED_IN, JobForm, labelled, preset_values
 from webapp.jobs.labels import WORDS
 from webapp.jobs.models import Job, JobStatus
 
@@ -164,6 +164,18 @@ def test_layers_that_the_base_model_does_not_have_are_told_at_their_fields(
     assert re.search(r"as the value is wrong: .*Layers that learn", card)
     right = {"lora_target_modules": "q_proj", "lora_modules_to_save": "norm", "lora_rank_pattern": "q_proj: 4"}
     assert client.post(reverse("job_new"), data | right | {"lora_layers_to_transform": "1"}).status_code == 302
+
+
+def test_other_values_are_called_what_the_form_calls_them(cast: Cast) -> None:
+    wrong = {"lora_modules_to_save": "q_proj", "lora_target_modules": "q_proj,v_proj", "evaluation_patience": "2"}
+    form = cast.client("bob").post(reverse("job_new"), answers(cast, data_holdout="0", **wrong)).context["form"]
+    assert form.errors["lora_modules_to_save"][0].endswith("Name it here or in “Layers that learn”.")
+    assert form.errors["evaluation_patience"][0].endswith("Hold rows out with “Held out to measure”, or use 0.")
+    label = form.fields["lora_rank_pattern"].label
+    assert (
+        labelled("See lora.rank_pattern, model.layers.0 and data.path.")
+        == f"See “{label}”, model.layers.0 and data.path."
+    )
 
 
 def test_a_dataset_that_the_method_cannot_use_is_refused_at_the_method(cast: Cast, tmp_path: Path) -> None:

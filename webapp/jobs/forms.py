@@ -1,6 +1,7 @@
 """The form of a new job, built from TrainSpec: names, types, limits, choices and hints all come from there."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -59,6 +60,12 @@ def spec_fields() -> Iterator[SpecField]:
             found = SpecField(part, item.name, option_of(item), item.default)
             if found.path not in FILLED_IN:
                 yield found
+
+
+def labelled(text: str) -> str:
+    """A sentence about a spec, with each value called what the form calls it."""
+    labels = {one.path: f"“{one.label}”" for one in spec_fields()}
+    return re.sub(r"\b[a-z]+\.[a-z_]+", lambda found: labels.get(found[0], found[0]), text)
 
 
 def form_value(value: Any) -> Any:
@@ -212,7 +219,7 @@ class JobForm(forms.Form):
         for issue in issues:
             key = issue.path.replace(".", "_", 1)
             if key not in self.errors:
-                self.add_error(key if key in self.fields else None, f"{issue.problem} {issue.fix}")
+                self.add_error(key if key in self.fields else None, labelled(f"{issue.problem} {issue.fix}"))
 
     def asked(self) -> tuple[TrainSpec, BaseModel, DatasetVersion] | None:
         """What the form says now, for the estimate: also when other values of it are still wrong."""
