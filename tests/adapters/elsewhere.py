@@ -15,7 +15,7 @@ from tests.make import make_base
 from tests.tiny import make_tiny_base
 from tests.trainer.adapters import make_adapter
 from trainer.adapter_layers import layers_of
-from webapp.adapters.importing_base import layers_file
+from webapp.adapters.base_parts import parts_file
 from webapp.adapters.models import BaseModel
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -44,7 +44,7 @@ def tiny_base(name: str = "Tiny-Llama", *, layers: bool = True, **values: object
     """Its row; with `layers` as after an earlier import, so that no child must load torch."""
     base = make_base(name=name, path=base_folder(), **values)
     if layers:
-        file = layers_file(base)
+        file = parts_file(base)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(known_layers())
     return base

@@ -3,7 +3,7 @@
 import re
 import sys
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings as ours
@@ -15,10 +15,12 @@ from tests.make import make_base
 from tests.tiny import make_tiny_base
 from trainer.events import Fetched
 from webapp.adapters import fetching, lifecycle, tasks
+from webapp.adapters.base_parts import known_parts
 from webapp.adapters.fetching import LostPlace, Progress, folder_of
 from webapp.adapters.models import BaseModel, BaseSource, BaseStatus
 from webapp.adapters.reconciling import Fetches
 from webapp.adapters.services import ensure_demo_model
+from webapp.common.storage import base_folder
 
 
 def make_waiting(location: Path | str, **extra: object) -> BaseModel:
@@ -35,16 +37,25 @@ def root(tmp_path: Path, settings: Settings) -> Path:
     return tmp_path
 
 
-def test_a_folder_becomes_ready_with_its_facts(db: None, root: Path) -> None:
+@pytest.fixture
+def rung(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
+    """The base models whose parts were asked for."""
+    found: list[UUID] = []
+    monkeypatch.setattr(tasks, "ring_for_parts", found.append)
+    return found
+
+
+def test_a_folder_becomes_ready_with_its_facts(db: None, root: Path, rung: list[UUID]) -> None:
     base = make_waiting(make_tiny_base(root / "tiny"))
     tasks.fetch_base(str(base.pk))
     base.refresh_from_db()
     assert (base.status, base.path, base.status_text) == (BaseStatus.READY, str(root / "tiny"), "")
     assert base.facts["architecture"] == "LlamaForCausalLM"
     assert base.facts["context_length"] == 512
+    assert rung == [base.pk]
 
 
-def test_what_is_no_model_fails_with_the_reason(db: None, root: Path) -> None:
+def test_what_is_no_model_fails_with_the_reason(db: None, root: Path, rung: list[UUID]) -> None:
     folder = make_tiny_base(root / "tiny")
     (folder / "model.safetensors").unlink()
     base = make_waiting(folder)
@@ -52,6 +63,7 @@ def test_what_is_no_model_fails_with_the_reason(db: None, root: Path) -> None:
     base.refresh_from_db()
     assert base.status == BaseStatus.FAILED
     assert "model.safetensors are missing" in base.status_text
+    assert not rung
 
 
 def test_a_folder_that_left_the_roots_fails(db: None, root: Path, settings: Settings) -> None:
@@ -176,6 +188,16 @@ def test_a_fetched_model_lies_under_a_name_people_know(db: None) -> None:
     for name, last in (("owner/Model-1.5B", "Model-1.5B"), ("../..", None), ("日本", None), ("a b/..c", "c")):
         base = BaseModel(pk=uuid4(), name=name)
         assert folder_of(base) == folder / str(base.pk) / (last or str(base.pk))
+
+
+def test_parts_that_cannot_be_found_are_for_the_log_alone(
+    db: None, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = make_base(path=root / "gone")
+    tasks.find_parts(str(base.pk))
+    assert "base_missing" in caplog.text
+    assert known_parts(base) is None
+    assert not list(base_folder(base.pk).glob("*"))
 
 
 @pytest.mark.model

@@ -12,6 +12,7 @@ from django.urls import reverse
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
+from tests.adapters.elsewhere import tiny_base
 from tests.api.conftest import Connect
 from tests.cast import Cast
 from tests.make import make_adapter, make_attempt, make_base, make_dataset, make_job, make_job_event, make_worker
@@ -208,6 +209,13 @@ def test_every_wrong_field_is_named(
 def test_all_issues_are_told_at_once(client: OpenAI, base: BaseModel, version: DatasetVersion) -> None:
     error = refused(client, version, extra_body={"spec": {"lora": {"r": 0}, "optim": {"schedule": "zigzag"}}})
     assert "spec.lora.r" in error["text"] and "spec.optim.schedule" in error["text"]
+
+
+def test_layers_that_the_base_model_does_not_have_are_named(client: OpenAI, version: DatasetVersion) -> None:
+    tiny_base()
+    error = refused(client, version, model="tiny-llama", extra_body={"spec": {"lora": {"target_modules": ["q_prj"]}}})
+    assert error["param"] == "spec.lora.target_modules"
+    assert "The base model has no layers called q_prj. Did you mean q_proj?" in error["text"]
 
 
 def test_models_that_cannot_be_trained(client: OpenAI, people: Cast, base: BaseModel, version: DatasetVersion) -> None:

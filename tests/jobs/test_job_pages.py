@@ -148,6 +148,25 @@ def test_a_failed_job_says_why_and_what_to_do(cast: Cast) -> None:
     assert "Try again" not in page(cast, job)
 
 
+@pytest.mark.parametrize(
+    ("reason", "first"),
+    [
+        ("user_config", "Change the settings"),
+        ("dataset_invalid", "Change the settings"),
+        ("input_changed", "Try again"),
+        ("internal", "Try again"),
+    ],
+)
+def test_the_button_that_helps_stands_out(cast: Cast, reason: str, first: str) -> None:
+    text = page(cast, make_job(cast.team, status=JobStatus.FAILED, reason=reason), "bob")
+    buttons = re.findall(
+        r'class="btn( btn-primary)?"[^>]*>\s*<svg.*?</svg>\s*(Change the settings|Try again)', text, re.S
+    )
+    assert sorted(buttons) == sorted(
+        (" btn-primary" * (name == first), name) for name in ("Change the settings", "Try again")
+    )
+
+
 def test_strangers_see_nothing(cast: Cast) -> None:
     job = make_job(cast.team, attempt_number=1)
     make_attempt(job)

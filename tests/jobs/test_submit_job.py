@@ -11,14 +11,16 @@ from django.urls import reverse
 
 from tests.cast import Cast
 from tests.make import make_base, make_checked, make_dataset, make_job
+from tests.tiny import make_tiny_base
 from trainer.presets import PRESET_NAMES
 from trainer.spec import PARTS, TrainSpec, choices_of
 from webapp.accounts.models import AuditEntry
+from webapp.adapters import tasks
 from webapp.adapters.models import BaseStatus
 from webapp.common.errors import UserError
 from webapp.datasets.models import VersionStatus
-from webapp.jobs import services
-from webapp.jobs.forms import FILLED_IN, JobForm, preset_values
+from webapp.jobs import base_layers, services
+from webapp.jobs.forms import FILLED_IN, JobForm, labelled, preset_values
 from webapp.jobs.labels import WORDS
 from webapp.jobs.models import Job, JobStatus
 
@@ -134,6 +136,46 @@ def test_issues_stand_at_their_fields(cast: Cast, changed: dict[str, str], field
     assert list(form.errors) == [field]
     assert said in " ".join(form.errors[field])
     assert not Job.objects.exists()
+
+
+def test_layers_that_the_base_model_does_not_have_are_told_at_their_fields(
+    cast: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as the base model's parts are known, by the real child; until then the worker alone would say so."""
+    rung: list[str] = []
+    monkeypatch.setattr(base_layers, "ring_for_parts", lambda pk: rung.append(str(pk)))
+    base, client = make_base(path=make_tiny_base(tmp_path / "tiny")), cast.client("bob")
+    wrong = {"lora_target_modules": "q_prj, v_proj", "lora_modules_to_save": "nrm", "lora_rank_pattern": "gate: 4"}
+    data = answers(cast, base_model=base.pk, lora_layers_to_transform="0, 7", **wrong)
+    for name in ("early", "too"):
+        assert client.post(reverse("job_new"), data | {"name": name, "form_key": str(uuid4())}).status_code == 302
+    assert rung == [str(base.pk)], "once, not for each look at the form"
+    tasks.find_parts(rung[0])
+    response = client.post(reverse("job_new"), data | {"name": "late", "form_key": str(uuid4())})
+    assert response.status_code == 422
+    errors = {field: " ".join(texts) for field, texts in response.context["form"].errors.items()}
+    assert errors.keys() == {*wrong, "lora_layers_to_transform"}
+    assert errors["lora_target_modules"].startswith("The base model has no layers called q_prj. Did you mean q_proj?")
+    assert "down_proj, gate_proj, k_proj" in errors["lora_rank_pattern"]
+    assert "no module called nrm" in errors["lora_modules_to_save"]
+    assert errors["lora_layers_to_transform"].endswith("The base model's layers are 0 to 1.")
+    assert re.search(r'id="id_lora_target_modules_error".*Did you mean q_proj\?', response.content.decode())
+    card = client.post(reverse("job_estimate"), data).content.decode()
+    assert re.search(r"as the value is wrong: .*Layers that learn", card)
+    right = {"lora_target_modules": "q_proj", "lora_modules_to_save": "norm", "lora_rank_pattern": "q_proj: 4"}
+    assert client.post(reverse("job_new"), data | right | {"lora_layers_to_transform": "1"}).status_code == 302
+
+
+def test_other_values_are_called_what_the_form_calls_them(cast: Cast) -> None:
+    wrong = {"lora_modules_to_save": "q_proj", "lora_target_modules": "q_proj,v_proj", "evaluation_patience": "2"}
+    form = cast.client("bob").post(reverse("job_new"), answers(cast, data_holdout="0", **wrong)).context["form"]
+    assert form.errors["lora_modules_to_save"][0].endswith("Name it here or in “Layers that learn”.")
+    assert form.errors["evaluation_patience"][0].endswith("Hold rows out with “Held out to measure”, or use 0.")
+    label = form.fields["lora_rank_pattern"].label
+    assert (
+        labelled("See lora.rank_pattern, model.layers.0 and data.path.")
+        == f"See “{label}”, model.layers.0 and data.path."
+    )
 
 
 def test_a_dataset_that_the_method_cannot_use_is_refused_at_the_method(cast: Cast, tmp_path: Path) -> None:

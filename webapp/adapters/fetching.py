@@ -47,24 +47,24 @@ def broken(mark: str) -> str:
     return f"Fetching failed on our side (error {mark}); the log of the default worker has the cause. Try again."
 
 
-def fetch_base(base_id: UUID, fetch: int) -> None:
-    """Carry through the fetch that was begun, and say what came of it."""
+def fetch_base(base_id: UUID, fetch: int) -> bool:
+    """Carry through the fetch that was begun, and say what came of it. Returns whether the base model is ready now."""
     base = BaseModel.objects.get(pk=base_id)
     try:
         last = _run(base, fetch, _arguments(base))
     except UserError as error:
         lifecycle.fail(base_id, fetch, str(error))
-        return
+        return False
     except LostPlace:
         logger.info("the fetch %s of %s lost its place", fetch, base)
-        return
+        return False
     except Stopped:
         lifecycle.give_back(base_id, fetch)
-        return
+        return False
     if isinstance(last, Finished):
-        lifecycle.finish(base_id, fetch, path=last.folder, facts=last.facts)
-    else:
-        lifecycle.fail(base_id, fetch, f"{last.text} {last.fix}".strip() if last else UNEXPECTED)
+        return lifecycle.finish(base_id, fetch, path=last.folder, facts=last.facts)
+    lifecycle.fail(base_id, fetch, f"{last.text} {last.fix}".strip() if last else UNEXPECTED)
+    return False
 
 
 def _arguments(base: BaseModel) -> list[str]:

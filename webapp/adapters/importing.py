@@ -15,7 +15,8 @@ from django.http import HttpRequest
 
 from webapp.accounts.audit import record
 from webapp.accounts.models import Team, User
-from webapp.adapters.importing_base import base_for, layers_of
+from webapp.adapters.base_parts import keep_parts
+from webapp.adapters.importing_base import base_for
 from webapp.adapters.importing_child import told_by
 from webapp.adapters.models import Adapter, BaseModel
 from webapp.adapters.publishing import create_adapter
@@ -61,7 +62,7 @@ def import_adapter(wish: Wish, files: list[Original], *, request: HttpRequest | 
         named = told_by("unpack", run_adapter_step(_unpacking(work), work / "unpack", size=size), work)["base"]
         base = wish.base or base_for(named)
         folder = work / "unpack" / "adapter"
-        check = ["check", str(folder), f"--base={base.folder}", f"--layers={layers_of(base, work)}"]
+        check = ["check", str(folder), f"--base={base.folder}", f"--layers={keep_parts(base)}"]
         told = told_by("check", run_adapter_step(check, work / "check", size=size), work)
         sync_tree(folder)
         with _removed_on_failure(pk := uuid4()), transaction.atomic():
@@ -77,7 +78,7 @@ def import_adapter(wish: Wish, files: list[Original], *, request: HttpRequest | 
 def _work_folder() -> Iterator[Path]:
     """Beside the adapters, under a name that is swept up when a process dies in the middle."""
     work = adapter_folder(uuid4()).parent / f".tmp-{uuid4().hex}"
-    for step in ("sent", "unpack", "layers", "check"):
+    for step in ("sent", "unpack", "check"):
         (work / step).mkdir(parents=True)
     try:
         yield work

@@ -1,17 +1,10 @@
-"""Which base model of ours an imported adapter means, and what layers that base has for it."""
+"""Which base model of ours an imported adapter means."""
 
-import json
 import re
-from hashlib import sha256
-from pathlib import Path
 
 from trainer.base_source import source_of
-from webapp.adapters.importing_child import told_by
 from webapp.adapters.models import BaseModel
 from webapp.common.errors import UserError
-from webapp.common.storage import base_folder, sync_path
-from webapp.datasets.child import run_layers
-from webapp.version import version
 
 CACHED = re.compile(r"models--([^/]+)--([^/]+)")  # a folder of the hub's cache
 
@@ -47,27 +40,3 @@ def _told(named: str, found: list[BaseModel]) -> str:
     if found:
         return f"{named}, which could be {' or '.join(base.name for base in found)}"
     return f"{named}, which is no base model of this server"
-
-
-def layers_of(base: BaseModel, work: Path) -> Path:
-    """The file that tells the base's layers, made when it is needed first: only loading torch takes long."""
-    kept = layers_file(base)
-    if not kept.is_file():
-        told = told_by("layers", run_layers(base.folder, work / "layers"), work)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        made = work / "layers" / "kept.json"
-        made.write_text(json.dumps(told), encoding="utf-8")
-        sync_path(made)
-        made.replace(kept)
-    return kept
-
-
-def layers_file(base: BaseModel) -> Path:
-    """Where they are kept: what they are follows from the base's config, and from who reads it."""
-    if not base.is_ready:
-        raise UserError("base_not_ready", name=base.name)
-    try:
-        config = sha256((base.folder / "config.json").read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError("base_missing", folder=base.name) from error
-    return base_folder(base.pk) / f"base-parts-{version()}-{config[:16]}.json"

@@ -1,4 +1,4 @@
-"""Doors of the default worker: fetch a base model, count tokens for one, and the bells that ask for it."""
+"""Doors of the default worker: fetch a base model, find its parts, count tokens for it, and the bells for these."""
 
 from uuid import UUID
 
@@ -6,6 +6,8 @@ from celery import shared_task
 from celery.signals import worker_shutting_down
 
 from webapp.adapters import fetching, lifecycle, token_counts
+from webapp.adapters.base_parts import keep_parts
+from webapp.adapters.models import BaseModel
 from webapp.common import doorbell
 from webapp.common.task_border import marked
 
@@ -19,11 +21,24 @@ def fetch_base(base_id: str) -> None:
 
 def carry_through(base_id: UUID, number: int) -> None:
     with marked(f"fetch of base model {base_id}", lambda mark: lifecycle.fail(base_id, number, fetching.broken(mark))):
-        fetching.fetch_base(base_id, number)
+        if fetching.fetch_base(base_id, number):
+            ring_for_parts(base_id)
 
 
 def ring(base_id: UUID) -> bool:
     return doorbell.ring(fetch_base, base_id, what="base model")
+
+
+@shared_task(name="adapters.find_parts")
+def find_parts(base_id: str) -> None:
+    """Whoever needs them and finds none goes without, or rings again: a failure is for the log alone."""
+    with marked(f"search for the parts of base model {base_id}", lambda mark: None):
+        for base in BaseModel.objects.ready().filter(pk=base_id):
+            keep_parts(base)
+
+
+def ring_for_parts(base_id: UUID) -> bool:
+    return doorbell.ring(find_parts, base_id, what="parts of base model")
 
 
 @shared_task(name="adapters.count_tokens")

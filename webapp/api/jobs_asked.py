@@ -17,6 +17,7 @@ from webapp.api.jobs_method import WIRE_METHODS, Chosen, read_method, refuse_bot
 from webapp.api.names import FILE, find_model, uuid_of
 from webapp.datasets.models import DatasetVersion, VersionStatus
 from webapp.jobs import services
+from webapp.jobs.base_layers import layer_issues
 from webapp.jobs.models import Job
 
 FIELDS = (
@@ -101,7 +102,7 @@ def _spec(body: Fields, base: BaseModel, version: DatasetVersion, aside: Dataset
         spec = TrainSpec.from_dict(values)
     except SpecError as error:
         _refuse(error.issues, chosen)
-    of_base = spec.issues_on(base.task, base.facts.get("context_length"))
+    of_base = spec.issues_on(base.task, base.facts.get("context_length")) + layer_issues(base, spec.lora)
     _refuse([*spec.issues(), *of_base, *_kind_issues(spec, base, version, aside)], chosen)
     return spec
 

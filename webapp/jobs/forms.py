@@ -1,6 +1,7 @@
 """The form of a new job, built from TrainSpec: names, types, limits, choices and hints all come from there."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -15,6 +16,7 @@ from webapp.accounts.models import Team, User
 from webapp.adapters.models import BaseModel
 from webapp.adapters.plain_words import PART_TITLES
 from webapp.datasets.models import DatasetVersion, VersionStatus
+from webapp.jobs.base_layers import layer_issues
 from webapp.jobs.labels import LABELS, word_of
 from webapp.jobs.models import Job
 from webapp.jobs.naming import NAME_LENGTH
@@ -58,6 +60,12 @@ def spec_fields() -> Iterator[SpecField]:
             found = SpecField(part, item.name, option_of(item), item.default)
             if found.path not in FILLED_IN:
                 yield found
+
+
+def labelled(text: str) -> str:
+    """A sentence about a spec, with each value called what the form calls it."""
+    labels = {one.path: f"“{one.label}”" for one in spec_fields()}
+    return re.sub(r"\b[a-z]+\.[a-z_]+", lambda found: labels.get(found[0], found[0]), text)
 
 
 def form_value(value: Any) -> Any:
@@ -194,9 +202,10 @@ class JobForm(forms.Form):
             self._show(spec.issues())
         chosen = (cleaned.get("dataset_version"), cleaned.get("validation_version"))
         files = [one for one in chosen if one and one.is_ready]
-        task = cleaned["base_model"].task if cleaned.get("base_model") else "causal"
+        base = cleaned.get("base_model")
+        task, of_layers = (base.task, layer_issues(base, spec.lora)) if base else ("causal", [])
         of_rows = [issue for one in files for issue in kind_issues(spec.data.method, one.kind, task)]
-        self._show(spec.issues_on(task) + of_rows)
+        self._show(spec.issues_on(task) + of_layers + of_rows)
         return cleaned | {"spec": spec}
 
     def _check_length(self, cleaned: Mapping[str, Any]) -> None:
@@ -210,7 +219,7 @@ class JobForm(forms.Form):
         for issue in issues:
             key = issue.path.replace(".", "_", 1)
             if key not in self.errors:
-                self.add_error(key if key in self.fields else None, f"{issue.problem} {issue.fix}")
+                self.add_error(key if key in self.fields else None, labelled(f"{issue.problem} {issue.fix}"))
 
     def asked(self) -> tuple[TrainSpec, BaseModel, DatasetVersion] | None:
         """What the form says now, for the estimate: also when other values of it are still wrong."""

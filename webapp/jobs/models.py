@@ -172,6 +172,11 @@ class Job(models.Model):
         return self.status in (JobStatus.FAILED, JobStatus.CANCELLED)
 
     @property
+    def needs_other_settings(self) -> bool:
+        """Whether the same ones would fail again; what changed under a job (`input_changed`) is asked for afresh."""
+        return self.reason in (FailureReason.USER_CONFIG, FailureReason.DATASET_INVALID)
+
+    @property
     def shown_status(self) -> str:
         """The status, or that it is held, or about to be."""
         if self.status == JobStatus.RUNNING and self.cancel_requested:
