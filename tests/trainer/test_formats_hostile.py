@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.trainer.files import GOOD, check, packed, rows_of, zipped
-from trainer.formats.containers.packed import FREE
+from trainer.formats.containers.packed import ALWAYS_ALLOWED
 from webapp.datasets.child import run_check
 
 ROWS = f"{GOOD}\n" * 3
-BOMB = b'{"text": "' + b" " * (FREE + 8_000_000)
+BOMB = b'{"text": "' + b" " * (ALWAYS_ALLOWED + 8_000_000)
 
 
 def linked() -> bytes:

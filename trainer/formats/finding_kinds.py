@@ -1,18 +1,18 @@
-"""The kinds of findings a survey has: what each means, how sure it is, and what mends it."""
+"""The kinds of findings of a survey: meaning, confidence and fix of each."""
 
 import re
 from dataclasses import dataclass
 from typing import Literal
 
-Fix = Literal["", "remove", "first", "mask"]  # first: rows that name an earlier one are removed, and that one stays
+Fix = Literal["", "remove", "first", "mask"]  # first: removes rows that repeat an earlier one, which stays
 Sure = Literal["certain", "likely", "a hint"]
 
 
 @dataclass(frozen=True)
 class FindingKind:
-    """title: of the rows, in a list. meaning: one sentence. label: of a single row, as in a filter.
+    """title: for a list of rows. meaning: one sentence. label: for one row, as in a filter.
 
-    why_not: why nothing mends all of them at once. names: whether what is told of a row names another one.
+    why_not: why there is no fix for all of them at once. names: whether the detail of a row names another row.
     """
 
     name: str
@@ -200,6 +200,6 @@ _OTHER = re.compile(r"\brow ([\d,]+)")
 
 
 def other_row(detail: str) -> int | None:
-    """The number of the row that a detail of a kind that `names` one names."""
+    """The row number in a detail, for kinds whose `names` is true."""
     found = _OTHER.search(detail)
     return int(found[1].replace(",", "")) if found else None
