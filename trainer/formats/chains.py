@@ -170,8 +170,8 @@ def _content(turns: list[list[str]], *, seen: int) -> Content:
         raise BadRow("system", "the system message changes within a conversation", "Write it in the first row alone.")
     messages: list[Message] = [{"role": "system", "content": system}] if system else []
     for number, (_, asked, answer) in enumerate(turns):
-        said: Message = {"role": "assistant", "content": answer}
-        messages += [{"role": "user", "content": asked}, said | {"weight": 0} if number < seen else said]
+        message: Message = {"role": "assistant", "content": answer}
+        messages += [{"role": "user", "content": asked}, message | {"weight": 0} if number < seen else message]
     return Content(messages=messages)
 
 

@@ -172,7 +172,9 @@ def _keep_sections(first: list[dict[str, Any]], outcome: Outcome, writer: RowWri
 def _repairs(outcome: Outcome) -> list[str]:
     repairs = list(outcome.reading.repairs)
     repairs += outcome.recognition.repairs
-    return repairs + [f"{said} ({count:,} row{'s' * (count > 1)})." for said, count in outcome.sieve.repairs.items()]
+    return repairs + [
+        f"{repair} ({count:,} row{'s' * (count > 1)})." for repair, count in outcome.sieve.repairs.items()
+    ]
 
 
 def _report(outcome: Outcome, writer: RowWriter) -> dict[str, Any]:

@@ -42,14 +42,14 @@ class ExtraColumns:
 
     def _kept(self, extra: Extra, record: dict[str, Any] | None) -> Iterable[str]:
         kept = [name for name in extra if self._is_unclaimed(name)]
-        said = (record or {}) | {name: extra[name] for name in kept}
+        combined = (record or {}) | {name: extra[name] for name in kept}
         for name in extra:
             if name not in kept:
-                if record is None or name in self._own or not self._keeps_its_family(said | {name: extra[name]}):
+                if record is None or name in self._own or not self._keeps_its_family(combined | {name: extra[name]}):
                     self._lost.add(name)
                 else:
                     kept.append(name)
-                    said[name] = extra[name]
+                    combined[name] = extra[name]
         return kept
 
     def _is_unclaimed(self, name: str) -> bool:

@@ -14,10 +14,10 @@ CONVERSATIONS = frozenset(COLUMNS)
 FIELDS = frozenset({*COLUMNS, "system", "tools", "functions", "parallel_tool_calls"})
 CALLS = frozenset({"tool_calls", CALL})
 # The sentences of turn_warnings, without a full stop because a row count follows.
-SAME_SPEAKER = "Messages of the same speaker follow each other and stay apart, which some chat templates refuse"
-LATE_SYSTEM = "A system message stands behind others and stays there, which some chat templates refuse"
-JOINED = "The text parts of a message are joined as they stand, with nothing between them"
-CALLS_AS_TEXT = "What tools return follows answers without calls: these are taken to stand in the answer's text"
+SAME_SPEAKER = "Consecutive messages of the same speaker are kept apart, which some chat templates refuse"
+LATE_SYSTEM = "A system message comes after other messages and is kept there, which some chat templates refuse"
+JOINED = "The text parts of a message are joined without a separator"
+CALLS_AS_TEXT = "Tool results follow answers without tool calls: the calls are assumed to be in the answer's text"
 TEXT_ROLES = {name: role for name, role in CANONICAL.items() if role in SPOKEN or name == "system"}
 TRACE = "_trace"  # possible ending of the name of Unsloth's conversation column
 
@@ -146,8 +146,8 @@ def fast_path(row: dict[str, Any], field: str, keys: list[str]) -> tuple[list[Me
     for turn in turns:
         if type(turn) is not dict or list(turn) != keys:
             return None
-        said, text = turn.values()
-        role = TEXT_ROLES.get(said) if type(said) is str else None
+        speaker, text = turn.values()
+        role = TEXT_ROLES.get(speaker) if type(speaker) is str else None
         if role == before or (role == "system" and messages):
             return None
         before = role

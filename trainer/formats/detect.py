@@ -78,8 +78,8 @@ def recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
         return found
     fields = other.family.fields_of(_renamed(rows[0], names))
     read = {as_is: usual for as_is, usual in names.items() if usual in fields}
-    said = (f'The column "{as_is[:40]}" is read as "{usual}".' for as_is, usual in read.items())
-    return replace(other, family=_with_renamed_columns(other.family, read), repairs=tuple(said))
+    repairs = (f'The column "{as_is[:40]}" is read as "{usual}".' for as_is, usual in read.items())
+    return replace(other, family=_with_renamed_columns(other.family, read), repairs=tuple(repairs))
 
 
 def other_family(row: dict[str, Any], family: Family) -> Family | None:
@@ -120,7 +120,7 @@ def _recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
     sure = best / len(rows)
     if beside := list(_also_matching(rows, family, totals)):
         names = " and ".join(f'"{name}"' for name in beside)
-        saw += f" They hold {names} too, which could be read by itself and is passed over."
+        saw += f" They also hold {names}, which could be read on its own and is ignored."
         sure = min(sure, AMBIGUOUS)
     return Recognition(family, round(sure, 2), saw)
 
@@ -132,17 +132,17 @@ def _layouts(rows: Sequence[dict[str, Any]], family: Family) -> str:
     counts = Counter(family.layout(row) for row in rows if family.matches(row) >= 1)
     if len(counts) < 2:
         return next(iter(counts), family.saw)
-    return " or ".join(f"{said}: {times:,}" for said, times in counts.most_common(MAX_LAYOUTS))
+    return " or ".join(f"{layout}: {times:,}" for layout, times in counts.most_common(MAX_LAYOUTS))
 
 
 def _also_matching(rows: Sequence[dict[str, Any]], family: Family, totals: list[float]) -> Iterator[str]:
     """The columns that make the rows match another family too."""
     there = frozenset(rows[0])
-    said: set[str] = set()
+    named: set[str] = set()
     for other, total in zip(FAMILIES, totals, strict=True):
         extra = (other.fields & there) - family.fields - {"input", "system", "tools"}
-        if other is not family and total >= AMBIGUOUS * len(rows) and extra - said:
-            said |= extra
+        if other is not family and total >= AMBIGUOUS * len(rows) and extra - named:
+            named |= extra
             yield sorted(extra)[0]
 
 

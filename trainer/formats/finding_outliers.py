@@ -39,8 +39,8 @@ class Outliers:
         usual = int(np.median(rows))
         for row in _if_rare((rows > TIMES_MEDIAN * usual) & (rows > MIN_LONG_ROW)):
             yield row + 1, "long_row", f"{rows[row]:,} characters; half of all rows have at most {usual:,}"
-        said = answers[answers > 0]
-        usual = int(np.median(said)) if len(said) else 0
+        lengths = answers[answers > 0]
+        usual = int(np.median(lengths)) if len(lengths) else 0
         for row in _if_rare(
             (answers > 0) & (answers.astype(np.int64) * TIMES_MEDIAN < usual) & (answers <= MAX_SHORT_ANSWER)
         ):

@@ -75,8 +75,8 @@ def question_of(row: Row) -> str:
 
 def empty_message(row: Row) -> str:
     """An empty system or tool message; the check refuses other empty messages."""
-    said = [*row.messages, *row.prompt, *row.chosen, *row.rejected, *row.completion]
-    places = [str(number) for number, message in enumerate(said, 1) if message["content"] == ""]
+    messages = [*row.messages, *row.prompt, *row.chosen, *row.rejected, *row.completion]
+    places = [str(number) for number, message in enumerate(messages, 1) if message["content"] == ""]
     return f"message {', '.join(places[:5])} is empty" if places else ""
 
 

@@ -119,12 +119,12 @@ class Statistics:
     def add(self, content: Content) -> None:
         messages = content.messages or [*content.prompt, *content.chosen, *content.rejected, *content.completion]
         turns = answered = 0
-        said = len(content.text or "")
+        characters = len(content.text or "")
         system = tools = empty = False
         for message in messages:
             text, role = message["content"], message["role"]
             size = len(text or "")
-            said += size
+            characters += size
             if role == "assistant":
                 turns += 1
                 answered += size
@@ -132,7 +132,7 @@ class Statistics:
             tools = tools or "tool_calls" in message
             empty = empty or text == ""
         self._turns.append(turns)
-        self._characters.append(said)
+        self._characters.append(characters)
         self._answer_characters.append(answered + len(content.text or ""))
         if content.extra:
             self._add_columns(dict.fromkeys(content.extra, 1))

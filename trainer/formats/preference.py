@@ -145,8 +145,8 @@ def layout(row: dict[str, Any]) -> str:
     asked = next((name for name in ("instruction", *QUESTIONS) if name in row), "")
     if not asked:
         whole = isinstance(chosen, str) and is_transcript(chosen)
-        said = "whole dialogues" if whole else "texts that begin alike"
-        return f"{answers} as {said} (DPO, the question in both)"
+        form = "whole dialogues" if whole else "texts that begin alike"
+        return f"{answers} as {form} (DPO, the question in both)"
     return f'"{asked}", {answers} ({LAYOUT_NAMES.get((asked, names[0]), "DPO")})'
 
 

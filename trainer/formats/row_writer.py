@@ -148,8 +148,8 @@ class TextColumn:
 
     @classmethod
     def of(cls, cells: Sequence[bytes | None]) -> "TextColumn":
-        said = [cell or b"" for cell in cells]
-        return cls(array("q", accumulate(map(len, said), initial=0)), b"".join(said), _validity_bitmap(cells))
+        texts = [cell or b"" for cell in cells]
+        return cls(array("q", accumulate(map(len, texts), initial=0)), b"".join(texts), _validity_bitmap(cells))
 
     @classmethod
     def of_keys(cls, keys: "array[int]") -> "TextColumn":

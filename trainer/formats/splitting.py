@@ -92,9 +92,9 @@ def stratum(content: Content, plan: SplitPlan) -> int | float | str:
     method = plan.method
     if method == "column":
         return _number_or_text(content.extra.get(plan.column, ""))
-    said = [message["content"] or "" for one in content.conversations() for message in one]
+    texts = [message["content"] or "" for one in content.conversations() for message in one]
     if method == "length":
-        return len(content.text or "") + sum(map(len, said))
+        return len(content.text or "") + sum(map(len, texts))
     if method == "turns":
         answers = sum(message["role"] == "assistant" for message in content.messages)
         return min(int(answers), MAX_TURNS)

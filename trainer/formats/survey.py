@@ -63,14 +63,14 @@ class Measures:
 
 def measure(row: Row) -> Measures:
     """The numbers of one row, the same as in a check's report."""
-    said = [*row.messages, *row.prompt, *row.chosen, *row.rejected, *row.completion]
-    answers = [message for message in said if message["role"] == "assistant"]
+    messages = [*row.messages, *row.prompt, *row.chosen, *row.rejected, *row.completion]
+    answers = [message for message in messages if message["role"] == "assistant"]
     text = len(row.text or "")
     return Measures(
         turns=len(answers),
-        characters=text + sum(len(message["content"] or "") for message in said),
+        characters=text + sum(len(message["content"] or "") for message in messages),
         answer_characters=text + sum(len(message["content"] or "") for message in answers),
-        roles=tuple(dict.fromkeys(message["role"] for message in said)),
+        roles=tuple(dict.fromkeys(message["role"] for message in messages)),
     )
 
 

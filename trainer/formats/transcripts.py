@@ -14,12 +14,12 @@ def is_transcript(text: str) -> bool:
     return text.startswith(("\n\nHuman:", "Human:")) and "\n\nAssistant:" in text
 
 
-def read_transcript(text: str, field: str) -> list[Message]:
+def read_transcript(transcript: str, field: str) -> list[Message]:
     """Its messages. A final `Assistant:` without text is left out: the answer goes there."""
-    pieces = _MARK.split(text)
-    turns = [(_ROLES[name], said.strip()) for name, said in zip(pieces[1::2], pieces[2::2], strict=True)]
+    pieces = _MARK.split(transcript)
+    turns = [(_ROLES[name], text.strip()) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)]
     if turns[-1] == ("assistant", ""):
         turns.pop()
-    if not all(said for _, said in turns):
+    if not all(text for _, text in turns):
         raise BadRow(field, "holds an empty turn", "Write a text behind each Human: and Assistant:.")
-    return [{"role": role, "content": said} for role, said in turns]
+    return [{"role": role, "content": text} for role, text in turns]

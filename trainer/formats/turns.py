@@ -69,8 +69,8 @@ def _calling(turn: dict[str, Any], text_key: str) -> Message:
     """ShareGPT's tool calls: one or a list, as JSON, possibly after a <think> block."""
     value = turn.get(text_key)
     if isinstance(value, str):
-        said, end, rest = value.rpartition("</think>")
-        content, calls = said + end or None, read_calls_text(rest, text_key)
+        thought, end, rest = value.rpartition("</think>")
+        content, calls = thought + end or None, read_calls_text(rest, text_key)
     else:
         content, calls = None, read_calls(value if isinstance(value, list) else [value], text_key)
     clean: Message = {"role": "assistant", "content": content, "tool_calls": calls}

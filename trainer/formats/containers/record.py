@@ -17,25 +17,25 @@ SEPARATORS = ("\u2028", "\u2029")
 
 # Corrections and oddities, with the sentence about each in the report.
 SENTENCES = {
-    "bom": "The byte order mark at the start of the file was passed over.",
+    "bom": "The byte order mark at the start of the file was skipped.",
     "utf-16": "The file is UTF-16 and was read as such.",
     "utf-32": "The file is UTF-32 and was read as such.",
     "crlf": "The lines end in CR LF, as on Windows; they are read like those that end in LF.",
     "cr": "The lines end in CR alone, as on old Macs; they are read like those that end in LF.",
-    "separators": "U+2028 or U+2029 stands in {n:,} rows: kept as text, it ends no line.",
-    "paragraphs": "Plain text: what stands between blank lines is one row.",
+    "separators": "U+2028 or U+2029 in {n:,} rows was kept as text: it ends no line.",
+    "paragraphs": "Plain text: each paragraph between blank lines is one row.",
     "lines": "Plain text: each line is one row.",
-    "empty names": "{n:,} columns without a name are called by their number.",
+    "empty names": "{n:,} columns without a name were named by their number.",
     "trimmed names": "Spaces around {n:,} column names were removed.",
     "cells of JSON": "{n:,} cells hold lists or objects as JSON and were read as such.",
-    "guarded cells": "{n:,} cells lost the apostrophe that keeps a spreadsheet from calculating them.",
+    "guarded cells": "The apostrophe that guards against spreadsheet formulas was removed from {n:,} cells.",
     "cells of labels": "{n:,} labels written as text were read as true or false.",
     "not a number": "{n:,} numbers that are NaN or infinite were read as null.",
     "bytes": "{n:,} values are bytes and were read as UTF-8 text.",
     "as text": "{n:,} dates, times or decimals were read as text.",
     "null fields": "Null fields inside {n:,} rows were read as absent: columns cannot tell the two apart.",
-    "blank lines": "Blank lines hold no row and were passed over: {n:,}.",
-    "members passed over": "{n:,} files in the archive that hold no rows were passed over.",
+    "blank lines": "Blank lines that were skipped: {n:,}.",
+    "members passed over": "System files in the archive that were skipped: {n:,}.",
 }
 
 
@@ -55,7 +55,7 @@ class Notes(Counter[str]):
         if self.left_out:
             found.append(f"Left out of the archive, as they are about the data: {_named(self.left_out)}.")
         if self.beside:
-            found.append(f"Beside the list of rows there are others, which were passed over: {_named(self.beside)}.")
+            found.append(f"Skipped beside the list of rows: {_named(self.beside)}.")
         return found
 
 
