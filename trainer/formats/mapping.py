@@ -117,7 +117,7 @@ def problems(mapping: object, columns: Sequence[str] | None = None) -> list[Prob
 def _turn_problems(mapping: Mapping) -> list[Problem]:
     turns = mapping.get("turns") or {}
     if not isinstance(turns, dict) or (turns and mapping["kind"] != "chat"):
-        return [Problem("turns", "says how the turns of a chat are written", "Leave it out.")]
+        return [Problem("turns", "must be an object, and is for chats alone", "Leave it out.")]
     if unknown := [name for name in turns if name not in TURN_KEYS and name not in TURN_ROLES]:
         return [Problem(f"turns.{unknown[0]}", "unknown field", f"Use {', '.join((*TURN_KEYS, *TURN_ROLES))}.")]
     good = all(isinstance(turns.get(name), str) and turns[name] for name in TURN_KEYS)
