@@ -10,7 +10,7 @@ from typing import BinaryIO, NoReturn
 from trainer.adapter_format import CONFIG, MANIFEST, MAX_CONFIG_BYTES, TOKENIZER_FILES, WEIGHTS, refused
 from trainer.base_facts import MAX_TOKENIZER_BYTES
 from trainer.errors import TrainerError
-from trainer.formats.containers.packed import CHUNK, MOST_MEMBERS, Member, members
+from trainer.formats.containers.packed import CHUNK, MAX_MEMBERS, Member, members
 from trainer.formats.containers.record import Notes
 from trainer.formats.problems import BadFile
 
@@ -131,8 +131,8 @@ def _read_tar(member: Member, found: _Found) -> None:
     """Only plain files; read from front to end, so that no header can send us elsewhere."""
     with tarfile.open(fileobj=member.stream, mode="r|") as archive:
         for count, info in enumerate(archive, 1):
-            if count > MOST_MEMBERS:
-                raise refused(f"The archive holds more than {MOST_MEMBERS:,} files.", PACK)
+            if count > MAX_MEMBERS:
+                raise refused(f"The archive holds more than {MAX_MEMBERS:,} files.", PACK)
             if info.isdir():
                 continue
             if not info.isreg() or info.issparse():

@@ -71,7 +71,7 @@ def test_rows_whose_other_columns_alone_changed_are_shown(cast: Cast, tmp_path: 
     assert 'kind=beside" aria-current="page">Other columns <span class="num muted">1</span>' in text
     assert "<del>en</del><ins>de</ins>" in text and "Source · added" in text
     counts = {"added": 0, "removed": 0, "edited": 0, "moved": 0, "beside": 1}
-    assert comparing.told_of(version.rows_path, made.rows_path)["counts"] == counts
+    assert comparing.change_report(version.rows_path, made.rows_path)["counts"] == counts
     made.changes = counts
     made.save()
     story = cast.client("vera").get(reverse("dataset", args=[dataset.pk]), {"tab": "versions"}).content.decode()
@@ -87,7 +87,7 @@ def test_odd_addresses_show_a_page(cast: Cast, query: str) -> None:
 def test_of_very_many_changes_the_first_are_shown_and_all_are_counted(
     cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparing, "MOST_TOLD", ROWS_PER_PAGE + 1)
+    monkeypatch.setattr(comparing, "MAX_LISTED", ROWS_PER_PAGE + 1)
     older = make_version(make_dataset(cast.team), rows=many(3))
     newer = make_version(older.dataset, rows=many(30, "No."))
     address = f"{reverse('version_diff', args=[newer.pk])}?from={older.number}&kind=added&page=9"
@@ -102,7 +102,7 @@ def test_large_versions_are_compared_by_the_worker(cast: Cast, monkeypatch: pyte
     older = make_version(make_dataset(cast.team), rows=many(3))
     newer = make_version(older.dataset, rows=many(4))
     monkeypatch.setattr(comparisons, "MOST_AT_ONCE", 6)
-    monkeypatch.setattr(comparisons, "told_of", None)  # so nothing can be compared in this process
+    monkeypatch.setattr(comparisons, "change_report", None)  # so nothing can be compared in this process
     rung: list[tuple[Any, Any]] = []
     monkeypatch.setattr(tasks, "ring_for_comparison", lambda *both: rung.append(both))
     for _ in range(2):

@@ -43,7 +43,7 @@ def test_each_kind_leads_to_its_rows(cast: Cast, version: DatasetVersion) -> Non
         assert title in text
         assert f'{reverse("dataset_rows", args=[version.pk])}?finding={kind}"' in text
         assert rows_page(client, version, finding=kind)[0] == numbers
-    assert "says what row 1 says" in text
+    assert "repeats row 1" in text
     assert "the answer is only “N/A”" in text
     assert "Nearly repeated rows" not in text
     assert "mia.berg" not in text, "what is private is not told again"
@@ -139,7 +139,7 @@ def test_an_opened_row_says_what_was_found_in_it(cast: Cast, version: DatasetVer
     for place in (reverse("row", args=[version.pk, 3]), f"{reverse('dataset_rows', args=[version.pk])}?row=3"):
         text = client.get(place).content.decode().split("Found in this row")[1]
         assert f"{reverse('version_findings', args=[version.pk])}#finding-repeated" in text
-        assert "says what row 1 says" in text
+        assert "repeats row 1" in text
         assert "finding=repeated&amp;start=1&amp;row=1" in text
     assert "Found in this row" not in client.get(reverse("row", args=[version.pk, 2])).content.decode()
     version.survey_path.write_bytes(b"damaged" * 1000)

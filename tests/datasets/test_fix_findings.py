@@ -138,7 +138,7 @@ def test_the_page_shows_what_will_change(cast: Cast, version: DatasetVersion) ->
     client = cast.client("bob")
     removed = client.get(reverse("finding_fix", args=[version.pk, "repeated"])).content.decode()
     assert "will be removed" in removed
-    assert "Says what row 1 says" in removed
+    assert "Repeats row 1" in removed
     assert "I am Lowrank." in removed
     masked = client.get(reverse("finding_fix", args=[version.pk, "personal"])).content.decode()
     assert "<ins>" in masked

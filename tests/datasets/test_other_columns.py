@@ -12,7 +12,7 @@ from tests.datasets.inspected import inspect, uploaded
 from tests.datasets.surveyed import rows_page
 from trainer.formats import iter_rows
 from trainer.formats.survey import VERSION
-from trainer.formats.survey_columns import MOST_TOLD, MOST_VALUES
+from trainer.formats.survey_columns import MAX_LISTED, MAX_VALUES
 from webapp.common.errors import UserError
 from webapp.datasets import export, survey_lifecycle
 from webapp.datasets.models import DatasetVersion, SurveyStatus
@@ -65,12 +65,12 @@ def test_a_row_says_what_its_columns_said(cast: Cast, version: DatasetVersion) -
 def test_a_column_that_names_every_row_is_no_filter(cast: Cast) -> None:
     rows = b"".join(
         json.dumps({"instruction": f"q {n}", "output": "a", "uid": n, "lang": n % 60}).encode() + b"\n"
-        for n in range(MOST_VALUES + 5)
+        for n in range(MAX_VALUES + 5)
     )
     version = surveyed(uploaded(cast, rows))
     told = version.survey_report["columns"]
-    assert told["uid"] == {"rows": MOST_VALUES + 5, "different": 0, "values": {}}
-    assert (told["lang"]["different"], len(told["lang"]["values"])) == (60, MOST_TOLD)
+    assert told["uid"] == {"rows": MAX_VALUES + 5, "different": 0, "values": {}}
+    assert (told["lang"]["different"], len(told["lang"]["values"])) == (60, MAX_LISTED)
     client = cast.client("vera")
     assert rows_page(client, version, column="uid=7")[0] == []
     assert len(rows_page(client, version, column="lang=59", size=50)[0]) == 16, "not listed, but found"

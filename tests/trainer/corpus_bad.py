@@ -114,6 +114,6 @@ BAD: dict[str, tuple[Record, str, str]] = {
     "id empty": (turn("", None, "q", "a"), "id", "field is empty"),
     "id a list": (turn([], None, "q", "a"), "id", "must be text or a number, not a list"),
     "parent lost": (turn("b", "a", "q", "a"), "parent_id", "no row has this id"),
-    "own parent": (turn("a", "a", "q", "a"), "parent_id", "the rows hang on each other in a circle"),
+    "own parent": (turn("a", "a", "q", "a"), "parent_id", "the rows form a cycle"),
     "answer of a chain": (turn("a", None, "q", " "), "output", "field is empty"),
 }

@@ -8,7 +8,7 @@ from tests.trainer.files import check
 from trainer.commands import MAPPING_TEXT, parser
 from trainer.errors import TrainerError
 from trainer.events import Log
-from trainer.formats.check import MOST_TOLD
+from trainer.formats.check import MAX_LISTED
 from trainer.formats.mapping import SHAPES, TURN_KEYS
 from trainer.formats.survey import survey_rows
 
@@ -19,7 +19,7 @@ def test_the_first_errors_are_told_with_their_fix_and_all_are_counted(tmp_path: 
     report = check(tmp_path, f"{BAD}\n" * 20 + '{"instruction": "a", "output": 5}\n')
     told = [event.text for event in report["events"] if isinstance(event, Log)]
     assert told[0] == 'line 1, output: field is missing. Add "output" with a text to this row.'
-    assert len(told) == MOST_TOLD + 1
+    assert len(told) == MAX_LISTED + 1
     where = tmp_path / "out" / "bad.jsonl"
     assert told[-1] == f"All errors: 20 × field is missing; 1 × must be text, not a number. Each with its line: {where}"
 

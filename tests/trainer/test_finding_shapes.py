@@ -3,9 +3,9 @@
 import pytest
 
 from trainer.formats.canonical import Row
-from trainer.formats.finding_private import private_in
+from trainer.formats.finding_private import find_private
 from trainer.formats.finding_texts import empty_answer, garbled, looping
-from trainer.formats.searching import Said
+from trainer.formats.searching import RowText
 
 
 def row(answer: str) -> Row:
@@ -32,7 +32,7 @@ def row(answer: str) -> Row:
     ],
 )
 def test_private_things_of_few_false_alarms(text: str, kind: str) -> None:
-    assert set(private_in(Said.of(row(text)))) == ({kind} if kind else set())
+    assert set(find_private(RowText.of(row(text)))) == ({kind} if kind else set())
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_plain_text_is_paragraphs_or_lines(tmp_path: Path) -> None:
     report = check(tmp_path, "Once upon\na time.\n\n\nThere, was one.\n", name="tale.txt")
     assert (report["container"], report["format"]) == ("text", "text")
     assert [(row.line, row.text) for row in rows_of(tmp_path)] == [(1, "Once upon\na time."), (5, "There, was one.")]
-    assert report["repairs"] == ["Plain text: what stands between blank lines is one row."]
+    assert report["repairs"] == ["Plain text: each paragraph between blank lines is one row."]
     report = check(tmp_path, "First.\nSecond.\n", name="")
     assert [row.text for row in rows_of(tmp_path)] == ["First.", "Second."]
     assert report["repairs"] == ["Plain text: each line is one row."]

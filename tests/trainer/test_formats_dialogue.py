@@ -38,7 +38,7 @@ def test_errors_speak_of_the_keys_of_the_file(tmp_path: Path) -> None:
     report = check(tmp_path, "\n".join(json.dumps({"dialog": row}) for row in rows), skip=True)
     found = [(error["line"], error["field"], error["problem"]) for error in report["errors"]]
     assert found == [(2, "dialog[1].text", "field is missing"), (3, "dialog[1].speaker", "unknown speaker")]
-    assert report["repairs"][0].startswith("Messages of the same speaker follow each other")
+    assert report["repairs"][0].startswith("Consecutive messages of the same speaker")
 
 
 def test_speakers_of_whom_nothing_is_known_are_asked_about() -> None:

@@ -14,7 +14,7 @@ from trainer.errors import TrainerError
 from trainer.formats import Row, iter_rows
 from trainer.formats.canonical import SCHEMA
 from trainer.formats.check import Known, check_file
-from trainer.formats.extra import LONGEST_TEXT, MOST_COLUMNS, as_text, extra_of
+from trainer.formats.extra import LONGEST_TEXT, MAX_COLUMNS, as_text, extra_of
 from trainer.formats.layouts import LAYOUTS, Layout
 from trainer.formats.mapping import read_mapping
 from trainer.formats.revise import revise_file
@@ -72,9 +72,9 @@ def test_a_file_from_before_there_was_such_a_column_reads_as_none(tmp_path: Path
 
 def test_what_is_kept_of_a_row_is_bounded() -> None:
     row = {f"column {number}": "x" * LONGEST_TEXT for number in range(1000)}
-    assert len(extra_of(row, frozenset())) <= MOST_COLUMNS
+    assert len(extra_of(row, frozenset())) <= MAX_COLUMNS
     assert len(json.dumps(extra_of(row, frozenset()))) < 6000
-    assert len(extra_of({f"{number}": 1 for number in range(1000)}, frozenset())) == MOST_COLUMNS
+    assert len(extra_of({f"{number}": 1 for number in range(1000)}, frozenset())) == MAX_COLUMNS
     odd = {"n" * 61: "x", "": "x", "nul\0": "x", "value": "a\0", "inf": float("inf"), "much": 2**64}
     assert extra_of(odd, frozenset()) == {}
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.trainer.files import GOOD, check, packed, rows_of, zipped
-from trainer.formats.containers.packed import FREE
+from trainer.formats.containers.packed import ALWAYS_ALLOWED
 from webapp.datasets.child import run_check
 
 ROWS = f"{GOOD}\n" * 3
-BOMB = b'{"text": "' + b" " * (FREE + 8_000_000)
+BOMB = b'{"text": "' + b" " * (ALWAYS_ALLOWED + 8_000_000)
 
 
 def linked() -> bytes:
@@ -149,7 +149,7 @@ def test_names_in_an_archive_lead_nowhere(tmp_path: Path) -> None:
 def test_what_the_system_puts_into_archives_is_passed_over(tmp_path: Path) -> None:
     report = check(tmp_path, zipped(a__jsonl=ROWS, **{"__MACOSX/._a__jsonl": "\0\1", ".DS_Store": "x"}))
     assert report["rows"] == 3
-    assert report["repairs"] == ["2 files in the archive that hold no rows were passed over."]
+    assert report["repairs"] == ["System files in the archive that were skipped: 2."]
 
 
 @pytest.mark.parametrize("how", ["gz", "zst"])
@@ -167,10 +167,10 @@ def test_what_is_written_about_the_data_is_left_out_of_an_archive(tmp_path: Path
 
 def test_a_readme_alone_is_what_was_meant(tmp_path: Path) -> None:
     report = check(tmp_path, zipped(**{"README.md": "Read me first.\n\nIt is good."}))
-    assert (report["rows"], report["repairs"]) == (2, ["Plain text: what stands between blank lines is one row."])
+    assert (report["rows"], report["repairs"]) == (2, ["Plain text: each paragraph between blank lines is one row."])
 
 
 @pytest.mark.parametrize(("name", "rows"), [("a.jsonl", f"\n{GOOD}\n \n{GOOD}\n"), ("a.csv", "text\n\na\n\nb\n")])
 def test_blank_lines_are_counted(tmp_path: Path, name: str, rows: str) -> None:
     report = check(tmp_path, rows, name=name)
-    assert (report["rows"], report["repairs"]) == (2, ["Blank lines hold no row and were passed over: 2."])
+    assert (report["rows"], report["repairs"]) == (2, ["Blank lines that were skipped: 2."])

@@ -16,7 +16,7 @@ from trainer.formats.canonical import Content, canonical_bytes, canonical_json
 from trainer.formats.containers.json_text import LineReader
 from trainer.formats.containers.record import Notes
 from trainer.formats.detect import FAMILIES, other_family
-from trainer.formats.family import Family, never
+from trainer.formats.family import Family, no_fast_path
 from trainer.formats.findings import Statistics
 from trainer.formats.section import SectionReader
 from trainer.formats.strict import StrictDecoder
@@ -85,7 +85,7 @@ def test_every_line_belongs_to_one_section(tmp_path: Path, size: int) -> None:
     with file.open("rb") as opened:
         reader = LineReader(opened, Notes())
         texts = [record.text.strip() for record in reader.records()]
-    assert [text.strip() for part in parts for _, _, text in part.refused] == texts
+    assert [text.strip() for part in parts for _, _, text in part.rejected] == texts
     assert sum(part.lines for part in parts) == reader.lines
 
 
@@ -109,7 +109,7 @@ PIECES = st.lists(
 @given(PIECES.map("".join) | JSON.map(lambda value: json.dumps({"a": value})))
 def test_quick_reading_says_what_strict_reading_says(text: str) -> None:
     value = quick.decode(text.encode("utf-8", "surrogatepass"))
-    if value is quick.ODD:
+    if value is quick.NEEDS_STRICT:
         return
     strict = StrictDecoder()
     expected, end = strict.decode(text.strip())
@@ -178,14 +178,14 @@ ROW = st.fixed_dictionaries(
 
 
 @settings(max_examples=300, deadline=None)
-@given(ROW, st.sampled_from([family for family in FAMILIES if family.usual is not never]))
+@given(ROW, st.sampled_from([family for family in FAMILIES if family.fast_path is not no_fast_path]))
 def test_usual_rows_are_what_their_family_makes_of_them(row: dict[str, Any], family: Family) -> None:
-    if (found := family.usual(row)) is None:
+    if (found := family.fast_path(row)) is None:
         return
     messages, strings = found
     assert other_family(row, family) is None
     assert family.to_content(row) == Content(messages=messages)
-    assert not [*family.passed_over(row), *family.repaired(row)]
+    assert not [*family.ignored_fields(row), *family.repaired(row)]
     assert strings == strings_of(row)
     one, other = Statistics(), Statistics()
     one.add_texts([messages])
@@ -203,7 +203,7 @@ def test_usual_rows_are_what_their_family_makes_of_them(row: dict[str, Any], fam
     ],
 )
 def test_the_usual_row_is_one(row: dict[str, Any], name: str) -> None:
-    assert next(family for family in FAMILIES if family.name == name).usual(row)
+    assert next(family for family in FAMILIES if family.name == name).fast_path(row)
 
 
 def test_quick_reading_takes_the_usual_row() -> None:

@@ -11,13 +11,13 @@ USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}
 PARTS = {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}
 LET_THROUGH = {
-    "the same speaker twice": ([USER, USER, ANSWER], "Messages of the same speaker follow each other"),
+    "the same speaker twice": ([USER, USER, ANSWER], "Consecutive messages of the same speaker"),
     "a late system message": (
         [USER, ANSWER, {"role": "system", "content": "S"}, USER, ANSWER],
-        "A system message stands",
+        "A system message comes after",
     ),
-    "parts": ([PARTS, ANSWER], "The text parts of a message are joined as they stand"),
-    "calls as text": ([USER, ANSWER, {"role": "tool", "content": "5"}, ANSWER], "What tools return follows answers"),
+    "parts": ([PARTS, ANSWER], "The text parts of a message are joined without"),
+    "calls as text": ([USER, ANSWER, {"role": "tool", "content": "5"}, ANSWER], "Tool results follow answers"),
 }
 
 

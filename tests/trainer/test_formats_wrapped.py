@@ -22,7 +22,7 @@ def test_rows_in_a_list_inside_an_object_are_read(tmp_path: Path, case: str) -> 
     assert (report["rows"], report["errors"], report["container"]) == (2, [], "json")
     name = re.search(r'"(\w+)": \[\s*{', WRAPPED[case] % GOOD)
     assert name and report["saw"].startswith(f'The rows stand in the list "{name[1]}". All 2 rows')
-    beside = ["Beside the list of rows there are others, which were passed over: version, n."]
+    beside = ["Skipped beside the list of rows: version, n."]
     assert report["repairs"] == (beside if case == "between others" else [])
 
 

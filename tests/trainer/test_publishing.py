@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import TrainerError
-from trainer.formats.publishing import aside, publish
+from trainer.formats.publishing import publish, staging_path
 
 
 def fill(path: Path) -> None:
@@ -21,7 +21,7 @@ def fill(path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, None])
 def test_a_full_disk_is_called_so_and_leaves_nothing(code: int | None, tmp_path: Path) -> None:
-    with pytest.raises(TrainerError) as caught, aside(tmp_path) as path:
+    with pytest.raises(TrainerError) as caught, staging_path(tmp_path) as path:
         if code is None:
             fill(path)
         path.write_text("half")
@@ -32,14 +32,14 @@ def test_a_full_disk_is_called_so_and_leaves_nothing(code: int | None, tmp_path:
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), sqlite3.OperationalError("no such table: texts")])
 def test_other_failures_stay_what_they_are(error: Exception, tmp_path: Path) -> None:
-    with pytest.raises(type(error)), aside(tmp_path) as path:
+    with pytest.raises(type(error)), staging_path(tmp_path) as path:
         path.write_text("half")
         raise error
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_whole_gets_its_name(tmp_path: Path) -> None:
-    with aside(tmp_path) as path:
+    with staging_path(tmp_path) as path:
         path.write_text("all of it")
         publish(path, tmp_path / "rows")
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("rows", "all of it")]

@@ -148,7 +148,7 @@ def test_findings_name_their_rows(tmp_path: Path) -> None:
     found = database.execute("SELECT kind, number, detail FROM findings ORDER BY number").fetchall()
     assert found == [
         ("empty_message", 4, "message 1 is empty"),
-        ("repeated", 5, "says what row 1 says"),
+        ("repeated", 5, "repeats row 1"),
     ]
     assert report["findings"] == {"empty_message": 1, "repeated": 1}
     assert report["roles"] == {"user": 6, "assistant": 6, "system": 1, "tool": 1}
@@ -162,7 +162,7 @@ def test_splits_are_counted(tmp_path: Path) -> None:
 
 
 def test_what_is_too_large_keeps_its_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, "MOST_SEARCHED_BYTES", 100)
+    monkeypatch.setattr(survey, "MAX_SEARCHED_BYTES", 100)
     database, report = surveyed(tmp_path)
     assert report["searchable"] is False
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -174,7 +174,7 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     def breaks(row: object) -> str:
         raise RuntimeError("broke off")
 
-    monkeypatch.setitem(survey_findings.FINDERS, "breaks", breaks)
+    monkeypatch.setitem(survey_findings.ROW_DETECTORS, "breaks", breaks)
     with pytest.raises(RuntimeError):
         surveyed(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["rows.parquet"]

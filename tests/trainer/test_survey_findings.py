@@ -18,11 +18,11 @@ from trainer.formats.canonical import Content, Row
 from trainer.formats.finding_groups import Splits
 from trainer.formats.finding_kinds import BY_NAME, KINDS
 from trainer.formats.finding_near import NearDuplicates
-from trainer.formats.finding_private import SHAPES, Shape, masked_text
+from trainer.formats.finding_private import PATTERNS, PrivatePattern, mask_text
 from trainer.formats.row_writer import RowWriter
-from trainer.formats.searching import Said
+from trainer.formats.searching import RowText
 from trainer.formats.survey import survey_rows
-from trainer.formats.survey_findings import FINDERS
+from trainer.formats.survey_findings import ROW_DETECTORS
 
 STORY = (
     "The lighthouse keeper counted forty seven ships that night before the fog rolled in from the western bay "
@@ -59,7 +59,7 @@ def variant(text: str, *changes: tuple[int, str]) -> str:
 
 
 def test_every_kind_says_what_it_is() -> None:
-    assert FINDERS.keys() < BY_NAME.keys()
+    assert ROW_DETECTORS.keys() < BY_NAME.keys()
     assert len(BY_NAME) == len(KINDS)
     for kind in KINDS:
         assert kind.meaning.endswith(".")
@@ -69,7 +69,7 @@ def test_every_kind_says_what_it_is() -> None:
 
 def test_a_repeated_row_names_the_first(tmp_path: Path) -> None:
     rows = [chat("a?", "One."), chat("b?", "Two."), chat("a?", "One."), chat("a?", "One.")]
-    assert found(tmp_path, rows)["repeated"] == {3: "says what row 1 says", 4: "says what row 1 says"}
+    assert found(tmp_path, rows)["repeated"] == {3: "repeats row 1", 4: "repeats row 1"}
 
 
 def test_one_question_with_two_answers(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_rows_in_two_splits(tmp_path: Path) -> None:
     near = variant(STORY, (5, "nine"))
     rows = [chat("Tell.", STORY), chat("a?", "One."), chat("Tell.", STORY), chat("Tell.", near), chat("b?", "Two.")]
     by_kind = found(tmp_path, rows, ["test", "train", "train", "test", "test"])
-    assert by_kind["in_two_splits"] == {1: "row 3 of train says the same"}
+    assert by_kind["in_two_splits"] == {1: "row 3 of train has the same content"}
     assert by_kind["nearly_in_two_splits"].keys() == {4}
     assert by_kind["nearly_in_two_splits"][4].endswith("row 3 of train")
     assert "repeated" not in by_kind
@@ -269,7 +269,7 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N
 def test_keys_and_passwords(tmp_path: Path, text: str, masked: str | None) -> None:
     by_kind = found(tmp_path, [chat("Help?", text)])
     assert ("secret" in by_kind) == (masked is not None)
-    assert masked_text(text, "secret") == (masked or text)
+    assert mask_text(text, "secret") == (masked or text)
     assert text[-12:] not in str(by_kind.get("secret")), "what was found is not told again"
 
 
@@ -291,22 +291,22 @@ def test_keys_and_passwords(tmp_path: Path, text: str, masked: str | None) -> No
 def test_personal_data(tmp_path: Path, text: str, masked: str | None) -> None:
     by_kind = found(tmp_path, [chat("Help?", text)])
     assert ("personal" in by_kind) == (masked is not None)
-    assert masked_text(text, "personal") == (masked or text)
+    assert mask_text(text, "personal") == (masked or text)
 
 
 def test_masking_leaves_nothing_to_find() -> None:
     text = f"{KEY} {TOKEN} postgres://app:hunter2x@db.lan/app mia@firma.de +49 30 901820, 4539 1488 0343 6467"
     for kind in ("secret", "personal"):
-        text = masked_text(text, kind)
+        text = mask_text(text, kind)
     assert "hunter2x" not in text and "mia" not in text and "4539" not in text
-    assert {masked_text(text, shape.kind) for shape in SHAPES} == {text}
+    assert {mask_text(text, pattern.kind) for pattern in PATTERNS} == {text}
 
 
 @pytest.mark.parametrize("text", ["a" * 200_000, "1 " * 100_000, "-----BEGIN PRIVATE KEY-----" * 4000, "a@" * 100_000])
 def test_no_text_takes_long(text: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     for kind in ("secret", "personal"):
-        masked_text(text, kind)
+        mask_text(text, kind)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 2
 
 
@@ -326,9 +326,9 @@ ROW = Row(id="x", line=1)
 @given(st.text() | st.text(alphabet="aZ é\u00b5ß_-9\u00a0\u0301“世İß\n.'"))
 def test_words_are_those_of_the_pattern(text: str) -> None:
     near = NearDuplicates(Splits())
-    near.add(Said(ROW, [], "before"))
-    near.add(Said(ROW, [], text))
-    near.add(Said(ROW, [], "世 after"))
+    near.add(RowText(ROW, [], "before"))
+    near.add(RowText(ROW, [], text))
+    near.add(RowText(ROW, [], "世 after"))
     expected = [number_of(word) for word in re.findall(r"\w+", text.lower())]
     latin, others = near._latin.take(), near._others.take()
     words = [*latin[0].tolist(), *others[0].tolist()]
@@ -339,21 +339,21 @@ def test_words_are_those_of_the_pattern(text: str) -> None:
 def number_of(word: str) -> int:
     """The polynomial of a word's letters, in halves of those beyond 16 bits."""
     units = np.frombuffer(word.encode("utf-16-le"), np.uint16)
-    return sum(int(finding_near._LETTERS[one]) * finding_near._TIMES**at for at, one in enumerate(units)) % 2**64
+    return sum(int(finding_near._CODES[one]) * finding_near._BASE**at for at, one in enumerate(units)) % 2**64
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(SHAPES), st.data())
-def test_no_shape_is_passed_over_for_want_of_a_hint(shape: Shape, data: st.DataObject) -> None:
-    text = data.draw(st.from_regex(shape.pattern, fullmatch=True))
+@given(st.sampled_from(PATTERNS), st.data())
+def test_every_match_of_a_pattern_contains_a_hint(pattern: PrivatePattern, data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(pattern.regex, fullmatch=True))
     assert finding_private._has_digits(text) == bool(finding_private._DIGITS.search(text))
-    assert shape.hints is finding_private.DIGITS or shape.may_be_in(text, has_digits=False)
+    assert pattern.hints is finding_private.DIGITS or pattern.may_be_in(text, has_digits=False)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.from_regex(finding_texts._OTHERS.pattern.replace(r"\b", ""), fullmatch=True))
+@given(st.from_regex(finding_texts._OTHER_ASSISTANT.pattern.replace(r"\b", ""), fullmatch=True))
 def test_no_sentence_of_another_assistant_is_passed_over_for_want_of_a_hint(text: str) -> None:
-    assert finding_texts._may_be_others(text)
+    assert finding_texts._may_be_other_assistant(text)
 
 
 @pytest.mark.parametrize(

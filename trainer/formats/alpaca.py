@@ -4,27 +4,27 @@ from typing import Any
 
 from trainer.formats.canonical import Content, Message
 from trainer.formats.family import Family
-from trainer.formats.fields import maybe_text, read_text, unpacked
-from trainer.formats.problems import BadRow, kind_of
+from trainer.formats.fields import decode_if_json, optional_text, read_text
+from trainer.formats.problems import BadRow, json_type
 
 FIELDS = frozenset({"instruction", "input", "output", "system", "history"})
 
 
 def matches(row: dict[str, Any]) -> float:
-    """How much a row looks like this family, 0 to 1."""
+    """How much a row looks like this family, from 0 to 1."""
     if "instruction" in row and "output" in row:
         return 1.0 if "kto_tag" not in row else 0.5
     return 0.5 * (("instruction" in row) + 0.5 * ("output" in row))
 
 
 def read(row: dict[str, Any]) -> Content:
-    """The row as chat."""
+    """The row as a chat."""
     asked, output = read_question(row), read_text(row, "output")
     return Content(messages=[*asked, {"role": "assistant", "content": output}])
 
 
-def usual(row: dict[str, Any]) -> tuple[list[Message], int] | None:
-    """What `read` makes of a row without history or system; see Family."""
+def fast_path(row: dict[str, Any]) -> tuple[list[Message], int] | None:
+    """The same as `read` for rows without history or system message; see Family."""
     question, answer, extra = row.get("instruction"), row.get("output"), row.get("input", "")
     if not (type(question) is type(answer) is type(extra) is str and len(row) == 2 + ("input" in row)):
         return None
@@ -39,12 +39,12 @@ def usual(row: dict[str, Any]) -> tuple[list[Message], int] | None:
 
 
 def read_question(row: dict[str, Any]) -> list[Message]:
-    """All but the answer. The last question is the instruction, a line end, and the input when there is one."""
+    """Everything before the answer. The last question is the instruction plus a line with the input, if any."""
     messages: list[Message] = []
-    if system := maybe_text(row, "system"):
+    if system := optional_text(row, "system"):
         messages.append({"role": "system", "content": system})
     instruction = read_text(row, "instruction")
-    extra = maybe_text(row, "input")
+    extra = optional_text(row, "input")
     for question, answer in read_history(row):
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return [*messages, {"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}]
@@ -54,9 +54,9 @@ def read_history(row: dict[str, Any]) -> list[tuple[str, str]]:
     """Earlier questions with their answers."""
     if not row.get("history"):
         return []
-    history = unpacked(row["history"], "history")
+    history = decode_if_json(row["history"], "history")
     if not isinstance(history, list):
-        raise BadRow("history", f"must be a list, not {kind_of(history)}", "Use a list of [question, answer] pairs.")
+        raise BadRow("history", f"must be a list, not {json_type(history)}", "Use a list of [question, answer] pairs.")
     pairs = []
     for number, pair in enumerate(history):
         good = (
@@ -76,5 +76,5 @@ FAMILY = Family(
     fields=FIELDS,
     matches=matches,
     read=read,
-    usual=usual,
+    fast_path=fast_path,
 )

@@ -1,4 +1,4 @@
-"""Canonical rows, the few shapes everything after the upload reads: Parquet of chat messages, addressed by content."""
+"""Canonical rows: the few shapes that everything after the upload reads, as Parquet with content-based ids."""
 
 import hashlib
 import json
@@ -19,27 +19,27 @@ from trainer.formats.extra import Extra
 Message = dict[str, Any]
 Tools = list[dict[str, Any]]
 
-ROWS_PER_GROUP = 500  # a page of rows found by searching reads a group for each; fewer make a long description
-BYTES_PER_GROUP = 32 * 1024 * 1024  # long rows make smaller groups, so that memory stays flat
-COPY = "-"  # in an id, before the running number of a row that was there before
+ROWS_PER_GROUP = 500  # a page of search results reads a group per row; smaller groups make the metadata long
+BYTES_PER_GROUP = 32 * 1024 * 1024  # groups of long rows hold fewer rows, which bounds memory
+COPY_MARK = "-"  # in an id, before the number of a further copy of a row
 
 Kind = Literal["chat", "text", "preference", "labelled"]
 
-# What a row of each kind holds, beside its tools. Messages are kept as JSON.
+# The columns of each kind, apart from tools. Messages are stored as JSON.
 SHAPES: dict[Kind, tuple[str, ...]] = {
     "chat": ("messages",),
     "text": ("text",),
     "preference": ("prompt", "chosen", "rejected"),
     "labelled": ("prompt", "completion", "label"),
 }
-OF_MESSAGES = ("messages", "prompt", "chosen", "rejected", "completion")
-IN_JSON = (*OF_MESSAGES, "tools", "extra")
-TOKENS_FOLDER = "tokens"  # beside the rows: where trainings keep them tokenised, see trainer.token_cache
+MESSAGE_COLUMNS = ("messages", "prompt", "chosen", "rejected", "completion")
+JSON_COLUMNS = (*MESSAGE_COLUMNS, "tools", "extra")
+TOKENS_FOLDER = "tokens"  # beside the rows: their tokenised form, see trainer.token_cache
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("line", pa.int64(), nullable=False),
-        *(pa.field(name, pa.large_string()) for name in (*OF_MESSAGES, "tools", "text")),
+        *(pa.field(name, pa.large_string()) for name in (*MESSAGE_COLUMNS, "tools", "text")),
         pa.field("label", pa.bool_()),
         pa.field("split", pa.string()),
         pa.field("edited", pa.string()),  # see Row.content_id
@@ -50,11 +50,11 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What a row says, in one of the SHAPES; what belongs to the others is empty.
+    """What a row holds, in one of the SHAPES; the fields of the others are empty.
 
-    messages: a conversation. text: plain text, which no template surrounds. prompt: messages that ask, with the chosen
-    and the rejected answer, or with a completion and the label that tells whether it is a good one. extra: what other
-    columns said beside it, which is no part of its identity.
+    messages: a conversation. text: plain text, for no chat template. prompt: the messages before the answer, with
+    either a chosen and a rejected answer, or a completion and a label (true if it is good). extra: values of other
+    columns, which are no part of the row's identity.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -76,9 +76,9 @@ class Content:
         return "preference" if self.prompt else "chat"
 
     def conversations(self) -> list[list[Message]]:
-        """What a model reads of it: one conversation, two that differ in the answer, or none where all is plain text.
+        """The conversations a model reads: none for plain text, for preference two with different answers, else one.
 
-        Answers inside a prompt are only read, never learnt or judged.
+        Answers inside a prompt are context only: they get weight 0.
         """
         if self.messages:
             return [self.messages]
@@ -86,16 +86,16 @@ class Content:
         return [[*asked, *answer] for answer in (self.chosen, self.rejected, self.completion) if answer]
 
     def shape(self) -> dict[str, Any]:
-        """All that a model may read of it, by name."""
+        """Everything a model may read, by name."""
         return {name: getattr(self, name) for name in SHAPES[self.kind]} | ({"tools": self.tools} if self.tools else {})
 
     @property
     def content_id(self) -> str:
-        """The same for all that say the same: whoever splits rows takes this, so that copies stay together."""
+        """Equal for rows with equal content. Splits are drawn by it, so that copies stay together."""
         return hashlib.sha256(self.to_bytes()).hexdigest()[:16]
 
     def to_bytes(self) -> bytes:
-        """What identifies it."""
+        """The bytes that the content hash is computed from."""
         kind = self.kind
         body = canonical_bytes(self.messages if kind == "chat" else [getattr(self, name) for name in SHAPES[kind]])
         tools = b"" if self.tools is None else canonical_bytes(self.tools)
@@ -104,10 +104,10 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Content):
-    """A canonical row: `id` comes from its first content and stays when the row is edited.
+    """A canonical row. `id` is derived from its first content, and stays when the row is edited.
 
-    line: where it began in the file it came with. split: the part of the dataset it belongs to, None where there are
-    none. edited: what its content hashes to, None while its id says so.
+    line: where the row began in the uploaded file. split: the split it belongs to, None in a dataset without splits.
+    edited: the hash of its content if that differs from the id.
     """
 
     id: str
@@ -124,14 +124,14 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def canonical_json(value: object) -> str:
-    """One text for one value. Key order is kept: it is what the model will read."""
+    """A unique text for a value. Key order is kept, because the model will read it."""
     return _ENCODER.encode(value)
 
 
 def canonical_bytes(value: object) -> bytes:
-    """The same in UTF-8, fast where nothing is in it that orjson writes in another way than `canonical_json`.
+    """`canonical_json` in UTF-8. Uses the faster orjson where both write the same.
 
-    Raises UnicodeEncodeError for lone surrogates, ValueError for numbers that are none.
+    Raises UnicodeEncodeError for lone surrogates and ValueError for NaN and infinity.
     """
     if not _holds_floats(value):
         try:
@@ -150,24 +150,23 @@ def _holds_floats(value: object) -> bool:
 
 
 def content_id(row_id: str) -> str:
-    """What a row's id says of its first content: the same for all copies of a row, which differ by a running number."""
-    return row_id.partition(COPY)[0]
+    """The hash of the row's first content, from its id; copies of a row differ only in the number after it."""
+    return row_id.partition(COPY_MARK)[0]
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a rows.parquet holds."""
     return int(pq.read_metadata(path).num_rows)
 
 
 @lru_cache(maxsize=8)
-def description(path: Path, changed: int) -> pq.FileMetaData:
-    """What the file says of itself, kept: of a million rows it takes 60 ms to read. `changed`: the file's own time."""
+def parquet_metadata(path: Path, modified: int) -> pq.FileMetaData:
+    """The file's metadata, cached by mtime: parsing it takes 60 ms for a million rows."""
     return pq.read_metadata(path)
 
 
 def read_rows(path: Path, start: int, count: int) -> list[Row]:
-    """`count` rows from number `start` (from 0) on, fewer at the end; reads only the groups they lie in."""
-    meta = description(path, path.stat().st_mtime_ns)
+    """`count` rows from row `start` (from 0) on, fewer at the end. Reads only the row groups they lie in."""
+    meta = parquet_metadata(path, path.stat().st_mtime_ns)
     with pq.ParquetFile(path, metadata=meta) as file:
         ends = list(accumulate(meta.row_group(n).num_rows for n in range(meta.num_row_groups)))
         stop = min(start + count, meta.num_rows)
@@ -180,7 +179,7 @@ def read_rows(path: Path, start: int, count: int) -> list[Row]:
 
 
 def iter_rows(path: Path) -> Iterator[Row]:
-    """All rows in order, one group in memory at a time."""
+    """All rows in order, with one row group in memory at a time."""
     with pq.ParquetFile(path) as file:
         for number in range(file.metadata.num_row_groups):
             for record in file.read_row_group(number).to_pylist():
@@ -188,7 +187,7 @@ def iter_rows(path: Path) -> Iterator[Row]:
 
 
 def row_of(record: dict[str, Any]) -> Row:
-    """A row of a file; one from before there were other kinds than chat has fewer columns."""
+    """A row from its record. Files written before there were kinds other than chat have fewer columns."""
     plain = {name: record[name] for name in ("id", "line")}
     held = {name: value for name, value in record.items() if name in SCHEMA.names and value is not None}
-    return Row(**{name: json.loads(v) if name in IN_JSON else v for name, v in held.items()} | plain)
+    return Row(**{name: json.loads(v) if name in JSON_COLUMNS else v for name, v in held.items()} | plain)

@@ -1,13 +1,13 @@
-"""Cells of CSV files that no spreadsheet takes for a formula, written and read back."""
+"""Escaping of CSV cells that a spreadsheet would execute as formulas, and its reverse."""
 
 import re
 
-# What spreadsheets begin a formula with (OWASP, CSV injection), also in full width, behind any apostrophes of ours.
+# Characters that start a formula (OWASP, CSV injection), also full-width, after any apostrophes added by `guard`.
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def guard(cell: str) -> str:
-    """The cell with an apostrophe before it where a spreadsheet might calculate it."""
+    """The cell, with an apostrophe in front if a spreadsheet might execute it."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 

@@ -1,4 +1,4 @@
-"""Checks a raw file: canonical rows and a report of everything found, written whole or not at all."""
+"""Checks a raw file: writes canonical rows and a report of all findings, completely or not at all."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,31 +10,31 @@ from typing import Any
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log, counted
 from trainer.formats.columns import describe_columns
-from trainer.formats.detect import FIX_UNKNOWN, LOOK_AT, Recognition, chosen, recognise, unknown_fields
+from trainer.formats.detect import FIX_UNKNOWN, SAMPLE_ROWS, Recognition, recognise, recognition_of, unknown_fields
 from trainer.formats.earlier_splits import EarlierSplits
 from trainer.formats.family import Family
 from trainer.formats.findings import BadLines, most_common
 from trainer.formats.problems import BadFile
 from trainer.formats.progress import Progress
-from trainer.formats.publishing import aside, publish, publish_report
+from trainer.formats.publishing import publish, publish_report, staging_path
 from trainer.formats.reading import Reading, Record, open_records
 from trainer.formats.row_writer import RowWriter
 from trainer.formats.sample import SAMPLE, write_sample
 from trainer.formats.sections import SECTION, read_sections, worth_sections
 from trainer.formats.sieve import Sieve
 
-LOOK_AT_BYTES = 8 * 1024 * 1024  # rows kept in memory to tell the format
+SAMPLE_BYTES = 8 * 1024 * 1024  # rows kept in memory to detect the format
 BAD_LINES = "bad.jsonl"
-MOST_TOLD = 10  # errors, to who watches the check
-LOOKED_AT = 20  # rows of which some are kept to look at
+MAX_LISTED = 10  # errors, in the log of the check
+SAMPLE_CANDIDATES = 20  # rows that the stored sample is chosen from
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of a file before it is read.
+    """What is known about a file before it is read.
 
-    name: what it was called where it came from. mapping: how its columns are to be read, where no format is to be
-    looked for. splits_of: a rows.parquet of an earlier state, whose rows keep their part where the file has them again.
+    name: its original name. mapping: how to read its columns, instead of detecting the format. splits_of: the rows of
+    an earlier version; rows that occur in both files keep their split.
     """
 
     name: str = ""
@@ -47,27 +47,27 @@ NOTHING_KNOWN = Known()
 
 @dataclass
 class Outcome:
-    """What one pass over the file came to. `stopped_at` is the line where reading had to end, 0 when it did not."""
+    """The result of one pass over the file. `stopped_at`: the line at which reading had to stop, 0 if it did not."""
 
     sieve: Sieve
     reading: Reading
     recognition: Recognition
     columns: list[dict[str, Any]]
     stopped_at: int = 0
-    looked_at: list[dict[str, Any]] = field(default_factory=list)
+    sample: list[dict[str, Any]] = field(default_factory=list)
 
 
 def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, known: Known = NOTHING_KNOWN) -> None:
-    """Write `out`/report.json and bad.jsonl, and `out`/rows.parquet when the file can be used; emit Finished then.
+    """Write `out`/report.json and bad.jsonl, and also `out`/rows.parquet and a Finished event if the file is usable.
 
-    A file with a bad row is used only with `skip_bad_rows`; a file that breaks off never. Raises
-    TrainerError(dataset_invalid) for a file that cannot be used, after the report is written.
+    A file with bad rows is usable only with `skip_bad_rows`; a file that cannot be read to its end never is. Raises
+    TrainerError(dataset_invalid) for an unusable file, after the report is written.
     """
     if not file.is_file():
         raise TrainerError("user_config", f"There is no file {file}.", "Give the path of a dataset file.")
     out.mkdir(parents=True, exist_ok=True)
     earlier = EarlierSplits(known.splits_of) if known.splits_of else None
-    with aside(out) as rows, aside(out) as bad_lines:
+    with staging_path(out) as rows, staging_path(out) as bad_lines:
         with RowWriter(rows, earlier=earlier) as writer, bad_lines.open("w", encoding="utf-8") as bad:
             sieve = Sieve(known.mapping, BadLines(bad), folder=out)
             with closing(sieve):
@@ -78,10 +78,10 @@ def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, known:
         if usable:
             publish(rows, out / "rows.parquet")
         publish(bad_lines, out / BAD_LINES)
-        write_sample(outcome.looked_at, out / SAMPLE)
+        write_sample(outcome.sample, out / SAMPLE)
         publish_report(report, out)
     if not usable:
-        _tell_errors(report, out, emit)
+        _log_errors(report, out, emit)
         raise _rejection(report)
     found = [counted(report["rows"], "good row", "good rows"), counted(report["bad_rows"], "bad row", "bad rows")]
     emit(Log(text=f"{report['format']}: {', '.join(found)}"))
@@ -90,16 +90,16 @@ def check_file(file: Path, out: Path, *, skip_bad_rows: bool, emit: Emit, known:
 
 
 def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve, progress: Progress) -> Outcome:
-    outcome = Outcome(sieve, reading, chosen(sieve.family), [])
+    outcome = Outcome(sieve, reading, recognition_of(sieve.family), [])
     reading.records = progress.through(reading.records)
     first: list[Record] = []
     try:
         try:
-            # The rows looked at stay at hand even when reading breaks off among them.
-            for record in _until_enough(reading.records):
+            # The rows read so far are kept even if reading fails among them.
+            for record in _sample(reading.records):
                 first.append(record)
         finally:
-            _look(first, outcome)
+            _inspect(first, outcome)
         if sieve.family is None and (rows := _objects(first)):
             seen = next(record for record in first if record.value is rows[0])
             raise BadFile(
@@ -121,23 +121,23 @@ def _read_all(reading: Reading, writer: RowWriter, sieve: Sieve, progress: Progr
     return outcome
 
 
-def _until_enough(records: Iterator[Record]) -> Iterator[Record]:
+def _sample(records: Iterator[Record]) -> Iterator[Record]:
     objects = size = 0
     for record in records:
         yield record
         objects += isinstance(record.value, dict)
         size += len(record.text)
-        if objects >= LOOK_AT or size >= LOOK_AT_BYTES:
+        if objects >= SAMPLE_ROWS or size >= SAMPLE_BYTES:
             return
 
 
-def _look(first: list[Record], outcome: Outcome) -> None:
-    """Tell columns and format from the first records."""
+def _inspect(first: list[Record], outcome: Outcome) -> None:
+    """Detect columns and format from the first records."""
     rows = _objects(first)
-    outcome.columns, outcome.looked_at = describe_columns(rows), rows[:LOOKED_AT]
+    outcome.columns, outcome.sample = describe_columns(rows), rows[:SAMPLE_CANDIDATES]
     if outcome.sieve.family is None:
         outcome.recognition = recognise(rows)
-        outcome.sieve.take_for(outcome.recognition.family)
+        outcome.sieve.set_family(outcome.recognition.family)
     if inside := outcome.reading.inside:
         saw = f'The rows stand in the list "{inside[:40]}". {outcome.recognition.saw}'
         outcome.recognition = replace(outcome.recognition, saw=saw)
@@ -153,17 +153,17 @@ def _keep(record: Record, outcome: Outcome, writer: RowWriter) -> None:
 
 
 def _keep_sections(first: list[dict[str, Any]], outcome: Outcome, writer: RowWriter, progress: Progress) -> None:
-    """Read the file anew, in sections: the `first` rows among them."""
+    """Read the whole file again in sections, including the `first` rows."""
     reading, sieve = outcome.reading, outcome.sieve
     reading.notes["separators"] = reading.notes["blank lines"] = lines = 0
     size = reading.path.stat().st_size
     for number, section in enumerate(read_sections(reading.path, first, start=reading.lines_from), 1):
-        section.begin_at(lines)
-        for pack in section.packs:
-            writer.add_pack(pack)
+        section.offset_lines(lines)
+        for group in section.groups:
+            writer.add_group(group)
         sieve.extend(section.sieve, lines_before=lines)
-        for line, found, text in section.refused:
-            sieve.refuse(line + lines, found, text)
+        for line, found, text in section.rejected:
+            sieve.reject(line + lines, found, text)
         reading.notes.update(section.notes)
         lines += section.lines
         progress.tell(lines, done=min(number * SECTION, size), of=size)
@@ -172,7 +172,9 @@ def _keep_sections(first: list[dict[str, Any]], outcome: Outcome, writer: RowWri
 def _repairs(outcome: Outcome) -> list[str]:
     repairs = list(outcome.reading.repairs)
     repairs += outcome.recognition.repairs
-    return repairs + [f"{said} ({count:,} row{'s' * (count > 1)})." for said, count in outcome.sieve.repairs.items()]
+    return repairs + [
+        f"{repair} ({count:,} row{'s' * (count > 1)})." for repair, count in outcome.sieve.repairs.items()
+    ]
 
 
 def _report(outcome: Outcome, writer: RowWriter) -> dict[str, Any]:
@@ -199,14 +201,14 @@ def _report(outcome: Outcome, writer: RowWriter) -> dict[str, Any]:
     }
 
 
-def _tell_errors(report: dict[str, Any], out: Path, emit: Emit) -> None:
-    """The first errors, how many there are of each kind, and where the others lie: who runs a check by hand sees it."""
-    told = report["errors"][:MOST_TOLD]
-    for error in told:
+def _log_errors(report: dict[str, Any], out: Path, emit: Emit) -> None:
+    """Log the first errors, the number of each kind, and where the rest is: for people who run a check by hand."""
+    listed = report["errors"][:MAX_LISTED]
+    for error in listed:
         where = f"line {error['line']:,}" + (f", {error['field']}" if error["field"] else "")
         emit(Log(text=f"{where}: {error['problem']}. {error['fix']}", level="error"))
     kinds = "; ".join(f"{count:,} × {problem}" for problem, count in report["error_counts"].items())
-    if sum(report["error_counts"].values()) > len(told):
+    if sum(report["error_counts"].values()) > len(listed):
         emit(Log(text=f"All errors: {kinds}. Each with its line: {out / BAD_LINES}", level="error"))
 
 

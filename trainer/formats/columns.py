@@ -1,4 +1,4 @@
-"""The columns of a file as its first rows show them: for a person who says what each one is."""
+"""Describes the columns of a file from its first rows, for a person who maps them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,24 +6,24 @@ from typing import Any
 
 from trainer.formats.canonical import canonical_json
 from trainer.formats.findings import printable
-from trainer.formats.problems import kind_of
+from trainer.formats.problems import json_type
 
-MOST_COLUMNS = 200
+MAX_COLUMNS = 200
 SAMPLES = 3
 SAMPLE_LENGTH = 120
 
 
 def describe_columns(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Name, up to three different samples and the most frequent type of each column, in the order they appear."""
+    """Name, up to three different samples and the most frequent type of each column, in order of appearance."""
     samples: dict[str, list[str]] = {}
     types: dict[str, Counter[str]] = {}
     for row in rows:
         for name, value in row.items():
             if name not in samples:
-                if len(samples) == MOST_COLUMNS:
+                if len(samples) == MAX_COLUMNS:
                     continue
                 samples[name], types[name] = [], Counter()
-            types[name][kind_of(value)] += value is not None
+            types[name][json_type(value)] += value is not None
             shown = _shown(value)
             if shown and len(samples[name]) < SAMPLES and shown not in samples[name]:
                 samples[name].append(shown)

@@ -1,11 +1,11 @@
-"""Conversations in a row: which column holds one, its messages, and the order they must come in."""
+"""Conversations: which column of a row holds one, its messages, and the order they must have."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from trainer.formats.canonical import Message
-from trainer.formats.fields import maybe_text, unpacked
-from trainer.formats.problems import BadRow, kind_of
+from trainer.formats.fields import decode_if_json, optional_text
+from trainer.formats.problems import BadRow, json_type
 from trainer.formats.strict import parse
 from trainer.formats.turns import CALL, CANONICAL, SPOKEN, read_turn
 
@@ -13,17 +13,17 @@ COLUMNS = ("messages", "conversations", "conversation", "texts", "dialogue", "di
 CONVERSATIONS = frozenset(COLUMNS)
 FIELDS = frozenset({*COLUMNS, "system", "tools", "functions", "parallel_tool_calls"})
 CALLS = frozenset({"tool_calls", CALL})
-# What odd_turns says; without a full stop, as the rows are counted.
-SAME_SPEAKER = "Messages of the same speaker follow each other and stay apart, which some chat templates refuse"
-LATE_SYSTEM = "A system message stands behind others and stays there, which some chat templates refuse"
-JOINED = "The text parts of a message are joined as they stand, with nothing between them"
-CALLS_AS_TEXT = "What tools return follows answers without calls: these are taken to stand in the answer's text"
-OF_TEXT = {name: role for name, role in CANONICAL.items() if role in SPOKEN or name == "system"}
-TRACE = "_trace"  # how Unsloth's column of a conversation may end
+# The sentences of turn_warnings, without a full stop because a row count follows.
+SAME_SPEAKER = "Consecutive messages of the same speaker are kept apart, which some chat templates refuse"
+LATE_SYSTEM = "A system message comes after other messages and is kept there, which some chat templates refuse"
+JOINED = "The text parts of a message are joined without a separator"
+CALLS_AS_TEXT = "Tool results follow answers without tool calls: the calls are assumed to be in the answer's text"
+TEXT_ROLES = {name: role for name, role in CANONICAL.items() if role in SPOKEN or name == "system"}
+TRACE = "_trace"  # possible ending of the name of Unsloth's conversation column
 
 
 def columns_of(row: dict[str, Any]) -> Iterator[str]:
-    """The columns that may hold a conversation, the likeliest first."""
+    """The columns that may hold a conversation, most likely first."""
     for name in COLUMNS:
         if name in row:
             yield name
@@ -35,11 +35,11 @@ def columns_of(row: dict[str, Any]) -> Iterator[str]:
 
 
 def column_with(row: dict[str, Any], key: str) -> str | None:
-    """The column whose first message has this key, as a list or as JSON in a text."""
+    """The column whose first message has this key, whether it holds a list or a list as JSON text."""
     usual = "messages" if key == "role" else "conversations"
     found = row.get(usual)
     if isinstance(found, list) and found and isinstance(found[0], dict) and key in found[0]:
-        return usual  # as almost all have it
+        return usual  # nearly always
     for name in columns_of(row):
         found = row[name]
         if isinstance(found, list):
@@ -51,7 +51,7 @@ def column_with(row: dict[str, Any], key: str) -> str | None:
 
 
 def unread(row: dict[str, Any], column: str) -> list[str]:
-    """Conversations in a good row beside the one that is read."""
+    """Other conversations in a good row than the one that is read."""
     there = CONVERSATIONS & row.keys()
     return [name for name in there if name != column] if len(there) > 1 or column not in there else []
 
@@ -62,9 +62,9 @@ def read_messages(row: dict[str, Any], field: str) -> list[Message]:
     if not isinstance(found, list):
         if field not in row:
             raise BadRow(field, "field is missing", f'Add "{field}", a list of messages with role and content.')
-        found = unpacked(found, field)
+        found = decode_if_json(found, field)
         if not isinstance(found, list):
-            raise BadRow(field, f"must be a list, not {kind_of(found)}", "Use a list of messages.")
+            raise BadRow(field, f"must be a list, not {json_type(found)}", "Use a list of messages.")
     if not found:
         raise BadRow(field, "field is empty", "Add at least one question and one answer, or remove this row.")
     messages: list[Message] = []
@@ -78,7 +78,7 @@ def read_messages(row: dict[str, Any], field: str) -> list[Message]:
 
 
 def _check_results(messages: list[Message], field: str) -> None:
-    """What a tool returns follows a call: one of the assistant's, as such or written in its answer's text."""
+    """A tool result must follow a call of the assistant, either structured or written in the answer's text."""
     ids: set[str] = set()
     before = ""
     for at, message in enumerate(messages):
@@ -94,8 +94,8 @@ def _check_results(messages: list[Message], field: str) -> None:
         before = message["role"]
 
 
-def odd_turns(row: dict[str, Any], *fields: str) -> Iterator[str]:
-    """What is let through in the conversations of a good row although it may not be meant, once each."""
+def turn_warnings(row: dict[str, Any], *fields: str) -> Iterator[str]:
+    """Unusual things in the conversations of a good row that may be unintended, each once."""
     found: set[str] = set()
     for turns in map(_turns_of, (row[field] for field in fields if field in row)):
         before: str | None = ""
@@ -116,14 +116,14 @@ def odd_turns(row: dict[str, Any], *fields: str) -> Iterator[str]:
 
 
 def read_conversation(row: dict[str, Any], field: str, *, key: str = "role") -> list[Message]:
-    """A whole conversation that ends with an answer, behind the row's own system message. `key` names roles."""
+    """A whole conversation that ends with an answer, after the row's own system message. `key` is the key of roles."""
     messages = read_messages(row, field)
     check_order(messages, field, key)
     return with_system(messages, row)
 
 
 def _turns_of(value: object) -> list[dict[str, Any]]:
-    """The turns in a field that may hold something else, or not be read at all."""
+    """The turns in a field; empty if the field holds something else."""
     if isinstance(value, str) and value.startswith("[{"):
         try:
             value = parse(value)
@@ -136,8 +136,8 @@ def _canonical(role: object) -> str | None:
     return CANONICAL.get(role) if isinstance(role, str) else None
 
 
-def usual(row: dict[str, Any], field: str, keys: list[str]) -> tuple[list[Message], int] | None:
-    """What `read_conversation` makes of a row that is nothing but a plain conversation; see Family."""
+def fast_path(row: dict[str, Any], field: str, keys: list[str]) -> tuple[list[Message], int] | None:
+    """The same as `read_conversation` for a row that holds only a plain conversation; see Family."""
     turns = row.get(field)
     if type(turns) is not list or len(row) != 1 or not turns:
         return None
@@ -146,8 +146,8 @@ def usual(row: dict[str, Any], field: str, keys: list[str]) -> tuple[list[Messag
     for turn in turns:
         if type(turn) is not dict or list(turn) != keys:
             return None
-        said, text = turn.values()
-        role = OF_TEXT.get(said) if type(said) is str else None
+        speaker, text = turn.values()
+        role = TEXT_ROLES.get(speaker) if type(speaker) is str else None
         if role == before or (role == "system" and messages):
             return None
         before = role
@@ -160,8 +160,8 @@ def usual(row: dict[str, Any], field: str, keys: list[str]) -> tuple[list[Messag
 
 
 def with_system(messages: list[Message], row: dict[str, Any]) -> list[Message]:
-    """The messages behind the system message that stands in a field of its own."""
-    system = maybe_text(row, "system") if row.get("system") else ""
+    """The messages, preceded by the system message that a separate field holds."""
+    system = optional_text(row, "system") if row.get("system") else ""
     if not system:
         return messages
     if messages[0]["role"] != "system":
@@ -172,7 +172,7 @@ def with_system(messages: list[Message], row: dict[str, Any]) -> list[Message]:
 
 
 def check_order(messages: list[Message], field: str, key: str) -> None:
-    """A conversation begins with system or user, and ends with an answer to learn."""
+    """A conversation begins with system or user and ends with an answer to train on. Raises BadRow."""
     first = messages[0]["role"]
     if messages[-1]["role"] != "assistant":
         if not any(message["role"] == "assistant" for message in messages):
@@ -188,7 +188,7 @@ def check_order(messages: list[Message], field: str, key: str) -> None:
 
 
 def check_prompt(prompt: list[Message], field: str) -> None:
-    """A prompt ends where an answer is due."""
+    """A prompt ends where an answer is due. Raises BadRow."""
     if prompt[-1]["role"] not in ("user", "tool"):
         raise BadRow(field, "the prompt does not end with a question", "Let its last message be the user's.")
     if prompt[0]["role"] not in ("system", "user"):
@@ -196,7 +196,7 @@ def check_prompt(prompt: list[Message], field: str) -> None:
 
 
 def check_answer(answer: list[Message], field: str) -> None:
-    """An answer is the assistant's, with what its tools return in between."""
+    """An answer consists of assistant messages and the tool results between them. Raises BadRow."""
     if any(message["role"] not in ("assistant", "tool") for message in answer):
         raise BadRow(field, "holds more than the answer", "Put every message before the answer into the prompt.")
     if answer[-1]["role"] != "assistant":

@@ -1,4 +1,4 @@
-"""Which family the rows of a file belong to: decided by looking at rows, never at the file's name."""
+"""Detects which family the rows of a file belong to, from the rows alone and never from the file's name."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,10 @@ from trainer.formats import (
     sharegpt,
 )
 from trainer.formats.canonical import Content
-from trainer.formats.family import Family, never, nothing
+from trainer.formats.family import Family, no_fast_path, nothing
 from trainer.formats.problems import BadRow, Problem
 
-# Where a row looks like two, the first counts: preference data often repeats the chosen conversation in "messages".
+# The first match wins: preference data often repeats the chosen conversation in "messages".
 FAMILIES: tuple[Family, ...] = (
     chains.FAMILY,
     preferred_output.FAMILY,
@@ -38,10 +38,10 @@ FAMILIES: tuple[Family, ...] = (
     *pairs.FAMILIES,
     plain_text.FAMILY,
 )
-LOOK_AT = 100  # rows
-MOST_LAYOUTS = 3  # of one family, named
-ENOUGH = 0.5  # less than half of what a family needs is no sign of it
-AMBIGUOUS = 0.8  # how sure one can be at most where the rows hold a second format
+SAMPLE_ROWS = 100  # rows
+MAX_LAYOUTS = 3  # named per family
+ENOUGH = 0.5  # below half a family's required fields, a row does not count as that family
+AMBIGUOUS = 0.8  # upper limit of the confidence if the rows match a second family
 FIX_UNKNOWN = (
     'Each row needs "messages" with role and content, "instruction" and "output" (alpaca), "prompt" and "completion", '
     '"text", "chosen" and "rejected", or "prompt", "completion" and "label". '
@@ -51,9 +51,10 @@ FIX_UNKNOWN = (
 
 @dataclass(frozen=True)
 class Recognition:
-    """What some rows of a file were taken for. family: None where they are of no known format.
+    """What some rows of a file were recognised as. family: None if the format is unknown.
 
-    sure: 0 to 1. saw: one or two sentences on what was seen. repairs: sentences on what is put right in every row.
+    sure: confidence, 0 to 1. saw: one or two sentences on what the rows hold. repairs: what is corrected in every
+    row.
     """
 
     family: Family | None
@@ -62,41 +63,41 @@ class Recognition:
     repairs: tuple[str, ...] = ()
 
 
-def chosen(family: Family | None) -> Recognition:
-    """What a person has said that the rows are; nothing without a family."""
+def recognition_of(family: Family | None) -> Recognition:
+    """The recognition of a file whose family the user has given; empty without one."""
     return Recognition(family, 1.0, f"{family.saw}.") if family else Recognition(None)
 
 
 def recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
-    """What these rows, the first of a file, are. Names in capitals or with spaces count too, as a repair."""
+    """What these first rows of a file are. Names with capitals or spaces are accepted, and noted as a repair."""
     found = _recognise(rows)
-    if found.sure >= AMBIGUOUS or not (names := _usual_names(rows)):
+    if found.sure >= AMBIGUOUS or not (names := _normalised_names(rows)):
         return found
     other = _recognise([_renamed(row, names) for row in rows])
     if other.family is None or other.sure <= found.sure:
         return found
     fields = other.family.fields_of(_renamed(rows[0], names))
     read = {as_is: usual for as_is, usual in names.items() if usual in fields}
-    said = (f'The column "{as_is[:40]}" is read as "{usual}".' for as_is, usual in read.items())
-    return replace(other, family=_in_other_names(other.family, read), repairs=tuple(said))
+    repairs = (f'The column "{as_is[:40]}" is read as "{usual}".' for as_is, usual in read.items())
+    return replace(other, family=_with_renamed_columns(other.family, read), repairs=tuple(repairs))
 
 
 def other_family(row: dict[str, Any], family: Family) -> Family | None:
-    """The family of a row that clearly belongs to another than its file."""
+    """The family of a row that clearly belongs to a different family than its file."""
     own = family.matches(row)
     if own >= 1:
         return None
     return next((other for other in FAMILIES if other.name != family.name and other.matches(row) > max(own, 0.9)), None)
 
 
-def mixed(other: Family, family: Family) -> Problem:
-    """What to say of a row of another family than its file."""
+def mixed_formats(other: Family, family: Family) -> Problem:
+    """The problem with a row that belongs to a different family than its file."""
     fix = f"Put {other.name} rows into a file of their own."
     return Problem("", f"mixed formats: {other.name} row in a file of {family.name} rows", fix)
 
 
 def unknown_fields(row: dict[str, Any]) -> str:
-    """The fields of a row that no family reads, for a sentence."""
+    """The first field names of a row, for a sentence."""
     names = ", ".join(f'"{name[:40]}"' for name in list(row)[:8])
     return f"fields {names}" if names else "no fields"
 
@@ -117,36 +118,36 @@ def _recognise(rows: Sequence[dict[str, Any]]) -> Recognition:
     if others:
         saw += f" Others are of other formats: {', '.join(f'{name} ({n:,})' for name, n in others.most_common())}."
     sure = best / len(rows)
-    if beside := list(_beside(rows, family, totals)):
+    if beside := list(_also_matching(rows, family, totals)):
         names = " and ".join(f'"{name}"' for name in beside)
-        saw += f" They hold {names} too, which could be read by itself and is passed over."
+        saw += f" They also hold {names}, which could be read on its own and is ignored."
         sure = min(sure, AMBIGUOUS)
     return Recognition(family, round(sure, 2), saw)
 
 
 def _layouts(rows: Sequence[dict[str, Any]], family: Family) -> str:
-    """What its rows hold, by their own columns; with numbers where they are not all alike."""
+    """What the rows hold, with their own column names; with counts if they differ."""
     if family.layout is None:
         return family.saw
     counts = Counter(family.layout(row) for row in rows if family.matches(row) >= 1)
     if len(counts) < 2:
         return next(iter(counts), family.saw)
-    return " or ".join(f"{said}: {times:,}" for said, times in counts.most_common(MOST_LAYOUTS))
+    return " or ".join(f"{layout}: {times:,}" for layout, times in counts.most_common(MAX_LAYOUTS))
 
 
-def _beside(rows: Sequence[dict[str, Any]], family: Family, totals: list[float]) -> Iterator[str]:
-    """The columns that make rows look like one more family."""
+def _also_matching(rows: Sequence[dict[str, Any]], family: Family, totals: list[float]) -> Iterator[str]:
+    """The columns that make the rows match another family too."""
     there = frozenset(rows[0])
-    said: set[str] = set()
+    named: set[str] = set()
     for other, total in zip(FAMILIES, totals, strict=True):
         extra = (other.fields & there) - family.fields - {"input", "system", "tools"}
-        if other is not family and total >= AMBIGUOUS * len(rows) and extra - said:
-            said |= extra
+        if other is not family and total >= AMBIGUOUS * len(rows) and extra - named:
+            named |= extra
             yield sorted(extra)[0]
 
 
-def _usual_names(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The names that become others in small letters with underscores, where no other column has those already."""
+def _normalised_names(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Column names to be read in lower case with underscores, unless another column has that name already."""
     there = {name for row in rows for name in row}
     usual = {name: name.strip().lower().replace(" ", "_").replace("-", "_") for name in there}
     changed = {name: new for name, new in usual.items() if name != new and new not in there}
@@ -157,8 +158,8 @@ def _renamed(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in row.items()}
 
 
-def _in_other_names(family: Family, names: dict[str, str]) -> Family:
-    """The family for rows whose columns go by these names."""
+def _with_renamed_columns(family: Family, names: dict[str, str]) -> Family:
+    """The family for rows whose columns have these names."""
     written = {usual: as_is for as_is, usual in names.items()}
 
     def read(row: dict[str, Any]) -> Content:
@@ -176,5 +177,5 @@ def _in_other_names(family: Family, names: dict[str, str]) -> Family:
         reads=nothing,
         ignored=lambda row: family.ignored(_renamed(row, names)),
         repaired=lambda row: family.repaired(_renamed(row, names)),
-        usual=never,
+        fast_path=no_fast_path,
     )

@@ -1,4 +1,4 @@
-"""The parts that rows are in already, for a file with the same rows: what is kept aside stays so."""
+"""Carries splits over from an earlier version of a dataset, so that held-out rows stay held out."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,28 +7,28 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from trainer.errors import TrainerError
-from trainer.formats.canonical import COPY, content_id
+from trainer.formats.canonical import COPY_MARK, content_id
 from trainer.formats.findings import most_common
-from trainer.formats.splitting import TRAIN, Parts
+from trainer.formats.splitting import TRAIN, SplitCounts
 
 
 class EarlierSplits:
-    """Part by row, of a rows.parquet; and what became of them: how many rows took theirs over, how many are new.
+    """Looks up the earlier split of each row, and counts rows that kept theirs and rows that are new.
 
-    A row is known by its id; one with none of these by what it says, as a further copy or once an edit was. Hashes are
-    kept as numbers: there can be millions.
+    A row is known by its id; a further copy, or a row with edited content, by its content hash. Hashes are kept as
+    integers because there can be millions.
     """
 
     def __init__(self, rows: Path) -> None:
         """Raises TrainerError(user_config)."""
         self.before: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
-        self.taken_over = Parts()
+        self.taken_over = SplitCounts()
         self.new = 0
-        self._by_id: dict[int, str | None] = {}  # of ids without a running number
+        self._by_id: dict[int, str | None] = {}  # ids without a copy number
         self._copies: dict[str, str | None] = {}
-        self._by_content: dict[int, str | None] = {}  # of copies, and of rows that an edit made say something else
-        self._edits: set[int] = set()  # what they say, until the file says it
+        self._by_content: dict[int, str | None] = {}  # copies, and rows whose content was edited
+        self._edits: set[int] = set()  # edited contents that the file has not repeated yet
         try:
             with pq.ParquetFile(rows) as file:
                 names = [name for name in ("id", "split", "edited") if name in file.schema_arrow.names]
@@ -46,7 +46,7 @@ class EarlierSplits:
             says = edited[place] if edited else None
             if says:
                 self._edits.add(int(says, 16))
-            if COPY in row_id:
+            if COPY_MARK in row_id:
                 self._copies[row_id] = part
                 says = says or content_id(row_id)
             else:
@@ -55,13 +55,13 @@ class EarlierSplits:
                 self._by_content[int(says, 16)] = part
 
     def take(self, row_id: str) -> str | None:
-        """The part of a row of the file, None for a new one and for one that was in none."""
+        """The earlier split of a row of the file; None for a new row and for one that was in no split."""
         content = content_id(row_id)
         key = int(content, 16)
         if row_id in self._copies:
             part, known = self._copies[row_id], True
         elif key in self._by_id:
-            part, known = self._by_id[key], row_id == content  # else one copy more than there were
+            part, known = self._by_id[key], row_id == content  # otherwise it is an additional copy
         elif key in self._by_content:
             part, known = self._by_content[key], key in self._edits
             self._edits.discard(key)
@@ -74,7 +74,7 @@ class EarlierSplits:
         return part
 
     def report(self) -> dict[str, Any]:
-        """Rows in each part; how many each had and how many of these are here again; how many rows nobody knew."""
+        """Row counts: in each split now, in each split before and kept since, and new."""
         told = {"before": most_common(self.before), "kept": most_common(self.kept), "new": self.new}
         splits = most_common(self.taken_over.counts)
         return {"splits": splits, "overlap": self.taken_over.overlap, "splits_kept": told}

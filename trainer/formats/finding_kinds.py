@@ -1,18 +1,18 @@
-"""The kinds of findings a survey has: what each means, how sure it is, and what mends it."""
+"""The kinds of findings of a survey: meaning, confidence and fix of each."""
 
 import re
 from dataclasses import dataclass
 from typing import Literal
 
-Fix = Literal["", "remove", "first", "mask"]  # first: rows that name an earlier one are removed, and that one stays
+Fix = Literal["", "remove", "first", "mask"]  # first: removes rows that repeat an earlier one, which stays
 Sure = Literal["certain", "likely", "a hint"]
 
 
 @dataclass(frozen=True)
 class FindingKind:
-    """title: of the rows, in a list. meaning: one sentence. label: of a single row, as in a filter.
+    """title: for a list of rows. meaning: one sentence. label: for one row, as in a filter.
 
-    why_not: why nothing mends all of them at once. names: whether what is told of a row names another one.
+    why_not: why there is no fix for all of them at once. names: whether the detail of a row names another row.
     """
 
     name: str
@@ -49,27 +49,27 @@ KINDS = (
         "in_two_splits",
         "In two splits",
         "is in two splits",
-        "The same row is in the part to learn from too, so measuring on it flatters the model.",
+        "The same row is also in the rows to learn from, so evaluating on it flatters the model.",
         "certain",
         "remove",
-        "Take them out of the split measured on",
+        "Remove them from the evaluation split",
         names=True,
     ),
     FindingKind(
         "nearly_in_two_splits",
         "Nearly the same in two splits",
         "is nearly in two splits",
-        "The part to learn from has a row with almost the same words, so measuring on this one flatters the model.",
+        "A row to learn from has almost the same words, so evaluating on this one flatters the model.",
         "likely",
         "remove",
-        "Take them out of the split measured on",
+        "Remove them from the evaluation split",
         names=True,
     ),
     FindingKind(
         "repeated",
         "Repeated rows",
         "repeats an earlier row",
-        "The row says exactly what an earlier one says, and counts once more in training.",
+        "The row is the same as an earlier one, and counts once more in training.",
         "certain",
         "remove",
         "Keep the first of each",
@@ -110,7 +110,7 @@ KINDS = (
         "has an empty message",
         "A message of the system or of a tool is empty.",
         "certain",
-        why_not="An empty message may be meant, as a tool can answer nothing. Open the rows and mend them one by one.",
+        why_not="A tool may well return nothing, so it can be intended. Open the rows and correct them one by one.",
     ),
     FindingKind(
         "echo",
@@ -144,7 +144,7 @@ KINDS = (
         "cut_off",
         "Answers that break off",
         "has an answer that breaks off",
-        "The answer ends in the middle: after a comma or a word that needs another, or with code that is not closed.",
+        "The answer ends in the middle: after a comma, an unfinished phrase, or inside a code block.",
         "likely",
         "remove",
         "Remove them",
@@ -162,7 +162,7 @@ KINDS = (
         "garbled",
         "Garbled letters",
         "holds garbled letters",
-        "Letters were once read in a wrong encoding, as in “Ã©” for “é”; better make the file anew from its source.",
+        "The text was once read in a wrong encoding, as in “Ã©” for “é”; better export the file again from its source.",
         "likely",
         "remove",
         "Remove them",
@@ -180,7 +180,7 @@ KINDS = (
         "long_row",
         "Unusually long rows",
         "is unusually long",
-        "The row is far longer than nearly all others; a training may cut it.",
+        "The row is far longer than nearly all others; training may truncate it.",
         "a hint",
         fix="remove",
         button="Remove them",
@@ -189,7 +189,7 @@ KINDS = (
         "other_script",
         "Written in another script",
         "is written in another script",
-        "The row is written in other letters than nearly all others.",
+        "The row is written in a different script than nearly all others.",
         "a hint",
         fix="remove",
         button="Remove them",
@@ -200,6 +200,6 @@ _OTHER = re.compile(r"\brow ([\d,]+)")
 
 
 def other_row(detail: str) -> int | None:
-    """The number of the row that a detail of a kind that `names` one names."""
+    """The row number in a detail, for kinds whose `names` is true."""
     found = _OTHER.search(detail)
     return int(found[1].replace(",", "")) if found else None

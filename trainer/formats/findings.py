@@ -1,4 +1,4 @@
-"""What a check found: errors by line and by kind, statistics, and the report made of them."""
+"""The findings of a check: errors by line and by kind, statistics, and their report."""
 
 import json
 import re
@@ -13,24 +13,24 @@ from trainer.formats.canonical import Content, Message
 from trainer.formats.problems import Problem
 
 MAX_ERRORS = 100  # listed one by one; all are counted
-MAX_TEXT = 500  # characters of a line that are shown
-LEAD = 100  # of them before the column that is named, where that stands far inside
+MAX_TEXT = 500  # characters shown of a line
+LEAD = 100  # characters shown before the column of an error
 MAX_KINDS = 50
-MAX_COLUMNS = 100  # beside what training reads, named
-MAX_MIXED_LINES = 10  # of each other format, named
-MAX_BAD_CHARACTERS = 64 * 1024 * 1024  # of all bad lines in their own file
+MAX_COLUMNS = 100  # extra columns named in the report
+MAX_MIXED_LINES = 10  # named per other format
+MAX_BAD_CHARACTERS = 64 * 1024 * 1024  # in the file of bad lines
 
 
 _AT_COLUMN = re.compile(r"\bcolumn (\d{1,9})\Z")
 
 
 def printable(text: str, limit: int = MAX_TEXT) -> str:
-    """Text that every database and page can hold: no NUL, no half characters, not too long."""
+    """Text that any database and page can hold: no NUL, no lone surrogates, limited length."""
     return text[:limit].encode("utf-8", "replace").decode().replace("\0", "\N{SYMBOL FOR NULL}")
 
 
 def excerpt(text: str, field: str) -> tuple[str, int]:
-    """A part of a line that is not too long, with the column that the field names; and where that is in it, or -1."""
+    """A short part of a line around the column that `field` names, and that column's index in it, or -1."""
     named = _AT_COLUMN.search(field)
     at = int(named[1]) - 1 if named else -1
     if not 0 <= at <= len(text):
@@ -66,14 +66,14 @@ class Findings:
                 self.ignored[shown] += 1
 
     def mix(self, line: int, name: str) -> None:
-        """Note a row of another format than the file's."""
+        """Count a row of another format than the file's."""
         self._mixed_rows[name] += 1
         lines = self._mixed.setdefault(name, [])
         if len(lines) < MAX_MIXED_LINES:
             lines.append(line)
 
     def extend(self, other: "Findings", *, lines_before: int) -> None:
-        """Take in the ignored fields and mixed rows of what comes next; its errors are added one by one."""
+        """Merge the ignored fields and mixed rows of the next section; its errors are added one by one."""
         for name, times in other.ignored.items():
             if name in self.ignored or len(self.ignored) < MAX_KINDS:
                 self.ignored[name] += times
@@ -84,12 +84,12 @@ class Findings:
 
     @property
     def mixed(self) -> list[dict[str, Any]]:
-        """The other formats, most frequent first: how many rows of each, and where the first are."""
+        """The other formats, most frequent first: the number of rows, and where the first ones are."""
         return [{"format": n, "rows": rows, "lines": self._mixed[n]} for n, rows in self._mixed_rows.most_common()]
 
 
 class BadLines:
-    """Every bad line with what is wrong with it, one JSON object a line, up to MAX_BAD_CHARACTERS."""
+    """Writes every bad line with its problem as a JSON line, up to MAX_BAD_CHARACTERS."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -107,7 +107,7 @@ class BadLines:
 
 
 class Statistics:
-    """Numbers over the good rows; a few bytes of memory for each."""
+    """Numbers over the good rows, in a few bytes of memory per row."""
 
     def __init__(self) -> None:
         self._turns = array("L")
@@ -119,12 +119,12 @@ class Statistics:
     def add(self, content: Content) -> None:
         messages = content.messages or [*content.prompt, *content.chosen, *content.rejected, *content.completion]
         turns = answered = 0
-        said = len(content.text or "")
+        characters = len(content.text or "")
         system = tools = empty = False
         for message in messages:
             text, role = message["content"], message["role"]
             size = len(text or "")
-            said += size
+            characters += size
             if role == "assistant":
                 turns += 1
                 answered += size
@@ -132,7 +132,7 @@ class Statistics:
             tools = tools or "tool_calls" in message
             empty = empty or text == ""
         self._turns.append(turns)
-        self._characters.append(said)
+        self._characters.append(characters)
         self._answer_characters.append(answered + len(content.text or ""))
         if content.extra:
             self._add_columns(dict.fromkeys(content.extra, 1))
@@ -146,11 +146,11 @@ class Statistics:
                 self._counts[name] += 1
 
     def add_texts(self, conversations: list[list[Message]]) -> None:
-        """The same for conversations of texts alone, none of them empty."""
+        """The same for conversations of non-empty plain texts."""
         with_system = 0
         for messages in conversations:
             lengths = [len(message["content"]) for message in messages]
-            if len(messages) == 2 and messages[0]["role"] == "user":  # as most are
+            if len(messages) == 2 and messages[0]["role"] == "user":  # nearly always
                 turns, answered = 1, lengths[1]
             else:
                 of_answers = [n for n, one in zip(lengths, messages, strict=True) if one["role"] == "assistant"]
@@ -162,7 +162,7 @@ class Statistics:
         self._counts["with_system"] += with_system
 
     def extend(self, other: "Statistics") -> None:
-        """Take in those of the rows that come next."""
+        """Merge the statistics of the next section."""
         self._turns.extend(other._turns)
         self._characters.extend(other._characters)
         self._answer_characters.extend(other._answer_characters)

@@ -1,28 +1,28 @@
-"""What canonical rows look like in other people's formats: one function a layout, from content to one record."""
+"""Export layouts: one function per layout, from canonical content to a record of that format."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from trainer.formats import alpaca, kto, messages, plain_text, preference, preferred_output, prompt_completion, sharegpt
-from trainer.formats.canonical import OF_MESSAGES, SHAPES, Content, Kind, Message, canonical_json
+from trainer.formats.canonical import MESSAGE_COLUMNS, SHAPES, Content, Kind, Message, canonical_json
 from trainer.formats.family import Family
 
-TURNS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}  # ShareGPT's words
-BESIDE = ("name", "tool_call_id", "reasoning_content", "weight")  # what else a message may have
+SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
+OTHER_KEYS = ("name", "tool_call_id", "reasoning_content", "weight")  # further keys a message may have
 ONE_ANSWER = "Only the last answer is learnt when it is read back: rows in which earlier answers are learnt too"
 PLAIN = "Rows with tools, weights, names, or more than one question and answer"
 
 
 class CannotHold(Exception):
-    """A layout has no place for something in this row."""
+    """The layout has no place for something in this row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way to write rows of one kind. `family` reads it back. columns: of a table; none for JSON lines.
+    """An export format for rows of one kind. `family` reads it back. columns: of a table; empty for JSON lines.
 
-    refuses: which rows it cannot hold, for a sentence, "" when it holds all.
+    refuses: which rows it cannot hold, to complete a sentence; "" if it holds all.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Layout:
 
 
 def _openai(turns: list[Message]) -> list[Message]:
-    """Messages with the arguments of calls as JSON text, so that no table mixes up their types."""
+    """Messages with tool arguments as JSON text, so that table readers do not merge their types."""
     return [_with_text_arguments(turn) if "tool_calls" in turn else turn for turn in turns]
 
 
@@ -76,9 +76,9 @@ def _turns(conversation: list[Message]) -> list[dict[str, Any]]:
 
 
 def _turn(message: Message) -> dict[str, Any]:
-    beside = {name: message[name] for name in BESIDE if name in message}
+    beside = {name: message[name] for name in OTHER_KEYS if name in message}
     if "tool_calls" not in message:
-        return {"from": TURNS[message["role"]], "value": _said(message), **beside}
+        return {"from": SHAREGPT_ROLES[message["role"]], "value": _said(message), **beside}
     calls = [{**call["function"], **({"id": call["id"]} if "id" in call else {})} for call in message["tool_calls"]]
     value = canonical_json(calls[0] if len(calls) == 1 else calls)
     return {"from": "function_call", "value": (message["content"] or "") + value, **beside}
@@ -91,7 +91,7 @@ def _said(message: Message) -> str:
 
 
 def _system_and_pairs(conversation: list[Message]) -> tuple[str, list[list[str]]]:
-    """The system message, and questions with answers; the last may have none yet."""
+    """The system message and the question-answer pairs; the last question may have no answer yet."""
     system = _said(conversation[0]) if conversation[0]["role"] == "system" else ""
     rest = conversation[bool(system) :]
     if any(message["role"] != ("user", "assistant")[at % 2] for at, message in enumerate(rest)) or not rest:
@@ -101,7 +101,7 @@ def _system_and_pairs(conversation: list[Message]) -> tuple[str, list[list[str]]
 
 
 def _question(prompt: list[Message]) -> dict[str, Any]:
-    """Alpaca's columns for all but the answer."""
+    """Alpaca's columns except the answer."""
     system, pairs = _system_and_pairs(prompt)
     record: dict[str, Any] = {"instruction": pairs[-1][0], "input": ""}
     if len(pairs) > 1:
@@ -126,8 +126,8 @@ def _text_answer(answer: list[Message]) -> str:
     return _said(answer[0])
 
 
-def _asked(content: Content) -> tuple[list[Message], list[Message]]:
-    """A conversation parted behind its last question; earlier answers must be ones that are only read."""
+def _split_at_last_question(content: Content) -> tuple[list[Message], list[Message]]:
+    """The conversation split after its last question. Weights are dropped: a prompt is context only."""
     asked = max((at for at, one in enumerate(content.messages) if one["role"] == "user"), default=-1) + 1
     return [
         {name: one for name, one in turn.items() if name != "weight"} for turn in content.messages[:asked]
@@ -135,7 +135,7 @@ def _asked(content: Content) -> tuple[list[Message], list[Message]]:
 
 
 def _prompt_completion(content: Content) -> dict[str, Any]:
-    prompt, completion = _asked(content)
+    prompt, completion = _split_at_last_question(content)
     return _with_tools({"prompt": _openai(prompt), "completion": _openai(completion)}, content)
 
 
@@ -195,9 +195,9 @@ def _text(content: Content) -> dict[str, Any]:
 
 
 def _cells(content: Content) -> dict[str, Any]:
-    """The canonical columns; what is no text is JSON in a cell."""
+    """The canonical columns, with lists as JSON text."""
     held: dict[str, Any] = {name: getattr(content, name) for name in SHAPES[content.kind]}
-    cells = {name: canonical_json(_openai(one)) if name in OF_MESSAGES else one for name, one in held.items()}
+    cells = {name: canonical_json(_openai(one)) if name in MESSAGE_COLUMNS else one for name, one in held.items()}
     if content.kind == "text":
         return _unlike_json(cells)
     if "label" in cells:
@@ -206,7 +206,7 @@ def _cells(content: Content) -> dict[str, Any]:
 
 
 def _unlike_json(cells: dict[str, Any]) -> dict[str, Any]:
-    """The cells, none of which would be taken for a list of messages."""
+    """The cells. Raises CannotHold if a reader would take one for a list of messages."""
     if any(isinstance(cell, str) and cell.startswith("[{") for cell in cells.values()):
         raise CannotHold
     return cells

@@ -1,4 +1,4 @@
-"""Column mappings: a person says which column holds what; checked, guessed for a page, and read as a family."""
+"""Column mappings: the user says which column holds what. Validates, suggests and reads them."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from trainer.formats.conversations import column_with
 from trainer.formats.family import Family
 from trainer.formats.problems import BadRow, Problem
 
-Mapping = dict[str, Any]  # {"kind": …, "fields": {target: column}}, of a chat perhaps "turns": see turns_in
+Mapping = dict[str, Any]  # {"kind": …, "fields": {target: column}}, for a chat optionally "turns": see turn_keys_of
 
 
 Reader = Callable[[dict[str, Any]], Content]
@@ -22,7 +22,7 @@ Reader = Callable[[dict[str, Any]], Content]
 
 @dataclass(frozen=True)
 class Shape:
-    """What rows of one mapping kind are made of, in the words of the mapping."""
+    """The fields of one mapping kind, by their names in the mapping."""
 
     kind: Kind
     required: tuple[str, ...]
@@ -35,7 +35,7 @@ class Shape:
 
 
 def _read_chat(row: dict[str, Any]) -> Content:
-    if dialogue.turns_of(row.get("messages")):
+    if dialogue.detect_turn_keys(row.get("messages")):
         return dialogue.read(row)
     return sharegpt.read(row) if column_with(row, "from") else messages.read(row)
 
@@ -53,8 +53,8 @@ SHAPES: dict[str, Shape] = {
 }
 TURN_KEYS = ("role", "text")
 TURN_ROLES = ("user", "assistant", "system", "tool")
-# What the columns of people are called, the likeliest first.
-USUAL: dict[str, tuple[str, ...]] = {
+# Common names of columns, most likely first.
+COMMON_NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns"),
     "prompt": (
         "prompt",
@@ -94,7 +94,7 @@ GUESSED = ("chat", "preference", "labelled", "prompt_completion", "text")  # in 
 
 
 def problems(mapping: object, columns: Sequence[str] | None = None) -> list[Problem]:
-    """Everything wrong with a mapping, by its place in it; `columns` are those of the file, where they are known."""
+    """Everything wrong with a mapping, by position. `columns`: those of the file, if known."""
     if not isinstance(mapping, dict):
         return [Problem("", "the mapping must be an object", 'Use {"kind": …, "fields": { … }}.')]
     shape = SHAPES.get(mapping["kind"]) if isinstance(mapping.get("kind"), str) else None
@@ -117,7 +117,7 @@ def problems(mapping: object, columns: Sequence[str] | None = None) -> list[Prob
 def _turn_problems(mapping: Mapping) -> list[Problem]:
     turns = mapping.get("turns") or {}
     if not isinstance(turns, dict) or (turns and mapping["kind"] != "chat"):
-        return [Problem("turns", "says how the turns of a chat are written", "Leave it out.")]
+        return [Problem("turns", "must be an object, and is for chats alone", "Leave it out.")]
     if unknown := [name for name in turns if name not in TURN_KEYS and name not in TURN_ROLES]:
         return [Problem(f"turns.{unknown[0]}", "unknown field", f"Use {', '.join((*TURN_KEYS, *TURN_ROLES))}.")]
     good = all(isinstance(turns.get(name), str) and turns[name] for name in TURN_KEYS)
@@ -132,12 +132,12 @@ def _turn_problems(mapping: Mapping) -> list[Problem]:
     return []
 
 
-def turns_in(mapping: Mapping) -> dialogue.Turns | None:
-    """How the turns of a chat are written: {"role": key, "text": key, "user": [names], "assistant": [names], …}."""
+def turn_keys_of(mapping: Mapping) -> dialogue.TurnKeys | None:
+    """The turn keys of a chat mapping: {"role": key, "text": key, "user": [names], "assistant": [names], …}."""
     if not (turns := mapping.get("turns")):
         return None
     speakers = {name: role for role in TURN_ROLES for name in turns.get(role, [])}
-    return dialogue.Turns(turns["role"], turns["text"], speakers)
+    return dialogue.TurnKeys(turns["role"], turns["text"], speakers)
 
 
 def _field_problem(name: str, column: object, shape: Shape, columns: Sequence[str] | None) -> Problem | None:
@@ -151,7 +151,7 @@ def _field_problem(name: str, column: object, shape: Shape, columns: Sequence[st
 
 
 def read_mapping(path: Path) -> Family:
-    """The family of the mapping in a file; TrainerError(user_config) when it is none."""
+    """The family for a mapping file. Raises TrainerError(user_config)."""
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -161,7 +161,7 @@ def read_mapping(path: Path) -> Family:
 
 
 def mapped_family(mapping: object) -> Family:
-    """The family of files whose columns are as the mapping says; TrainerError(user_config) for a wrong mapping."""
+    """The family for files with the mapped columns. Raises TrainerError(user_config) for a wrong mapping."""
     if wrong := problems(mapping):
         raise TrainerError("user_config", f"The mapping is wrong: {wrong[0].field}: {wrong[0].problem}.", wrong[0].fix)
     given = cast(Mapping, mapping)
@@ -169,8 +169,8 @@ def mapped_family(mapping: object) -> Family:
     fields = {name: column for name, column in given["fields"].items() if column}
     inner = _inner_names(given["kind"], fields)
     seen = ", ".join(f'"{column}" as {name}' for name, column in fields.items())
-    if how := turns_in(given):
-        seen += f' of turns with "{how.role}" and "{how.text}"'
+    if keys := turn_keys_of(given):
+        seen += f' of turns with "{keys.role}" and "{keys.text}"'
     return Family(
         name="mapping",
         kind=shape.kind,
@@ -178,22 +178,22 @@ def mapped_family(mapping: object) -> Family:
         fields=frozenset(fields.values()),
         matches=lambda row: 1.0,
         read=_reader(
-            _turns_reader(how) if how else shape.read, inner, required=[fields[name] for name in shape.required]
+            _turns_reader(keys) if keys else shape.read, inner, required=[fields[name] for name in shape.required]
         ),
-        refuses_media=False,  # the person has seen the columns
+        refuses_media=False,  # the user has seen the columns
     )
 
 
 def _inner_names(kind: str, fields: dict[str, str]) -> dict[str, str]:
-    """The columns by the names that the families give them."""
+    """The mapped columns, by the names that the families use."""
     names = {"answer": "completion"}
     if "context" in fields or "history" in fields:
         names |= {"prompt": "instruction", "context": "input"}
     return {names.get(name, name): column for name, column in fields.items()}
 
 
-def _turns_reader(how: dialogue.Turns) -> Reader:
-    return lambda row: dialogue.read_turns(row, "messages", how)
+def _turns_reader(keys: dialogue.TurnKeys) -> Reader:
+    return lambda row: dialogue.read_turns(row, "messages", keys)
 
 
 def _reader(meant: Reader, inner: dict[str, str], *, required: list[str]) -> Reader:
@@ -202,27 +202,27 @@ def _reader(meant: Reader, inner: dict[str, str], *, required: list[str]) -> Rea
             if column not in row:
                 raise BadRow(column, "field is missing", f'Add "{column}" to this row, or choose another column.')
         try:
-            return meant({name: _plain(row[column]) for name, column in inner.items() if column in row})
+            return meant({name: _numbers_as_text(row[column]) for name, column in inner.items() if column in row})
         except BadRow as bad:
             raise bad.called(inner) from None
 
     return read
 
 
-def _plain(value: Any) -> Any:
-    """Numbers as text: who chose the column knows that it holds some."""
+def _numbers_as_text(value: Any) -> Any:
+    """Numbers as text: whoever chose the column knows that it holds numbers."""
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def suggest(columns: Iterable[str], kind: str = "") -> Mapping:
-    """A mapping to begin with, of this kind or the likeliest one, from the names of the columns alone.
+    """A suggested mapping of this kind, or of the likeliest one, from the column names alone.
 
-    Fields that cannot be guessed are missing.
+    Fields without a match are left out.
     """
     by_words = {re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_"): column for column in columns}
     guesses = {kind: _guess(shape, by_words) for kind, shape in SHAPES.items()}
     whole = [kind for kind in GUESSED if all(name in guesses[kind] for name in SHAPES[kind].required)]
-    if "text" in whole and not by_words.keys() & set(USUAL["text"]):  # a "reply_text" is a reply
+    if "text" in whole and not by_words.keys() & set(COMMON_NAMES["text"]):  # a "reply_text" is a reply
         whole.remove("text")
     kind = kind or (whole[0] if whole else "prompt_completion")
     return {"kind": kind, "fields": guesses[kind]}
@@ -232,15 +232,15 @@ def _guess(shape: Shape, by_words: dict[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in shape.targets:
         free = {words: column for words, column in by_words.items() if column not in found.values()}
-        if column := _likeliest(USUAL[name], free):
+        if column := _first_match(COMMON_NAMES[name], free):
             found[name] = column
     return found
 
 
-def _likeliest(usual: tuple[str, ...], by_words: dict[str, str]) -> str | None:
-    """The column of one of these names, else one with such a word in its name."""
+def _first_match(usual: tuple[str, ...], by_words: dict[str, str]) -> str | None:
+    """The column with the first of these names, or else with one as a word of its name."""
     for name in usual:
         if name in by_words:
             return by_words[name]
-    long = [name for name in usual if len(name) > 1]  # "is_a_test" is no answer
+    long = [name for name in usual if len(name) > 1]  # single letters only match a whole name: "is_a_test" is no answer
     return next((column for name in long for words, column in by_words.items() if name in words.split("_")), None)

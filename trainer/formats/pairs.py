@@ -1,18 +1,18 @@
-"""Two columns that are a question and its answer under other names than alpaca's; some have a context or a system."""
+"""Pairs of question and answer columns under other names than alpaca's; some have a context or a system message."""
 
 from collections.abc import Callable
 from typing import Any
 
 from trainer.formats.canonical import Content, Message
 from trainer.formats.family import Family
-from trainer.formats.fields import maybe_text, read_text
-from trainer.formats.messages import OF_OTHERS
+from trainer.formats.fields import optional_text, read_text
+from trainer.formats.messages import OTHER_FAMILY_FIELDS
 from trainer.formats.problems import BadRow
 
 CONTEXTS = ("context", "article", "passage")
 SYSTEMS = ("system", "system_prompt")
 
-# Question, answer, and whose format it is. Where a row has several, the first counts.
+# Question column, answer column, and whose format it is. The first match wins.
 PAIRS = (
     ("instruction", "response", "gpteacher, OASST and Dolly"),
     ("instruction", "answer", ""),
@@ -48,13 +48,13 @@ def _family(question: str, answer: str, whose: str) -> Family:
         kind="chat",
         saw=f'"{question}" and "{answer}"' + (f" ({whose})" if whose else ""),
         fields=frozenset({question, answer, *contexts, *SYSTEMS}),
-        matches=lambda row: 1.0 if question in row and answer in row and OF_OTHERS.isdisjoint(row) else 0.0,
+        matches=lambda row: 1.0 if question in row and answer in row and OTHER_FAMILY_FIELDS.isdisjoint(row) else 0.0,
         read=_reader(question, answer, contexts),
     )
 
 
 def _reader(question: str, answer: str, contexts: tuple[str, ...]) -> Callable[[dict[str, Any]], Content]:
-    leading = question == "question"  # a text that is asked about comes first, what an instruction works on last
+    leading = question == "question"  # a text that is asked about comes first, the input of an instruction last
 
     def read(row: dict[str, Any]) -> Content:
         messages: list[Message] = []
@@ -71,8 +71,8 @@ def _reader(question: str, answer: str, contexts: tuple[str, ...]) -> Callable[[
 
 
 def _one_of(row: dict[str, Any], names: tuple[str, ...]) -> str:
-    """The text under one of these names, "" when there is none. Two of them could not be told apart."""
-    found = [name for name in names if name in row and maybe_text(row, name)]
+    """The text of one of these columns, or "". Raises BadRow for two, as either could be meant."""
+    found = [name for name in names if name in row and optional_text(row, name)]
     if len(found) > 1:
         raise BadRow(found[1], f'says what "{found[0]}" says', "Keep one of the two columns, or choose one by hand.")
     return str(row[found[0]]) if found else ""

@@ -1,4 +1,4 @@
-"""The plain text family: `text` without a question, to go on learning a language or a subject."""
+"""The plain text family: `text` without a question, for continued pretraining."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from trainer.formats.fields import read_text
 
 
 def matches(row: dict[str, Any]) -> float:
-    """How much a row looks like this family, 0 to 1."""
+    """How much a row looks like this family, from 0 to 1."""
     return 1.0 if isinstance(row.get("text"), str) and "rejected_text" not in row else 0.0
 
 

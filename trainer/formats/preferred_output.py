@@ -5,24 +5,24 @@ from typing import Any
 from trainer.formats.canonical import Content
 from trainer.formats.conversations import check_prompt, read_messages, with_system
 from trainer.formats.family import Family
-from trainer.formats.fields import unpacked
-from trainer.formats.problems import BadRow, kind_of
-from trainer.formats.question import differ, read_answer
+from trainer.formats.fields import decode_if_json
+from trainer.formats.problems import BadRow, json_type
+from trainer.formats.question import check_different, read_answer
 from trainer.formats.tools import tools_of
 
 GOOD, BAD = "preferred_output", "non_preferred_output"
 
 
 def matches(row: dict[str, Any]) -> float:
-    """How much a row looks like this family, 0 to 1."""
+    """How much a row looks like this family, from 0 to 1."""
     return (("input" in row) + (GOOD in row) + (BAD in row)) / 3 if GOOD in row or BAD in row else 0.0
 
 
 def read(row: dict[str, Any]) -> Content:
-    """The row with the prompt taken out of `input`."""
-    asked = unpacked(row.get("input"), "input")
+    """The row, with its prompt taken from `input`."""
+    asked = decode_if_json(row.get("input"), "input")
     if not isinstance(asked, dict):
-        problem = f"must be an object, not {kind_of(asked)}" if "input" in row else "field is missing"
+        problem = f"must be an object, not {json_type(asked)}" if "input" in row else "field is missing"
         raise BadRow("input", problem, 'Use {"messages": […]}, with "tools" beside it where there are any.')
     try:
         prompt, tools = with_system(read_messages(asked, "messages"), asked), tools_of(asked)
@@ -30,7 +30,7 @@ def read(row: dict[str, Any]) -> Content:
     except BadRow as bad:
         raise bad.under("input") from None
     chosen, rejected = read_answer(row, GOOD), read_answer(row, BAD)
-    differ(chosen, rejected, BAD)
+    check_different(chosen, rejected, BAD)
     return Content(prompt=prompt, chosen=chosen, rejected=rejected, tools=tools)
 
 

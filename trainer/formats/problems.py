@@ -1,22 +1,22 @@
-"""What can be wrong with a row or a file, said so that a person can put it right."""
+"""What can be wrong with a row or a file, in words that help to correct it."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-_COLUMN = re.compile(r"([^.\[]*)(.*)", re.DOTALL)  # of a path such as messages[2].content
+_COLUMN = re.compile(r"([^.\[]*)(.*)", re.DOTALL)  # in a path such as messages[2].content
 
 
 @dataclass(frozen=True)
 class Problem:
-    """`problem` names the kind and is what errors are counted by; `field` says where in the row; `fix` what to do."""
+    """`problem` is the kind that errors are counted by, `field` the place in the row, `fix` what to do about it."""
 
     field: str
     problem: str
     fix: str
 
     def inside(self, member: str) -> "Problem":
-        """The same, in a file of an archive."""
+        """The same in a member of an archive."""
         return replace(self, field=f"{member}: {self.field}" if self.field else member)
 
 
@@ -28,20 +28,20 @@ class BadRow(Exception):
         self.found = Problem(field, problem, fix)
 
     def under(self, place: str) -> "BadRow":
-        """The same, where the field is one inside `place`. So that no path is built for a row that is good."""
+        """The same, with the field inside `place`. Built only on failure, so good rows cost no path."""
         field = self.found.field
         joined = f"{place}.{field}" if field and not field.startswith("[") else place + field
         return BadRow(joined, self.found.problem, self.found.fix)
 
     def called(self, names: Mapping[str, str]) -> "BadRow":
-        """The same, where the columns of the file have other names than those that were read."""
+        """The same, with the column names of the file."""
         column, rest = _COLUMN.match(self.found.field).group(1, 2)  # type: ignore[union-attr] # matches any text
         fix = self.found.fix.replace(f'"{column}"', f'"{names.get(column, column)}"')
         return BadRow(names.get(column, column) + rest, self.found.problem, fix)
 
 
 class BadFile(Exception):
-    """From `line` on nothing of this file can be read; rows before it do not make it usable."""
+    """The file cannot be read from `line` on, which makes it unusable as a whole."""
 
     def __init__(self, line: int, problem: str, fix: str, *, text: str = "", field: str = "") -> None:
         super().__init__(f"line {line}: {problem}")
@@ -50,8 +50,8 @@ class BadFile(Exception):
         self.found = Problem(field, problem, fix)
 
 
-def fix_of_no_text(value: object, field: str = "") -> str:
-    """What to do where a text is needed and this is there: "null" in quotes would be learnt as a word."""
+def fix_for_non_text(value: object, field: str = "") -> str:
+    """What to do where text is required; a quoted "null" would be learnt as a word."""
     where = f' in "{field}"' if field else " here"
     if value is None:
         return f"Write a text{where}, or remove this row."
@@ -60,8 +60,8 @@ def fix_of_no_text(value: object, field: str = "") -> str:
     return f'Put the value of "{field}" in quotes.' if field else "Put the value in quotes."
 
 
-def kind_of(value: object) -> str:
-    """The JSON name of a value's type, for sentences."""
+def json_type(value: object) -> str:
+    """The JSON type of a value, with an article, for sentences."""
     if value is None:
         return "null"
     if isinstance(value, bool):

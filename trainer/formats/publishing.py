@@ -1,4 +1,4 @@
-"""How what a command makes of rows gets its name: whole, and its bytes on disk first."""
+"""Atomic output files: written under a temporary name, synced to disk, then renamed."""
 
 import errno
 import json
@@ -12,12 +12,12 @@ from uuid import uuid4
 
 from trainer.errors import TrainerError
 
-BEGIN_AT_ONCE = 16 * 1024 * 1024  # bytes
+WRITEBACK_BYTES = 16 * 1024 * 1024  # bytes
 
 
 @contextmanager
-def aside(out: Path) -> Iterator[Path]:
-    """A name in `out` to write under until all is well. Raises TrainerError(disk_full)."""
+def staging_path(out: Path) -> Iterator[Path]:
+    """A temporary path in `out`, removed at the end. Raises TrainerError(disk_full)."""
     path = out / f".aside-{uuid4().hex}"
     try:
         yield path
@@ -32,37 +32,39 @@ def aside(out: Path) -> Iterator[Path]:
 def _is_disk(error: OSError | sqlite3.OperationalError) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # Python's own of this kind have no number
+    return (
+        getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    )  # errors of the sqlite3 module itself have no code
 
 
 def publish(path: Path, final: Path) -> None:
-    """Rename a finished file to its name, once its bytes are on disk."""
+    """Sync a finished file to disk, then rename it."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
     path.replace(final)
 
 
 def publish_report(report: dict[str, Any], out: Path) -> None:
-    with aside(out) as path:
+    with staging_path(out) as path:
         path.write_text(json.dumps(report, ensure_ascii=False, allow_nan=False))
         publish(path, out / "report.json")
 
 
 class EarlySync:
-    """Has the disk begin with what was written of a large file; to publish it would else wait for all of it."""
+    """Starts to write a large file to disk while it grows; otherwise publish() would wait for all of it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
-        self._begun = 0
+        self._started = 0
 
-    def go_on(self) -> None:
-        """Call this now and then; it waits for nothing."""
+    def start_writeback(self) -> None:
+        """Call this now and then; it does not block."""
         size = os.fstat(self._file.fileno()).st_size
-        if size - self._begun >= BEGIN_AT_ONCE and hasattr(os, "posix_fadvise"):
-            # Linux starts to write what is new and waits for none of it; what is not written yet stays in memory.
-            with suppress(OSError):  # of a file system that takes no advice
-                os.posix_fadvise(self._file.fileno(), self._begun, size - self._begun, os.POSIX_FADV_DONTNEED)
-            self._begun = size
+        if size - self._started >= WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
+            # Linux starts writing dirty pages without waiting; those not written yet stay cached.
+            with suppress(OSError):  # file systems without fadvise
+                os.posix_fadvise(self._file.fileno(), self._started, size - self._started, os.POSIX_FADV_DONTNEED)
+            self._started = size
 
     def close(self) -> None:
         self._file.close()

@@ -1,4 +1,4 @@
-"""JSON read fast, with a proof for each value that nothing a strict reader minds was lost on the way."""
+"""Fast JSON decoding, with a check for each value that the strict reader would return the same."""
 
 import re
 from typing import Any
@@ -7,31 +7,31 @@ import orjson
 
 from trainer.formats.strict import MAX_DEPTH
 
-ODD = object()  # what only a strict reader can tell about
+NEEDS_STRICT = object()  # returned when only the strict reader can decide
 LOOSE_KEY = re.compile(rb'"[ \t\r\n]+:')
 NUL = b"\\u0000"
-MOST = 10**19  # of an integer: beyond it, more digits than the strict reader takes
-EXACT = 1e15  # a float as large may have been written as an integer of more than 64 bits
+INT_LIMIT = 10**19  # integers beyond it may have more digits than the strict reader allows
+EXACT_FLOAT_LIMIT = 1e15  # a larger float may have been an integer of more than 64 bits
 
 
 def decode(raw: bytes) -> Any:
-    """The value in `raw` as the strict reader has it, or ODD when that has to be asked.
+    """The value in `raw` exactly as the strict reader returns it, or NEEDS_STRICT.
 
-    orjson refuses NaN, bytes that are not UTF-8 and lone surrogates by itself. It keeps only the last of two equal
-    keys: so the keys it kept must be as many as the places where a key may end. It reads long integers as floats: so
-    no float may be as large as they are. What is left is the depth, and NUL.
+    orjson itself rejects NaN, invalid UTF-8 and lone surrogates. It keeps only the last of duplicate keys, so the keys
+    are counted and compared with the places where a key may end. It reads long integers as floats, so no float may
+    be that large. Depth and NUL are checked separately.
     """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return ODD
+        return NEEDS_STRICT
     if type(value) is not dict or NUL in raw or LOOSE_KEY.search(raw):
-        return ODD
-    return value if _keys(value, 1) == raw.count(b'":') else ODD
+        return NEEDS_STRICT
+    return value if _count_keys(value, 1) == raw.count(b'":') else NEEDS_STRICT
 
 
-def _keys(value: Any, depth: int) -> int:
-    """How many keys there are in it, -infinity where something is odd."""
+def _count_keys(value: Any, depth: int) -> int:
+    """The number of keys in a value; a large negative number if anything is odd."""
     if depth > MAX_DEPTH:
         return -(10**12)
     if type(value) is dict:
@@ -43,7 +43,7 @@ def _keys(value: Any, depth: int) -> int:
         if kind is str or inner is None or kind is bool:
             continue
         if kind is dict or kind is list:
-            count += _keys(inner, depth + 1)
-        elif abs(inner) >= (EXACT if kind is float else MOST) or (kind is float and not inner):
+            count += _count_keys(inner, depth + 1)
+        elif abs(inner) >= (EXACT_FLOAT_LIMIT if kind is float else INT_LIMIT) or (kind is float and not inner):
             return -(10**12)
     return count

@@ -1,4 +1,4 @@
-"""Reads a file of any container: which one it is shows in its first bytes, and only then in its name."""
+"""Reads a file in any container, detected from its first bytes and only then from its name."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ __all__ = ["Reading", "Record", "open_records"]
 HEAD = 64 * 1024
 FIX_SPREAD = "Write each row on one line (JSONL), or put all rows in one list: [ … ]."
 FIX_KINDS = "Upload JSON, JSONL, CSV, Parquet, Arrow or plain text, as it is or packed with gzip, zstd or ZIP."
-# What a file that is no dataset begins with, and what it is.
+# Magic bytes of files that are no dataset.
 MAGIC = {
     ZIP: "a ZIP archive inside another",
     EMPTY_ZIP: "a ZIP archive inside another",
@@ -44,7 +44,7 @@ MAGIC = {
     b"ORC": "an ORC file",
     b"Obj\x01": "an Avro file",
 }
-TAR_AT = 257  # where a tar archive says that it is one
+TAR_AT = 257  # offset of the magic bytes of a tar archive
 OF_CELLS = (".csv", ".tsv", ".tab")
 OF_TEXT = ("", ".txt", ".text", ".md")
 PACKED = (".gz", ".zst", ".zstd", ".gzip")
@@ -54,9 +54,9 @@ LIST_OF_ROWS = re.compile(rb"\[\s*([\[{\]]|$)")
 
 @dataclass
 class Reading:
-    """A file being read: its rows, and what was learnt on the way, which is whole once they are read.
+    """A file being read: its rows, and what was noted on the way, complete once all rows are read.
 
-    kinds: what the rows lie in ("jsonl", "csv", …), in the order of an archive. packing: what that was wrapped in.
+    kinds: the formats of the content ("jsonl", "csv", …), in archive order. packing: the compression around it.
     """
 
     path: Path
@@ -64,8 +64,8 @@ class Reading:
     kinds: list[str] = field(default_factory=list)
     packing: str = ""
     notes: Notes = field(default_factory=Notes)
-    inside: str = ""  # the list inside an object that holds the rows
-    lines_from: int = -1  # the byte from which on the file itself is JSONL in UTF-8; -1 when it is anything else
+    inside: str = ""  # the name of the list of rows inside an object
+    lines_from: int = -1  # offset from which the file is uncompressed JSONL in UTF-8; -1 if it is anything else
 
     @property
     def container(self) -> str:
@@ -77,9 +77,9 @@ class Reading:
 
 
 def open_records(path: Path, name: str = "", *, scratch: Path | None = None) -> Reading:
-    """Begin to read a file. `name` is what it was called where it came from; `scratch` a folder to unpack columns in.
+    """Start to read a file. `name`: its original name. `scratch`: a folder to unpack Parquet and Arrow files in.
 
-    Its records raise BadFile where reading must end.
+    The records raise BadFile where reading has to stop.
     """
     reading = Reading(path)
     reading.records = _records(path, name or path.name, scratch or path.parent, reading)
@@ -152,7 +152,7 @@ def _suffix(name: str) -> str:
 
 
 def _kind_of_text(head: bytes, name: str) -> str:
-    """ "json", "jsonl", "csv" or "text"; BadFile for a file that holds no rows or is no text."""
+    """ "json", "jsonl", "csv" or "text". Raises BadFile for a file without rows or a binary file."""
     _refuse_other_files(head)
     head, suffix = head_as_utf8(head), _suffix(name)
     lines = [line for line in (line.strip() for line in head.split(b"\n")) if line]

@@ -1,4 +1,4 @@
-"""Makes the next state of canonical rows: some removed, edited, added, divided into splits; checked like an upload."""
+"""Derives the next version of canonical rows: removed, edited, added or split; checked like an upload."""
 
 import json
 from collections import Counter
@@ -14,24 +14,24 @@ from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Content, Kind, Row, content_id, iter_rows, read_rows
 from trainer.formats.check import BAD_LINES, check_file
-from trainer.formats.finding_private import masked_shape, private_in
+from trainer.formats.finding_private import find_private, mask_row
 from trainer.formats.findings import Findings, Statistics, most_common
 from trainer.formats.problems import BadRow
-from trainer.formats.publishing import aside, publish, publish_report
+from trainer.formats.publishing import publish, publish_report, staging_path
 from trainer.formats.row_writer import RowWriter
-from trainer.formats.searching import Said
+from trainer.formats.searching import RowText
 from trainer.formats.shapes import READERS, read_shape
-from trainer.formats.splitting import NOT_DRAWN, TRAIN, Parts, SplitPlan, assign, likeness
+from trainer.formats.splitting import NOT_RANDOM, TRAIN, SplitCounts, SplitPlan, assign, stratum
 
-NOWHERE = 0  # the line of a row that no file held
+NO_LINE = 0  # for rows that were in no file
 FIX = 'Use {"remove": [ids], "edit": {id: row}, "add": [rows], "splits": null, "mask": [kinds]}.'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What becomes of the rows. Shapes are still as they were given.
+    """The requested changes. Edited and added rows are not validated yet.
 
-    mask: kinds of private things that get a placeholder in all rows, see finding_private.
+    mask: kinds of private data to be masked in all rows, see finding_private.
     """
 
     remove: frozenset[str] = frozenset()
@@ -55,20 +55,20 @@ class Changes:
 
 @dataclass
 class Outcome:
-    """What the changes came to. `met`: the ids of the changes that there are."""
+    """The result of the changes. `found_ids`: ids in the changes that exist in the file."""
 
     kind: Kind
     findings: Findings = field(default_factory=Findings)
     statistics: Statistics = field(default_factory=Statistics)
     counts: Counter[str] = field(default_factory=Counter)
     bad_rows: int = 0
-    met: set[str] = field(default_factory=set)
-    parts: Parts = field(default_factory=Parts)
+    found_ids: set[str] = field(default_factory=set)
+    split_counts: SplitCounts = field(default_factory=SplitCounts)
 
 
 @dataclass(frozen=True)
-class Given:
-    """The rows that changes bring, read: edited ones by id, added ones, and those of a second file."""
+class NewRows:
+    """Validated new content: edited rows by id, added rows, and the rows of a second file."""
 
     edited: dict[str, Content]
     added: list[Content]
@@ -79,25 +79,24 @@ class Given:
 
 
 def revise_file(
-    rows: Path, changes: Path, out: Path, *, test_file: Path | None, emit: Emit, skip_bad_rows: bool = False
+    rows: Path, changes_file: Path, out: Path, *, test_file: Path | None, emit: Emit, skip_bad_rows: bool = False
 ) -> None:
-    """Write `out`/rows.parquet and `out`/report.json: `rows` with these changes; emit Finished.
+    """Write `out`/rows.parquet and `out`/report.json, `rows` with these changes; emit Finished.
 
-    Ids stay: an edited row keeps its own. `test_file` is any file that a check accepts, for the split method `file`;
-    with `skip_bad_rows` its good rows alone are taken.
-    Raises TrainerError(dataset_invalid) after the report is written when an edited or added row cannot be used, when
-    a row to change is not there, or when no row is left.
+    An edited row keeps its id. `test_file` is any file that a check accepts, for the split method `file`; with
+    `skip_bad_rows` only its good rows are used. Raises TrainerError(dataset_invalid), after writing the report, if an
+    edited or added row is unusable, if a row to change does not exist, or if no row is left.
     """
     if not rows.is_file():
         raise TrainerError("user_config", f"There is no file {rows}.", "Give the path of a rows.parquet.")
-    asked, outcome = Changes.read(changes), Outcome(read_rows(rows, 0, 1)[0].kind)
+    changes, outcome = Changes.read(changes_file), Outcome(read_rows(rows, 0, 1)[0].kind)
     with TemporaryDirectory(dir=out) as folder:
-        second = _checked(test_file, asked, Path(folder), skip_bad_rows=skip_bad_rows)
-        given = _read_given(asked, outcome, second=second)
-        with aside(out) as path:
-            with RowWriter(path, taken=_ids_at_risk(rows, given)) as writer:
-                _write_all(rows, asked, given, outcome, writer=writer)
-            _note_missing(asked, outcome)
+        second = _checked(test_file, changes, Path(folder), skip_bad_rows=skip_bad_rows)
+        new = _read_new_rows(changes, outcome, second=second)
+        with staging_path(out) as path:
+            with RowWriter(path, taken=_ids_that_may_clash(rows, new)) as writer:
+                _write_all(rows, changes, new, outcome, writer=writer)
+            _note_missing(changes, outcome)
             report = _report(outcome, writer)
             if usable := writer.rows > 0 and not outcome.bad_rows:
                 publish(path, out / "rows.parquet")
@@ -109,9 +108,9 @@ def revise_file(
     emit(Finished(folder=str(out), facts={name: report[name] for name in ("kind", "rows", "content_hash", "changes")}))
 
 
-def _checked(test_file: Path | None, asked: Changes, folder: Path, *, skip_bad_rows: bool) -> Path | None:
-    """The rows of the second file. Its report and its bad lines are what is left when it cannot be used."""
-    if (test_file is None) == (asked.splits is not None and asked.splits.method == "file"):
+def _checked(test_file: Path | None, changes: Changes, folder: Path, *, skip_bad_rows: bool) -> Path | None:
+    """The rows of the second file. If it is unusable, its report and bad lines are published instead."""
+    if (test_file is None) == (changes.splits is not None and changes.splits.method == "file"):
         raise TrainerError("user_config", "The split method file and a test file belong together.", FIX)
     if test_file is None:
         return None
@@ -125,20 +124,20 @@ def _checked(test_file: Path | None, asked: Changes, folder: Path, *, skip_bad_r
     return folder / "rows.parquet"
 
 
-def _read_given(asked: Changes, outcome: Outcome, *, second: Path | None) -> Given:
-    """The rows of the changes, each checked; findings name them by id, or by their number among the added."""
+def _read_new_rows(changes: Changes, outcome: Outcome, *, second: Path | None) -> NewRows:
+    """The new rows, validated; findings name them by id, or by their number among the added rows."""
     edited = {
-        one: content for one, shape in asked.edit.items() if (content := _read(shape, f"row {one}", NOWHERE, outcome))
+        one: content for one, shape in changes.edit.items() if (content := _read(shape, f"row {one}", NO_LINE, outcome))
     }
     added = [
         content
-        for number, shape in enumerate(asked.add, 1)
+        for number, shape in enumerate(changes.add, 1)
         if (content := _read(shape, f"added row {number}", number, outcome))
     ]
     if second and (other := read_rows(second, 0, 1)[0].kind) != outcome.kind:
         text = f"The rows of the second file are {other}, those of the dataset {outcome.kind}."
         raise TrainerError("dataset_invalid", text, "Upload a file of the same kind of rows.")
-    return Given(edited, added, second)
+    return NewRows(edited, added, second)
 
 
 def _read(shape: Any, where: str, line: int, outcome: Outcome) -> Content | None:
@@ -150,85 +149,85 @@ def _read(shape: Any, where: str, line: int, outcome: Outcome) -> Content | None
         return None
 
 
-def _ids_at_risk(rows: Path, given: Given) -> set[str]:
-    """Ids of old rows that a new one could get: those of rows that said once what the new one says."""
-    new = {content.content_id for content in given.added} | {row.content_id for row in given.second_rows()}
-    if not new:
+def _ids_that_may_clash(rows: Path, new: NewRows) -> set[str]:
+    """Ids of existing rows that a new row might get: those whose first content equals the new row's."""
+    contents = {content.content_id for content in new.added} | {row.content_id for row in new.second_rows()}
+    if not contents:
         return set()
     with pq.ParquetFile(rows) as file:
         batches = file.iter_batches(columns=["id"])
-        return {one for batch in batches for one in batch.column(0).to_pylist() if content_id(one) in new}
+        return {one for batch in batches for one in batch.column(0).to_pylist() if content_id(one) in contents}
 
 
-def _after(rows: Path, asked: Changes, given: Given) -> Iterator[tuple[Row, Content]]:
-    """Every old row that stays, and what it says now."""
+def _rows_after(rows: Path, changes: Changes, new: NewRows) -> Iterator[tuple[Row, Content]]:
+    """Every existing row that stays, with its new content."""
     for row in iter_rows(rows):
-        if row.id not in asked.remove:
-            edited = given.edited.get(row.id) or _masked(row, asked)
+        if row.id not in changes.remove:
+            edited = new.edited.get(row.id) or _masked(row, changes)
             yield row, replace(edited, extra=row.extra) if edited else row
 
 
-def _masked(row: Row, asked: Changes) -> Content | None:
-    """The row with placeholders, None where there is nothing to mask."""
-    if not asked.mask or not (kinds := private_in(Said.of(row)).keys() & set(asked.mask)):
+def _masked(row: Row, changes: Changes) -> Content | None:
+    """The row with placeholders; None if there is nothing to mask."""
+    if not changes.mask or not (kinds := find_private(RowText.of(row)).keys() & set(changes.mask)):
         return None
     for kind in sorted(kinds):
-        row = replace(row, **masked_shape(row, kind))
+        row = replace(row, **mask_row(row, kind))
     return read_shape(row.shape(), row.kind)
 
 
-def _write_all(rows: Path, asked: Changes, given: Given, outcome: Outcome, *, writer: RowWriter) -> None:
-    plan = asked.splits
-    by_content = _assignment(rows, asked, given)
-    repeated = {row.content_id for row in given.second_rows()} if plan and plan.drop_overlap else set()
+def _write_all(rows: Path, changes: Changes, new: NewRows, outcome: Outcome, *, writer: RowWriter) -> None:
+    plan = changes.splits
+    by_content = _assignment(rows, changes, new)
+    repeated = {row.content_id for row in new.second_rows()} if plan and plan.drop_overlap else set()
     has_splits = plan is not None and plan.method != "none"
-    for row, content in _after(rows, asked, given):
-        is_free = row.split in (None, TRAIN) if plan is None else plan.gives_up(row.split)
+    for row, content in _rows_after(rows, changes, new):
+        is_free = row.split in (None, TRAIN) if plan is None else plan.releases(row.split)
         if is_free and content.content_id in repeated:
             outcome.counts["removed"] += 1
-            outcome.met.add(row.id)
+            outcome.found_ids.add(row.id)
             continue
         split = _new_split(content, plan, by_content) if plan and is_free else row.split
         has_splits = has_splits or split is not None
-        if row.id in asked.edit:
-            outcome.met.add(row.id)
+        if row.id in changes.edit:
+            outcome.found_ids.add(row.id)
         outcome.counts["edited"] += content.content_id != row.content_id
         outcome.counts["moved"] += split != row.split
         _write(content, outcome, writer, line=row.line, row_id=row.id, split=split)
-    outcome.counts["removed"] += _removed(rows, asked, outcome)
-    for content in given.added:
+    outcome.counts["removed"] += _removed(rows, changes, outcome)
+    for content in new.added:
         own = by_content.get(content.content_id, TRAIN) if has_splits else None
-        _write(content, outcome, writer, line=NOWHERE, split=own)
-    for row in given.second_rows():
+        _write(content, outcome, writer, line=NO_LINE, split=own)
+    for row in new.second_rows():
         _write(row, outcome, writer, line=row.line, split=plan.name if plan else None)
 
 
-def _assignment(rows: Path, asked: Changes, given: Given) -> dict[str, str]:
-    """For each content that is in another part than the one to learn from, or goes there, which."""
-    plan, frozen = asked.splits, _frozen(rows, asked, given)
-    if plan is None or plan.method in NOT_DRAWN:
+def _assignment(rows: Path, changes: Changes, new: NewRows) -> dict[str, str]:
+    """The split of each content that is held out, or will be."""
+    plan, frozen = changes.splits, _frozen(rows, changes, new)
+    if plan is None or plan.method in NOT_RANDOM:
         return frozen
-    after = (content for _, content in _after(rows, asked, given))
-    every = ((one.content_id, likeness(one, plan)) for source in (after, given.added) for one in source)
+    after = (content for _, content in _rows_after(rows, changes, new))
+    every = ((one.content_id, stratum(one, plan)) for source in (after, new.added) for one in source)
     return frozen | assign(every, plan, frozen=frozen)
 
 
-def _frozen(rows: Path, asked: Changes, given: Given) -> dict[str, str]:
-    """What is in parts that stay, each content with its part."""
-    plan, there = asked.splits, _parts_in(rows)
+def _frozen(rows: Path, changes: Changes, new: NewRows) -> dict[str, str]:
+    """The contents of splits that stay, with their split."""
+    plan, there = changes.splits, _splits_in(rows)
     if plan:
         plan.refuse_clash(there)
-    if not there or not (plan or given.added):
+    if not there or not (plan or new.added):
         return {}
     found = {}
-    for row, content in _after(rows, asked, given):
-        if row.split and row.split != TRAIN and not (plan and plan.gives_up(row.split)):
+    for row, content in _rows_after(rows, changes, new):
+        if row.split and row.split != TRAIN and not (plan and plan.releases(row.split)):
             found[content.content_id] = row.split
     return found
 
 
-def _parts_in(rows: Path) -> set[str]:
-    """Names of the parts that rows are kept aside in; a file from before there were any has none."""
+def _splits_in(rows: Path) -> set[str]:
+    """The names of the held-out splits; files written before there were splits have none."""
     with pq.ParquetFile(rows) as file:
         if "split" not in file.schema_arrow.names:
             return set()
@@ -237,7 +236,7 @@ def _parts_in(rows: Path) -> set[str]:
 
 
 def _new_split(content: Content, plan: SplitPlan, by_content: dict[str, str]) -> str | None:
-    """Of a row that is in no part that stays. A copy of one that is may have been learnt from: it goes on so."""
+    """The split of a free row. A copy of a held-out row goes to train, as it may have been trained on already."""
     if plan.method == "none":
         return None
     name = by_content.get(content.content_id, TRAIN)
@@ -249,26 +248,26 @@ def _write(
 ) -> None:
     writer.add(line, content, row_id=row_id, split=split)
     outcome.statistics.add(content)
-    outcome.parts.add(content.content_id, split)
+    outcome.split_counts.add(content.content_id, split)
     outcome.counts["added"] += not row_id
 
 
-def _removed(rows: Path, asked: Changes, outcome: Outcome) -> int:
-    """How many rows go. Whether each was there is told by its id alone."""
-    if not asked.remove:
+def _removed(rows: Path, changes: Changes, outcome: Outcome) -> int:
+    """The number of removed rows, counted by id."""
+    if not changes.remove:
         return 0
     with pq.ParquetFile(rows) as file:
         batches = file.iter_batches(columns=["id"])
-        gone = {one for batch in batches for one in batch.column(0).to_pylist() if one in asked.remove}
-    outcome.met |= gone
+        gone = {one for batch in batches for one in batch.column(0).to_pylist() if one in changes.remove}
+    outcome.found_ids |= gone
     return len(gone)
 
 
-def _note_missing(asked: Changes, outcome: Outcome) -> None:
-    for one in sorted({*asked.remove, *asked.edit} - outcome.met):
+def _note_missing(changes: Changes, outcome: Outcome) -> None:
+    for one in sorted({*changes.remove, *changes.edit} - outcome.found_ids):
         outcome.bad_rows += 1
         found = BadRow("", "there is no such row", "Look at the rows again: they may have changed.").found
-        outcome.findings.add(NOWHERE, found, f"row {one}")
+        outcome.findings.add(NO_LINE, found, f"row {one}")
 
 
 def _report(outcome: Outcome, writer: RowWriter) -> dict[str, Any]:
@@ -285,8 +284,8 @@ def _report(outcome: Outcome, writer: RowWriter) -> dict[str, Any]:
         "content_hash": writer.content_hash,
         "statistics": outcome.statistics.to_dict(duplicates=writer.duplicates),
         "changes": {name: outcome.counts[name] for name in ("added", "removed", "edited", "moved")},
-        "splits": most_common(outcome.parts.counts),
-        "overlap": outcome.parts.overlap,
+        "splits": most_common(outcome.split_counts.counts),
+        "overlap": outcome.split_counts.overlap,
     }
 
 

@@ -1,4 +1,4 @@
-"""Single rows out of a rows.parquet by number, fast enough for a page: what the file says of itself is read once."""
+"""Single rows of a rows.parquet by number, fast enough for a page: metadata is read once."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from trainer.formats.canonical import SCHEMA, Row, description, row_of
+from trainer.formats.canonical import SCHEMA, Row, parquet_metadata, row_of
 
 
 @lru_cache(maxsize=8)
-def _facts(path: Path, changed: int) -> tuple[pq.FileMetaData, list[int], list[str]]:
-    """The file's own description, the number of the last row of each group, and the columns that hold anything."""
-    meta = description(path, changed)
+def _facts(path: Path, modified: int) -> tuple[pq.FileMetaData, list[int], list[str]]:
+    """The metadata, the number of the last row of each group, and the known columns of the file."""
+    meta = parquet_metadata(path, modified)
     ends = list(accumulate(meta.row_group(number).num_rows for number in range(meta.num_row_groups)))
     first = meta.row_group(0) if ends else None
     names = [first.column(place).path_in_schema for place in range(meta.num_columns)] if first else []
@@ -24,7 +24,7 @@ def _facts(path: Path, changed: int) -> tuple[pq.FileMetaData, list[int], list[s
 
 
 def rows_at(path: Path, numbers: Collection[int]) -> dict[int, Row]:
-    """The rows with these numbers (from 1), as far as the file has them; reads only the groups they lie in."""
+    """The rows with these numbers (from 1) that the file has; reads only the groups they lie in."""
     meta, ends, names = _facts(path, path.stat().st_mtime_ns)
     by_group: dict[int, list[int]] = defaultdict(list)
     for number in sorted(numbers):
@@ -35,6 +35,6 @@ def rows_at(path: Path, numbers: Collection[int]) -> dict[int, Row]:
         for group, wanted in by_group.items():
             before = ends[group - 1] if group else 0
             table = file.read_row_group(group, columns=names, use_threads=False)
-            for number in wanted:  # not take(): it would load half a second of compute functions first
+            for number in wanted:  # take() would first import compute functions for half a second
                 found[number] = row_of(table.slice(number - 1 - before, 1).to_pylist()[0])
     return found

@@ -1,4 +1,4 @@
-"""The first rows of a file as they stand in it: what a person looks at who says what each column holds."""
+"""The first rows of a file as uploaded, for a person who maps its columns."""
 
 import json
 from collections.abc import Iterable
@@ -8,17 +8,17 @@ from typing import Any
 
 SAMPLE = "sample.json"
 ROWS = 5
-MOST_BYTES = 200_000  # of a row; longer ones are passed over
+MAX_BYTES = 200_000  # per row; longer rows are skipped
 
 
 def write_sample(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write the first rows that are not too long to show."""
-    texts = (text for row in rows if len(text := json.dumps(row)) <= MOST_BYTES)
+    """Write the first rows that are short enough to show."""
+    texts = (text for row in rows if len(text := json.dumps(row)) <= MAX_BYTES)
     path.write_text(f"[{','.join(islice(texts, ROWS))}]", encoding="ascii")
 
 
 def read_sample(path: Path) -> list[dict[str, Any]]:
-    """The rows, none where no check has written any."""
+    """The rows; empty if no check has written any."""
     try:
         found: list[dict[str, Any]] = json.loads(path.read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):

@@ -1,12 +1,12 @@
-"""In which letters a text is written, told from the blocks of Unicode."""
+"""Detects the script of a text from Unicode blocks."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE = 1500  # characters of a row by which its letters are known
-LEAST_LETTERS = 6
+SAMPLE = 1500  # characters of a row that are looked at
+MIN_LETTERS = 6
 
-# Blocks of Unicode that are one script, or are written together: pairs of first and last letters.
+# Unicode blocks of one script, or of scripts written together, as ranges for a regex class.
 SCRIPTS = {
     "Latin": "A-Za-z\u00c0-\u024f\u1e00-\u1eff",
     "Greek": "\u0370-\u03ff\u1f00-\u1fff",
@@ -28,7 +28,7 @@ _CHINESE, _JAPANESE = NAMES.index("Chinese"), NAMES.index("Japanese")
 
 
 def _scripts() -> NDArray[np.uint8]:
-    """The number of the script of each character of 16 bits."""
+    """The script number of each UTF-16 unit."""
     found = np.zeros(2**16, np.uint8)
     for number, blocks in enumerate(SCRIPTS.values(), 1):
         for first, last in zip(blocks[::3], blocks[2::3], strict=True):
@@ -42,23 +42,23 @@ _NOT_LATIN = bytes(one for one in range(256) if _SCRIPTS[one] != _LATIN)
 
 
 def script_of(text: str) -> int:
-    """The number of the script that most letters are of; 0 where there are too few."""
+    """The number of the most frequent script; 0 if there are too few letters."""
     if text.isascii():
-        return _LATIN if len(text[:200].encode().translate(None, _NO_LETTERS)) >= LEAST_LETTERS else 0
+        return _LATIN if len(text[:200].encode().translate(None, _NO_LETTERS)) >= MIN_LETTERS else 0
     try:
-        return _LATIN if len(text.encode("latin-1").translate(None, _NOT_LATIN)) >= LEAST_LETTERS else 0
+        return _LATIN if len(text.encode("latin-1").translate(None, _NOT_LATIN)) >= MIN_LETTERS else 0
     except UnicodeEncodeError:
-        pass  # of other scripts too
+        pass  # other characters too
     characters = np.frombuffer(text.encode("utf-16-le"), np.uint16)
     counts = np.bincount(_SCRIPTS[characters], minlength=len(NAMES))
     counts[0] = 0
-    if counts[_JAPANESE]:  # is written with Chinese characters as well
+    if counts[_JAPANESE]:  # Japanese uses Chinese characters too
         counts[_JAPANESE] += counts[_CHINESE]
     number = int(counts.argmax())
-    return number if counts[number] >= LEAST_LETTERS else 0
+    return number if counts[number] >= MIN_LETTERS else 0
 
 
 def script_in(texts: list[str]) -> int:
-    """The same of what several say together: the beginning of each."""
+    """The script of several texts together, from the beginning of each."""
     share = SAMPLE // max(1, len(texts)) + 1
     return script_of("".join([text[:share] for text in texts[:SAMPLE]]))

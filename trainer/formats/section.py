@@ -1,4 +1,4 @@
-"""One section of a file of lines: usual rows are read many at a time, all others one by one."""
+"""Reads one section of a JSONL file: blocks of plain rows in bulk, all other rows one by one."""
 
 import os
 from array import array
@@ -13,40 +13,40 @@ from orjson import JSONDecodeError, dumps, loads
 from trainer.formats.canonical import Message
 from trainer.formats.containers.json_text import LineReader
 from trainer.formats.containers.record import CHUNK, Notes, Record
-from trainer.formats.family import Family, never
+from trainer.formats.family import Family, no_fast_path
 from trainer.formats.findings import BadLines
 from trainer.formats.problems import Problem
-from trainer.formats.row_writer import Pack
+from trainer.formats.row_writer import RowGroup
 from trainer.formats.sieve import Sieve
 from trainer.formats.string_counts import StringCounts
 
-BLOCK = 256 * 1024  # bytes; what is done to one finds it in the processor's cache
+BLOCK = 256 * 1024  # bytes; fits into the CPU cache
 
 
 @dataclass
 class Section:
-    """What was found in one section; its lines are counted from 1."""
+    """The result for one section; lines are counted from 1."""
 
     lines: int
-    packs: list[Pack]
-    refused: list[tuple[int, Problem, str]]
+    groups: list[RowGroup]
+    rejected: list[tuple[int, Problem, str]]
     sieve: Sieve
     notes: Notes
 
     def moved(self, move: Callable[[Any], Any]) -> "Section":
-        """The same with the large pieces of its rows elsewhere."""
-        for pack in self.packs:
-            pack.move(move)
+        """The same with its large buffers moved, see RowGroup.move."""
+        for group in self.groups:
+            group.move(move)
         return self
 
-    def begin_at(self, lines_before: int) -> None:
-        """Count the lines of its rows from the start of the file."""
-        for pack in self.packs:
-            pack.lines = array("q", [line + lines_before for line in pack.lines])
+    def offset_lines(self, lines_before: int) -> None:
+        """Count the rows' lines from the start of the file."""
+        for group in self.groups:
+            group.lines = array("q", [line + lines_before for line in group.lines])
 
 
-class Refused(BadLines):
-    """Keeps bad lines for the process that knows where the section begins."""
+class RejectedLines(BadLines):
+    """Keeps bad lines for the parent process, which knows where the section begins."""
 
     def __init__(self) -> None:
         super().__init__(StringIO())
@@ -57,14 +57,14 @@ class Refused(BadLines):
 
 
 class SectionReader:
-    """Reads the section of a file that lies between two bytes: the lines that begin there."""
+    """Reads the lines of a file that begin between two byte offsets."""
 
     def __init__(self, path: Path, family: Family | None) -> None:
-        self._refused, self._notes = Refused(), Notes()
-        self._sieve = Sieve(family, self._refused, folder=path.parent)
-        self._packs = [Pack()]
+        self._rejected, self._notes = RejectedLines(), Notes()
+        self._sieve = Sieve(family, self._rejected, folder=path.parent)
+        self._groups = [RowGroup()]
         self._path = path
-        self._usual = family.usual if family else never
+        self._fast_path = family.fast_path if family else no_fast_path
 
     def read(self, start: int, end: int, *, first: bool) -> Section:
         with self._path.open("rb", buffering=CHUNK) as file:
@@ -72,80 +72,80 @@ class SectionReader:
             self._lines = LineReader(file, self._notes)
             while at < end:
                 block = os.pread(file.fileno(), min(BLOCK, end - at), at)
-                whole = block[: block.rfind(b"\n") + 1]
-                if whole:
-                    self._take_block(whole)
-                    at += len(whole)
-                elif block:  # of a line that goes on behind it
+                complete = block[: block.rfind(b"\n") + 1]
+                if complete:
+                    self._take_block(complete)
+                    at += len(complete)
+                elif block:  # a line longer than the block
                     file.seek(at)
                     for record in self._lines.records(1):
                         self._take(record)
                     at = file.tell()
                 else:
                     break
-        for pack in self._packs:
-            pack.seal()
-        self._sieve.family, self._sieve.bad_lines = None, BadLines(StringIO())  # which the other side has its own of
-        return Section(self._lines.lines, self._packs, self._refused.kept, self._sieve, self._notes)
+        for group in self._groups:
+            group.seal()
+        self._sieve.family, self._sieve.bad_lines = None, BadLines(StringIO())  # the parent has its own
+        return Section(self._lines.lines, self._groups, self._rejected.kept, self._sieve, self._notes)
 
     def _take_block(self, block: bytes) -> None:
-        """Every line of it. Nearly always all rows are usual ones, and hold all the strings that their lines hold."""
+        """Read a block of lines. Usually all rows take the fast path, and their string counts match."""
         before, strings = self._lines.lines, StringCounts(block)
-        lines = BytesIO(block).readlines()  # ten times as fast as to split them
+        lines = BytesIO(block).readlines()  # ten times as fast as split()
         try:
             rows = list(map(loads, lines))
         except JSONDecodeError:
             rows = [None]
-        found = list(map(self._usual, rows)) if {*map(type, rows)} == {dict} else [None]
+        found = list(map(self._fast_path, rows)) if {*map(type, rows)} == {dict} else [None]
         if None not in found and strings.total == sum([one[1] for one in found if one]):
             self._lines.lines += len(lines)
             numbers = list(range(before + 1, self._lines.lines + 1))
-            self._take_usual(numbers, [one[0] for one in found if one])
+            self._take_fast(numbers, [one[0] for one in found if one])
         else:
             self._take_lines(lines, strings.by_line())
 
     def _take_lines(self, lines: list[bytes], strings: list[int]) -> None:
-        """One line after the other: those that are usual many at a time."""
-        numbers: list[int] = []  # of usual rows in a row
-        said: list[list[Message]] = []
-        for raw, there in zip(lines, strings, strict=True):
+        """Read line by line, with consecutive fast-path rows in bulk."""
+        numbers: list[int] = []  # of consecutive fast-path rows
+        conversations: list[list[Message]] = []
+        for raw, count in zip(lines, strings, strict=True):
             self._lines.lines += 1
             try:
-                row = loads(raw) if there > 0 else None
-                found = self._usual(row) if type(row) is dict else None
+                row = loads(raw) if count > 0 else None
+                found = self._fast_path(row) if type(row) is dict else None
             except JSONDecodeError:
                 found = None
-            if found and found[1] == there:
+            if found and found[1] == count:
                 numbers.append(self._lines.lines)
-                said.append(found[0])
+                conversations.append(found[0])
                 continue
-            self._take_usual(numbers, said)
-            numbers, said = [], []
+            self._take_fast(numbers, conversations)
+            numbers, conversations = [], []
             self._take(self._lines.record(raw))
-        self._take_usual(numbers, said)
+        self._take_fast(numbers, conversations)
 
-    def _take_usual(self, numbers: list[int], said: list[list[Message]]) -> None:
-        self._sieve.statistics.add_texts(said)
+    def _take_fast(self, numbers: list[int], conversations: list[list[Message]]) -> None:
+        self._sieve.statistics.add_texts(conversations)
         while numbers:
-            pack = self._pack()
-            room = pack.room
-            pack.add_messages(numbers[:room], [dumps(messages) for messages in said[:room]])
-            numbers, said = numbers[room:], said[room:]
+            group = self._group()
+            room = group.room
+            group.add_messages(numbers[:room], [dumps(messages) for messages in conversations[:room]])
+            numbers, conversations = numbers[room:], conversations[room:]
 
     def _take(self, record: Record | None) -> None:
         if record and (content := self._sieve.take(record)):
-            self._pack().add(record.line, content)
+            self._group().add(record.line, content)
 
-    def _pack(self) -> Pack:
-        """The one that the next row goes into."""
-        if not self._packs[-1].room:
-            self._packs[-1].seal()
-            self._packs.append(Pack())
-        return self._packs[-1]
+    def _group(self) -> RowGroup:
+        """The group for the next row."""
+        if not self._groups[-1].room:
+            self._groups[-1].seal()
+            self._groups.append(RowGroup())
+        return self._groups[-1]
 
 
 def _next_line(file: BinaryIO, start: int, end: int) -> int:
-    """Where the first line begins that begins at or after `start`, at most `end`."""
+    """The offset of the first line that begins at or after `start`, at most `end`."""
     at = file.seek(start - 1)
     while at < end and (raw := file.readline(min(CHUNK, end - at))):
         at += len(raw)

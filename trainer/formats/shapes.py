@@ -1,11 +1,11 @@
-"""A row as people edit it, in the shape that canonical rows have, checked by the same code as an upload."""
+"""A row as people edit it, in the shape of canonical rows, checked by the same code as an upload."""
 
 from typing import Any
 
 from trainer.formats import kto, messages, plain_text, preference
 from trainer.formats.canonical import SHAPES, Content, Kind
 from trainer.formats.family import Family
-from trainer.formats.problems import BadRow, kind_of
+from trainer.formats.problems import BadRow, json_type
 from trainer.formats.strict import StrictDecoder
 
 READERS: dict[Kind, Family] = {
@@ -17,9 +17,11 @@ READERS: dict[Kind, Family] = {
 
 
 def read_shape(shape: object, kind: Kind) -> Content:
-    """What a row of this kind says. Raises BadRow where a file with this row would be refused."""
+    """The content of a row of this kind. Raises BadRow wherever the check would refuse the row in a file."""
     if not isinstance(shape, dict):
-        raise BadRow("", f"a row must be an object, not {kind_of(shape)}", "Write the row as { … } with named fields.")
+        raise BadRow(
+            "", f"a row must be an object, not {json_type(shape)}", "Write the row as { … } with named fields."
+        )
     known = {*SHAPES[kind], "tools"}
     if unknown := [name for name in shape if name not in known]:
         fix = f"Rows of this dataset have {', '.join(SHAPES[kind])}, and perhaps tools."
@@ -33,7 +35,7 @@ def read_shape(shape: object, kind: Kind) -> Content:
 
 
 def read_json(text: str) -> Any:
-    """JSON as strictly as a file's. Raises BadRow."""
+    """JSON, as strict as the check of a file. Raises BadRow."""
     decoder, text = StrictDecoder(), text.strip()
     try:
         value, end = decoder.decode(text)

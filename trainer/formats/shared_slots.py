@@ -1,24 +1,24 @@
-"""Hands large results from one process to another through memory that both have: no pipe, and one copy."""
+"""Passes large results between processes through shared memory, with one copy and no pipe."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from mmap import mmap
 
-ALIGNED = 64  # bytes; where columns like to begin
+ALIGNED = 64  # bytes; alignment of Arrow buffers
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something lies in the memory."""
+    """A range in the shared memory."""
 
     begin: int
     end: int
 
 
 class SharedSlots:
-    """Memory in slots of `size` bytes, made before the processes part: a worker fills one, its parent reads it.
+    """Shared memory in slots of `size` bytes, allocated before fork: a worker fills a slot, the parent reads it.
 
-    Worth it: to write the same bytes into a pipe and to read them there takes as long as to hash them.
+    Writing and reading the same bytes through a pipe takes as long as hashing them.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -26,8 +26,8 @@ class SharedSlots:
         self._size = size
         self._memory = mmap(-1, count * size)
 
-    def filling(self, slot: int) -> Callable[[bytes], Place | bytes]:
-        """Puts one piece after the other into a slot and says where; one that has no room is handed back as it is."""
+    def writer_for(self, slot: int) -> Callable[[bytes], Place | bytes]:
+        """A function that appends buffers to a slot and returns their places, or a buffer itself if it does not fit."""
         free, end = slot * self._size, (slot + 1) * self._size
 
         def put(piece: bytes) -> Place | bytes:
@@ -41,6 +41,6 @@ class SharedSlots:
 
         return put
 
-    def look(self, piece: Place | bytes) -> bytes | memoryview:
-        """What was put there, until the slot is filled again."""
+    def read(self, piece: Place | bytes) -> bytes | memoryview:
+        """The bytes, valid until the slot is filled again."""
         return memoryview(self._memory)[piece.begin : piece.end] if isinstance(piece, Place) else piece

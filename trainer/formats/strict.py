@@ -1,4 +1,4 @@
-"""JSON read strictly: what the standard reader passes in silence (NaN, a key twice, NUL) is a problem here."""
+"""Strict JSON: rejects what Python's reader accepts silently (NaN, duplicate keys, NUL)."""
 
 import json
 import math
@@ -10,30 +10,32 @@ from typing import Any
 from trainer.formats.problems import Problem
 
 MAX_DEPTH = 100
-MAX_DIGITS = 19  # of an integer: 64 bits
-MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')  # texts, so that what stands in them does not count, and brackets
-SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")  # escapes that may hide a NUL or half a character
+MAX_DIGITS = 19  # of a 64-bit integer
+MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')  # strings, so that brackets in them do not count, and brackets
+SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")  # escapes that may hide a NUL or a lone surrogate
 
 
 @dataclass(frozen=True)
-class Odd:
-    """Stands in a value where something was that JSON does not have, until its place is told."""
+class Oddity:
+    """Placeholder in a decoded value for something that is not JSON, until its path is reported."""
 
     problem: str
     fix: str
 
 
-TWICE = Odd("the same key twice", "Keep one of the two: which one counts is not defined.")
-TOO_LARGE = Odd("number too large", "Write very large numbers as text, in quotes.")
-NOT_JSON = Odd("NaN and Infinity are not JSON", "Use null, a number, or a text in quotes.")
-NUL = Odd("NUL character", "Remove \\u0000 from this row.")
-HALF = Odd("half a character (lone surrogate)", "Write it as it is, or both halves of its \\ud83d\\ude00 form.")
+DUPLICATE_KEY = Oddity("the same key twice", "Keep one of the two: which one counts is not defined.")
+TOO_LARGE = Oddity("number too large", "Write very large numbers as text, in quotes.")
+NOT_JSON = Oddity("NaN and Infinity are not JSON", "Use null, a number, or a text in quotes.")
+NUL = Oddity("NUL character", "Remove \\u0000 from this row.")
+LONE_SURROGATE = Oddity(
+    "half a character (lone surrogate)", "Write it as it is, or both halves of its \\ud83d\\ude00 form."
+)
 
 
 class StrictDecoder:
-    """Decodes one JSON value at a time. `found` is the first oddity in it, None when it is clean.
+    """Decodes one JSON value at a time. `found` is the first problem in it, None if there is none.
 
-    Oddities are noted and not raised, so that the caller always learns where the value ends.
+    Problems are noted rather than raised, so that the caller always learns where the value ends.
     """
 
     def __init__(self) -> None:
@@ -47,14 +49,14 @@ class StrictDecoder:
         )
 
     def decode(self, text: str, start: int = 0) -> tuple[Any, int]:
-        """The value that begins at `start`, and where it ends; of use where nothing is `found`.
+        """The value that begins at `start`, and where it ends. Use it only if nothing is `found`.
 
-        Raises JSONDecodeError, or RecursionError when it is deep.
+        Raises JSONDecodeError, or RecursionError for deep nesting.
         """
         self._odd, self.found = False, None
         value, end = self._decoder.raw_decode(text, start)
         read = text[start:end] if start or end < len(text) else text
-        # The cheap tests on the text keep the walks for the few values that need them.
+        # Cheap tests on the text avoid walking through most values.
         if self._odd or SUSPICIOUS.search(read):
             self.found = _first_oddity(value)
         if not self.found and read.count("{") + read.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
@@ -62,7 +64,7 @@ class StrictDecoder:
             self.found = Problem(where, f"nested deeper than {MAX_DEPTH} levels", "Flatten this row.")
         return value, end
 
-    def _note(self, odd: Odd) -> Odd:
+    def _note(self, odd: Oddity) -> Oddity:
         self._odd = True
         return odd
 
@@ -70,7 +72,7 @@ class StrictDecoder:
         built = dict(pairs)
         if len(built) < len(pairs):
             keys = [key for key, _ in pairs]
-            built[next(key for key in keys if keys.count(key) > 1)] = self._note(TWICE)
+            built[next(key for key in keys if keys.count(key) > 1)] = self._note(DUPLICATE_KEY)
         return built
 
     def _integer(self, digits: str) -> Any:
@@ -79,12 +81,12 @@ class StrictDecoder:
     def _float(self, digits: str) -> Any:
         return self._note(TOO_LARGE) if math.isinf(value := float(digits)) else value
 
-    def _constant(self, name: str) -> Odd:
+    def _constant(self, name: str) -> Oddity:
         return self._note(NOT_JSON)
 
 
 def parse(text: str) -> Any:
-    """One whole JSON text without oddities, else ValueError (or RecursionError)."""
+    """One complete JSON text. Raises ValueError or RecursionError."""
     decoder = StrictDecoder()
     value, end = decoder.decode(text.strip())
     if decoder.found or end < len(text.strip()):
@@ -93,7 +95,7 @@ def parse(text: str) -> Any:
 
 
 def too_deep_at(text: str, start: int = 0) -> int:
-    """Where a JSON text becomes nested too deeply: a place in the text, for a path to it would be as long."""
+    """The offset where a JSON text is nested too deeply; a path to it would be too long to show."""
     depth = 0
     for mark in MARKS.finditer(text, start):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(mark[0], 0)
@@ -103,7 +105,7 @@ def too_deep_at(text: str, start: int = 0) -> int:
 
 
 def _first_oddity(value: Any) -> Problem | None:
-    """The first thing in the finished value that is none of JSON's, with its path."""
+    """The first oddity in a value, with its path."""
     waiting = [iter([("", value)])]
     while waiting:
         path, one = next(waiting[-1], ("", waiting))
@@ -117,26 +119,26 @@ def _first_oddity(value: Any) -> Problem | None:
 
 
 def _with_paths(outer: dict[str, Any] | list[Any], path: str) -> Iterator[tuple[str, Any]]:
-    """What stands directly in it, one after the other: of a long list that is too much at once."""
+    """The members of a value, lazily: lists can be long."""
     if isinstance(outer, dict):
         yield from ((f"{path}.{key}" if path else key, inner) for key, inner in outer.items())
     else:
         yield from ((f"{path}[{at}]", inner) for at, inner in enumerate(outer))
 
 
-def _oddity(value: Any) -> Odd | None:
-    """What is odd about the value itself, or about a key of it."""
-    if isinstance(value, Odd):
+def _oddity(value: Any) -> Oddity | None:
+    """The oddity of the value itself, or of one of its keys."""
+    if isinstance(value, Oddity):
         return value
     if isinstance(value, dict):
         return next((odd for key in value if (odd := _odd_text(key))), None)
     return _odd_text(value) if isinstance(value, str) else None
 
 
-def _odd_text(text: str) -> Odd | None:
+def _odd_text(text: str) -> Oddity | None:
     if "\0" in text:
         return NUL
-    return HALF if any("\ud800" <= character <= "\udfff" for character in text) else None
+    return LONE_SURROGATE if any("\ud800" <= character <= "\udfff" for character in text) else None
 
 
 def _depth(value: Any) -> int:

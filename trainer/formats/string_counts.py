@@ -1,10 +1,10 @@
-"""How many strings lines of JSON hold, counted in a whole block of them: a proof that a reader has lost none."""
+"""Counts the strings in lines of JSON by whole blocks, to prove that a reader has lost none."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 QUOTE, BACKSLASH, LINE_END = b'"\\\n'
-SEPARATORS = (b"\xe2\x80\xa8", b"\xe2\x80\xa9")  # U+2028 and U+2029, which are to be counted
+SEPARATORS = (b"\xe2\x80\xa8", b"\xe2\x80\xa9")  # U+2028 and U+2029, which the check counts
 UNSURE = -1
 
 Bytes = NDArray[np.uint8]
@@ -12,10 +12,10 @@ Places = NDArray[np.intp]
 
 
 class StringCounts:
-    """The strings in a block of whole lines of JSON: a reader that kept as many of a line has lost none of it.
+    """The number of strings in each line of a block of JSON lines: a reader that kept as many has lost none.
 
-    A string has two quotes that are not escaped. Whether one behind several backslashes is depends on how many those
-    are: such lines need a closer look, and so do those with separators of lines that end no line here.
+    A string has two unescaped quotes. A quote after several backslashes may or may not be escaped, so such lines need a
+    closer look, and so do lines with U+2028 or U+2029.
     """
 
     def __init__(self, block: bytes) -> None:
@@ -29,13 +29,13 @@ class StringCounts:
 
     @property
     def total(self) -> int:
-        """Of all lines together, UNSURE where one of them needs a closer look."""
+        """For all lines together; UNSURE if one of them needs a closer look."""
         if any(len(places) for places in self._odd):
             return UNSURE
         return int(np.count_nonzero(self._quotes) - np.count_nonzero(self._escaped)) // 2
 
     def by_line(self) -> list[int]:
-        """Of each line, or UNSURE."""
+        """For each line; UNSURE if it needs a closer look."""
         around = self._quotes.copy()
         around[1:] ^= self._escaped
         ends = np.flatnonzero(self._text == LINE_END)
@@ -47,7 +47,7 @@ class StringCounts:
 
 
 def _separators(block: bytes, text: Bytes) -> list[Places]:
-    """Where they begin."""
+    """Their offsets."""
     if SEPARATORS[0][:1] not in block:
         return []
     begins = np.flatnonzero(text == SEPARATORS[0][0])

@@ -1,4 +1,4 @@
-"""Surveys canonical rows: a SQLite file by which they can be searched and filtered, written whole or not at all."""
+"""Surveys canonical rows: a SQLite file to search and filter them by, written completely or not at all."""
 
 import json
 import sqlite3
@@ -16,18 +16,18 @@ import pyarrow.parquet as pq
 from trainer.errors import TrainerError
 from trainer.events import Emit, Finished, Log
 from trainer.formats.canonical import Row, iter_rows
-from trainer.formats.publishing import aside, publish
+from trainer.formats.publishing import publish, staging_path
 from trainer.formats.scripts import NAMES
-from trainer.formats.searching import Said
-from trainer.formats.survey_columns import TABLES as OF_COLUMNS
+from trainer.formats.searching import RowText
+from trainer.formats.survey_columns import TABLES as COLUMN_TABLES
 from trainer.formats.survey_columns import ColumnValues
-from trainer.formats.survey_findings import Detectives
+from trainer.formats.survey_findings import Detectors
 from trainer.formats.survey_texts import TextParts
 
-VERSION = 5  # of what a survey finds: one more whenever surveys of rows that are here already are to be made again
-ROWS_AT_ONCE = 500  # of which a part of the texts is a multiple
-MOST_SEARCHED_BYTES = 8_000_000_000  # of rows; beyond that an index for searching would take too long and too much disk
-FAST = (  # the file is thrown away when this breaks off, so nothing of it needs to be safe
+VERSION = 5  # increase it to have the surveys of existing datasets made again
+ROWS_AT_ONCE = 500  # must divide ROWS_OF_PART
+MAX_SEARCHED_BYTES = 8_000_000_000  # of rows; beyond that a full-text index takes too long and too much disk
+FAST = (  # a broken file is thrown away, so it needs no durability
     "PRAGMA page_size = 8192",
     "PRAGMA journal_mode = OFF",
     "PRAGMA synchronous = OFF",
@@ -53,7 +53,7 @@ INDEXES = (
 
 @dataclass(frozen=True)
 class Measures:
-    """How long a row is, and who speaks in it. Turns are answers; characters are those of all messages."""
+    """Lengths and roles of a row. Turns are answers; characters count all messages."""
 
     turns: int
     characters: int
@@ -62,49 +62,49 @@ class Measures:
 
 
 def measure(row: Row) -> Measures:
-    """The numbers of one row, the same as in the report of a check."""
-    said = [*row.messages, *row.prompt, *row.chosen, *row.rejected, *row.completion]
-    answers = [message for message in said if message["role"] == "assistant"]
+    """The numbers of one row, the same as in a check's report."""
+    messages = [*row.messages, *row.prompt, *row.chosen, *row.rejected, *row.completion]
+    answers = [message for message in messages if message["role"] == "assistant"]
     text = len(row.text or "")
     return Measures(
         turns=len(answers),
-        characters=text + sum(len(message["content"] or "") for message in said),
+        characters=text + sum(len(message["content"] or "") for message in messages),
         answer_characters=text + sum(len(message["content"] or "") for message in answers),
-        roles=tuple(dict.fromkeys(message["role"] for message in said)),
+        roles=tuple(dict.fromkeys(message["role"] for message in messages)),
     )
 
 
 class Survey:
-    """What one pass over the rows writes and counts."""
+    """Writes and counts everything in one pass over the rows."""
 
     def __init__(self, database: sqlite3.Connection, *, searchable: bool) -> None:
         self._database = database
         self._texts = TextParts(database) if searchable else None
         self._findings: Counter[str] = Counter()
-        self._detectives = Detectives()
+        self._detectors = Detectors()
         self._columns = ColumnValues()
         self._splits: Counter[str] = Counter()
         self._roles: Counter[str] = Counter()
         self._scripts: Counter[str] = Counter()
         self._longest = 0
         self.rows = 0
-        for statement in (*FAST, *TABLES, *OF_COLUMNS):
+        for statement in (*FAST, *TABLES, *COLUMN_TABLES):
             database.execute(statement)
 
     def add(self, some: list[Row]) -> None:
         numbered = list(enumerate(some, self.rows + 1))
         self.rows += len(some)
-        said = [(number, Said.of(row)) for number, row in numbered]
-        self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(self._record, said))
+        texts = [(number, RowText.of(row)) for number, row in numbered]
+        self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(self._record, texts))
         self._database.executemany("INSERT INTO says VALUES (?, ?)", self._columns.add(numbered))
-        found = [(number, kind, detail) for number, one in said for kind, detail in self._found(one)]
+        found = [(number, kind, detail) for number, one in texts for kind, detail in self._found(one)]
         self._database.executemany("INSERT INTO findings VALUES (?, ?, ?)", found)
         if self._texts:
-            self._texts.add([(number, one.words) for number, one in said])
+            self._texts.add([(number, one.words) for number, one in texts])
 
-    def _record(self, numbered: tuple[int, Said]) -> tuple[Any, ...]:
-        number, said = numbered
-        row, script = said.row, NAMES[said.script]
+    def _record(self, numbered: tuple[int, RowText]) -> tuple[Any, ...]:
+        number, row_text = numbered
+        row, script = row_text.row, NAMES[row_text.script]
         of = measure(row)
         self._scripts[script] += 1
         self._roles.update(of.roles)
@@ -114,18 +114,18 @@ class Survey:
         lengths = (of.turns, of.characters, of.answer_characters)
         return (number, row.id, row.line, *lengths, f" {' '.join(of.roles)} ", row.split, script)
 
-    def _found(self, said: Said) -> Iterator[tuple[str, str]]:
-        for kind, detail in self._detectives.add(said):
+    def _found(self, row_text: RowText) -> Iterator[tuple[str, str]]:
+        for kind, detail in self._detectors.add(row_text):
             self._findings[kind] += 1
             yield kind, detail
 
     def _found_together(self) -> Iterator[tuple[int, str, str]]:
-        for finding in self._detectives.finish():
+        for finding in self._detectors.finish():
             self._findings[finding[1]] += 1
             yield finding
 
     def finish(self) -> dict[str, Any]:
-        """Make what was written quick to read, and say what was counted."""
+        """Write the findings over all rows and the indexes. Returns the report."""
         self._database.executemany("INSERT INTO findings VALUES (?, ?, ?)", self._found_together())
         for statement in INDEXES:
             self._database.execute(statement)
@@ -145,12 +145,12 @@ class Survey:
 
 
 def survey_rows(rows: Path, out: Path, emit: Emit) -> None:
-    """Write `out`/survey.sqlite and `out`/survey.json for a rows.parquet; emit Finished then.
+    """Write `out`/survey.sqlite and `out`/survey.json for a rows.parquet, then emit Finished.
 
-    Raises TrainerError(dataset_invalid) for a file that holds no canonical rows.
+    Raises TrainerError(dataset_invalid) if the file contains no canonical rows.
     """
-    searchable = _bytes_of(rows) <= MOST_SEARCHED_BYTES
-    with aside(out) as path:
+    searchable = _bytes_of(rows) <= MAX_SEARCHED_BYTES
+    with staging_path(out) as path:
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
             report = _read_all(rows, database, searchable=searchable)
         publish(path, out / "survey.sqlite")
@@ -172,7 +172,7 @@ def _read_all(rows: Path, database: sqlite3.Connection, *, searchable: bool) -> 
 
 
 def _bytes_of(rows: Path) -> int:
-    """How much the rows are when they are unpacked."""
+    """The uncompressed size of the rows."""
     try:
         with rows.open("rb") as opened, pq.ParquetFile(opened) as file:
             meta = file.metadata

@@ -1,4 +1,4 @@
-"""What a survey points out: row by row what each tells by itself, and at the end what all of them tell together."""
+"""All detectors of a survey: those for single rows, and those that compare rows with each other."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,13 +6,13 @@ from trainer.formats.canonical import Row
 from trainer.formats.finding_groups import Copies, Finding, Splits
 from trainer.formats.finding_near import NearDuplicates
 from trainer.formats.finding_outliers import Outliers
-from trainer.formats.finding_private import private_in
+from trainer.formats.finding_private import find_private
 from trainer.formats.finding_texts import cut_off, echo, empty_answer, empty_message, garbled, looping, refusal
-from trainer.formats.searching import Said
+from trainer.formats.searching import RowText
 
-Finder = Callable[[Row], str]  # what was found in the row, in a few words; empty when nothing
+RowDetector = Callable[[Row], str]  # a few words on what was found; "" for nothing
 
-FINDERS: dict[str, Finder] = {
+ROW_DETECTORS: dict[str, RowDetector] = {
     "empty_message": empty_message,
     "empty_answer": empty_answer,
     "echo": echo,
@@ -23,8 +23,8 @@ FINDERS: dict[str, Finder] = {
 }
 
 
-class Detectives:
-    """All that looks for findings in one pass over the rows; what is kept of a row is about 150 bytes."""
+class Detectors:
+    """Runs all detectors in one pass over the rows, keeping about 150 bytes per row."""
 
     def __init__(self) -> None:
         self._splits = Splits()
@@ -32,19 +32,19 @@ class Detectives:
         self._near = NearDuplicates(self._splits)
         self._outliers = Outliers()
 
-    def add(self, said: Said) -> Iterator[tuple[str, str]]:
-        """Takes the next row in; kind and detail of what it tells by itself."""
-        self._splits.add(said.row.split)
-        self._copies.add(said.row)
-        self._near.add(said)
-        self._outliers.add(said)
-        yield from private_in(said).items()
-        for kind, finder in FINDERS.items():
-            if detail := finder(said.row):
+    def add(self, row_text: RowText) -> Iterator[tuple[str, str]]:
+        """Add the next row. Yields kind and detail of findings in the row itself."""
+        self._splits.add(row_text.row.split)
+        self._copies.add(row_text.row)
+        self._near.add(row_text)
+        self._outliers.add(row_text)
+        yield from find_private(row_text).items()
+        for kind, detect in ROW_DETECTORS.items():
+            if detail := detect(row_text.row):
                 yield kind, detail
 
     def finish(self) -> Iterator[Finding]:
-        """What all rows tell together."""
+        """Findings that compare rows with each other."""
         yield from self._copies.finish()
         yield from self._near.finish(self._copies.copies())
         yield from self._outliers.finish()

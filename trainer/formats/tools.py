@@ -1,9 +1,9 @@
-"""Tool definitions and tool calls; the types of arguments are kept, whether they stand as objects or as JSON text."""
+"""Tool definitions and tool calls; argument types are kept, whether given as objects or as JSON text."""
 
 from typing import Any
 
 from trainer.formats.canonical import Tools
-from trainer.formats.problems import BadRow, fix_of_no_text, kind_of
+from trainer.formats.problems import BadRow, fix_for_non_text, json_type
 from trainer.formats.strict import parse
 
 FIX_CALL = 'Use {"id", "type": "function", "function": {"name", "arguments"}}.'
@@ -12,16 +12,16 @@ FIX_TOOL = 'Use {"type": "function", "function": {"name", "description", "parame
 
 
 def read_calls(calls: object, where: str) -> list[dict[str, Any]]:
-    """What `tool_calls` holds: a list, or a text that holds it as JSON."""
+    """The calls in `tool_calls`: a list, or one as JSON text."""
     if isinstance(calls, str):
         return read_calls_text(calls, where)
     if not isinstance(calls, list):
-        raise BadRow(where, f"must be a list, not {kind_of(calls)}", "Use a list of calls.")
+        raise BadRow(where, f"must be a list, not {json_type(calls)}", "Use a list of calls.")
     return [read_call(call, f"{where}[{number}]") for number, call in enumerate(calls)]
 
 
 def read_calls_text(text: str, where: str) -> list[dict[str, Any]]:
-    """One call or a list of them, as JSON."""
+    """One call or a list of calls, as JSON text."""
     found = _parsed(text, where, 'Use {"name": …, "arguments": { … }}, or a list of such calls.')
     calls = read_calls(found if isinstance(found, list) else [found], where)
     if not calls:
@@ -30,45 +30,45 @@ def read_calls_text(text: str, where: str) -> list[dict[str, Any]]:
 
 
 def read_call(call: object, where: str) -> dict[str, Any]:
-    """One call, as OpenAI writes it or as nothing but a name with arguments."""
+    """One call, in OpenAI's form or as just a name with arguments."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadRow(where, "is not a tool call", FIX_CALL)
     clean: dict[str, Any] = {"type": "function"}
     if (found := call.get("id")) is not None:
         if not isinstance(found, str):
-            raise BadRow(f"{where}.id", f"must be text, not {kind_of(found)}", fix_of_no_text(found))
+            raise BadRow(f"{where}.id", f"must be text, not {json_type(found)}", fix_for_non_text(found))
         clean["id"] = found
     place = f"{where}.function.arguments" if "function" in call else f"{where}.arguments"
     return clean | {"function": {"name": function["name"], "arguments": _arguments(function.get("arguments"), place)}}
 
 
 def _arguments(arguments: object, where: str) -> dict[str, Any]:
-    """OpenAI writes them as JSON in a text, chat templates want the object."""
+    """Arguments as an object, as chat templates need them; OpenAI writes them as JSON text."""
     if isinstance(arguments, str):
         arguments = _parsed(arguments, where, FIX_ARGUMENTS) if arguments else {}
     if arguments is None:
         return {}
     if not isinstance(arguments, dict):
-        raise BadRow(where, f"must be an object, not {kind_of(arguments)}", FIX_ARGUMENTS)
+        raise BadRow(where, f"must be an object, not {json_type(arguments)}", FIX_ARGUMENTS)
     return arguments
 
 
 def tools_of(row: dict[str, Any]) -> Tools | None:
-    """The tools of a row, under `tools` or, as OpenAI once had it, under `functions`."""
+    """The tools of a row, under `tools` or OpenAI's older name `functions`."""
     if "tools" in row and row["tools"]:
         return read_tools(row["tools"], "tools")
     return read_tools(row["functions"], "functions") if row.get("functions") else None
 
 
 def read_tools(tools: object, where: str = "tools") -> Tools | None:
-    """Tool definitions as a list, or as a text that holds it as JSON; those without a type get their wrapping."""
+    """Tool definitions as a list or as JSON text; bare functions are wrapped as {"type": "function", …}."""
     if isinstance(tools, str) and not tools.isspace() and tools:
         tools = _parsed(tools, where, "Use a list of tool definitions, or a text that holds one as JSON.")
     if not tools:
         return None
     if not isinstance(tools, list):
-        raise BadRow(where, f"must be a list, not {kind_of(tools)}", "Use a list of tool definitions.")
+        raise BadRow(where, f"must be a list, not {json_type(tools)}", "Use a list of tool definitions.")
     return [_tool(tool, f"{where}[{number}]") for number, tool in enumerate(tools)]
 
 

@@ -1,4 +1,4 @@
-"""Conversations written as one text, turn after turn behind `Human:` and `Assistant:` (Anthropic's hh-rlhf, Nectar)."""
+"""Conversations as one text with `Human:` and `Assistant:` before each turn (Anthropic's hh-rlhf, Nectar)."""
 
 import re
 
@@ -10,16 +10,16 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def is_transcript(text: str) -> bool:
-    """Whether a text is such a conversation; decided by how it begins."""
+    """Whether a text is such a conversation, judged by its start."""
     return text.startswith(("\n\nHuman:", "Human:")) and "\n\nAssistant:" in text
 
 
-def read_transcript(text: str, field: str) -> list[Message]:
-    """Its messages. An open `Assistant:` at the end, where the answer goes, is none."""
-    pieces = _MARK.split(text)
-    turns = [(_ROLES[name], said.strip()) for name, said in zip(pieces[1::2], pieces[2::2], strict=True)]
+def read_transcript(transcript: str, field: str) -> list[Message]:
+    """Its messages. A final `Assistant:` without text is left out: the answer goes there."""
+    pieces = _MARK.split(transcript)
+    turns = [(_ROLES[name], text.strip()) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)]
     if turns[-1] == ("assistant", ""):
         turns.pop()
-    if not all(said for _, said in turns):
+    if not all(text for _, text in turns):
         raise BadRow(field, "holds an empty turn", "Write a text behind each Human: and Assistant:.")
-    return [{"role": role, "content": said} for role, said in turns]
+    return [{"role": role, "content": text} for role, text in turns]

@@ -1,14 +1,14 @@
-"""One message of a conversation, in OpenAI's or ShareGPT's keys, to the canonical form."""
+"""Converts one message with OpenAI's or ShareGPT's keys to canonical form."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from trainer.formats.canonical import Message
-from trainer.formats.problems import BadRow, fix_of_no_text, kind_of
+from trainer.formats.problems import BadRow, fix_for_non_text, json_type
 from trainer.formats.tools import read_call, read_calls, read_calls_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-CALL = "function_call"  # ShareGPT's turn that is nothing but calls, as JSON
+CALL = "function_call"  # ShareGPT's role for a turn of tool calls, as JSON
 CANONICAL = {
     "system": "system",
     "developer": "system",
@@ -25,20 +25,20 @@ FIELDS = frozenset(
 
 
 def read_turn(turn: object) -> Message:
-    """One message; the field of a BadRow is the place inside it."""
+    """One message. Raises BadRow with the field relative to the message."""
     if not isinstance(turn, dict):
-        raise BadRow("", f"must be an object, not {kind_of(turn)}", 'Use {"role": …, "content": …}.')
+        raise BadRow("", f"must be an object, not {json_type(turn)}", 'Use {"role": …, "content": …}.')
     keys = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
     role, text = _role(turn, keys[0]), turn.get(keys[1])
     if len(turn) == 2 and role in SPOKEN and isinstance(text, str) and text and not text.isspace():
-        return {"role": role, "content": text}  # as almost all are
+        return {"role": role, "content": text}  # nearly always
     if role == CALL:
         return _calling(turn, keys[1])
     return _whole(turn, role, keys[1])
 
 
-def passed_over(turns: list[Any], column: str) -> Iterable[str]:
-    """Names in the messages of a good row that nothing reads."""
+def ignored_keys(turns: list[Any], column: str) -> Iterable[str]:
+    """Keys in the messages of a good row that nothing reads."""
     odd = [turn for turn in turns if len(turn) > 2 and not turn.keys() <= FIELDS]
     return [f"{column}.{name}" for turn in odd for name in turn.keys() - FIELDS] if odd else ()
 
@@ -66,11 +66,11 @@ def _whole(turn: dict[str, Any], role: str, text_key: str) -> Message:
 
 
 def _calling(turn: dict[str, Any], text_key: str) -> Message:
-    """ShareGPT's calls: one, or a list of them, as JSON; a thought may stand before it."""
+    """ShareGPT's tool calls: one or a list, as JSON, possibly after a <think> block."""
     value = turn.get(text_key)
     if isinstance(value, str):
-        said, end, rest = value.rpartition("</think>")
-        content, calls = said + end or None, read_calls_text(rest, text_key)
+        thought, end, rest = value.rpartition("</think>")
+        content, calls = thought + end or None, read_calls_text(rest, text_key)
     else:
         content, calls = None, read_calls(value if isinstance(value, list) else [value], text_key)
     clean: Message = {"role": "assistant", "content": content, "tool_calls": calls}
@@ -103,7 +103,7 @@ def _parts(parts: list[Any], key: str) -> str:
             texts.append(part)
             continue
         if not isinstance(part, dict):
-            raise BadRow(here, f"must be an object, not {kind_of(part)}", 'Use {"type": "text", "text": …}.')
+            raise BadRow(here, f"must be an object, not {json_type(part)}", 'Use {"type": "text", "text": …}.')
         if part.get("type") not in ("text", "input_text", "output_text"):
             raise BadRow(f"{here}.type", "part is not text", "Only text can be trained on: remove images and the like.")
         texts.append(read_string(part.get("text"), f"{here}.text"))
@@ -112,7 +112,7 @@ def _parts(parts: list[Any], key: str) -> str:
 
 def read_string(value: object, where: str) -> str:
     if not isinstance(value, str):
-        raise BadRow(where, f"must be text, not {kind_of(value)}", fix_of_no_text(value))
+        raise BadRow(where, f"must be text, not {json_type(value)}", fix_for_non_text(value))
     return value
 
 

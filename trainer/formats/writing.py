@@ -1,4 +1,4 @@
-"""Rows written for use elsewhere, in any layout; what is written here is read back equal, or is not written."""
+"""Exports rows in any layout; a row that would not be read back equal is refused."""
 
 import csv
 import io
@@ -9,18 +9,18 @@ from typing import BinaryIO, TextIO
 
 from trainer.formats.canonical import Content, Kind, Row
 from trainer.formats.cells import guard
-from trainer.formats.columns_beside import ColumnsBeside
+from trainer.formats.columns_beside import ExtraColumns
 from trainer.formats.layouts import LAYOUTS, CannotHold, Layout
 from trainer.formats.problems import BadRow
 
 __all__ = ["LAYOUTS", "Layout", "RefusedRow", "Written", "layout_named", "layouts_for", "lines_of", "write_rows"]
 
-BOM = "\ufeff"  # without it spreadsheets take UTF-8 for something else
+BOM = "\ufeff"  # without it, spreadsheets do not detect UTF-8
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 class RefusedRow(Exception):
-    """The layout cannot hold this row. `refuses` says which rows it cannot hold."""
+    """The layout cannot hold this row. `refuses`: which rows it cannot hold."""
 
     def __init__(self, row: Row, layout: Layout) -> None:
         super().__init__(f"{layout.title} cannot hold the row of line {row.line}. {layout.refuses} are refused.")
@@ -30,9 +30,9 @@ class RefusedRow(Exception):
 
 @dataclass
 class Written:
-    """How many rows were written, how many left out because the layout cannot hold them, and the first of those.
+    """How many rows were written and left out, and the id of the first one left out.
 
-    lost: the other columns that would be read as something else, and so were not written.
+    lost: extra columns that were not written because they would be read as something else.
     """
 
     rows: int = 0
@@ -42,12 +42,12 @@ class Written:
 
 
 def layouts_for(kind: Kind) -> list[Layout]:
-    """The layouts for rows of this kind; the first one holds every row."""
+    """The layouts for rows of this kind; the first one can hold every row."""
     return [layout for layout in LAYOUTS if layout.kind == kind]
 
 
 def layout_named(name: str, kind: Kind) -> Layout:
-    """KeyError when rows of this kind have no such layout."""
+    """Raises KeyError if rows of this kind have no such layout."""
     return {layout.name: layout for layout in layouts_for(kind)}[name]
 
 
@@ -59,37 +59,37 @@ def write_rows(
     columns: Sequence[str] = (),
     leave_out: bool = False,
 ) -> Written:
-    """Write rows of one kind. A row that the layout cannot hold is a RefusedRow, or with `leave_out` left out.
+    """Write rows of one kind. A row that the layout cannot hold raises RefusedRow, or is skipped with `leave_out`.
 
-    columns: those beside what training reads, which a table must know before its first row; JSON lines have them all.
-    A text file for CSV must be open with newline="".
+    columns: the extra columns of a table, which must be known before its first row; JSON lines include all of
+    them. A text file for CSV must be opened with newline="".
     """
     written = Written()
     for text in lines_of(rows, layout, written, columns=columns, leave_out=leave_out):
         if isinstance(out, io.TextIOBase):
             out.write(text)
         else:
-            out.write(text.encode())  # type: ignore[arg-type] # what is no text file takes bytes
+            out.write(text.encode())  # type: ignore[arg-type] # any other file takes bytes
     return written
 
 
 def lines_of(
     rows: Iterable[Row], layout: str, written: Written, *, columns: Sequence[str] = (), leave_out: bool = False
 ) -> Iterator[str]:
-    """The same as text, row by row, for who sends it on; `written` is true at the end."""
+    """The same as text, row by row, for streaming; `written` is complete at the end."""
     chosen: Layout | None = None
     for row in rows:
         if chosen is None:
             chosen = layout_named(layout, row.kind)
-            beside = ColumnsBeside(chosen, written.lost)
+            extra_columns = ExtraColumns(chosen, written.lost)
             if chosen.columns:
-                more = beside.into_table(columns, _record(row, chosen))
+                more = extra_columns.table_columns(columns, _record(row, chosen))
                 chosen = replace(chosen, columns=(*chosen.columns, *more))
                 yield BOM + _table_line(dict(zip(chosen.columns, chosen.columns, strict=True)), chosen)
         record = _record(row, chosen)
         if record is not None:
             written.rows += 1
-            record = beside.added(record, row.extra)
+            record = extra_columns.with_extra(record, row.extra)
             yield _table_line(record, chosen) if chosen.columns else _json_line(record)
         elif leave_out:
             written.left_out += 1
@@ -99,7 +99,7 @@ def lines_of(
 
 
 def _record(row: Content, layout: Layout) -> dict[str, object] | None:
-    """The row in the layout, None when it would not be read back equal."""
+    """The row in the layout; None if it would not be read back equal."""
     try:
         record = layout.record(row)
         if not layout.refuses or layout.family.to_content(record).shape() == row.shape():
@@ -110,7 +110,7 @@ def _record(row: Content, layout: Layout) -> dict[str, object] | None:
 
 
 def _json_line(record: dict[str, object]) -> str:
-    """One line for every reader: also for those that take Unicode's line separators for line ends."""
+    """A line with Unicode's line separators escaped, as some readers take them for line ends."""
     text = _ENCODER.encode(record)
     for mark in ("\u2028", "\u2029", "\x85"):
         if mark in text:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.core.cache import cache
 
-from trainer.formats.comparing import CHANGES, told_of
+from trainer.formats.comparing import CHANGES, change_report
 from webapp.common.pulse import Pulse
 from webapp.datasets.child import run_compare
 from webapp.datasets.kept_answers import KeptAnswer
@@ -20,13 +20,13 @@ def kept_changes(older_id: UUID, newer_id: UUID) -> KeptAnswer:
 
 
 def changes_of(older: DatasetVersion, newer: DatasetVersion) -> dict[str, Any] | None:
-    """See `told_of`, or {"failure": …}; None while it is not there."""
+    """See `change_report`, or {"failure": …}; None while it is not there."""
     key = f"diff:{older.pk}:{newer.pk}"
     known: dict[str, Any] | None = cache.get(key)
     if known is not None:
         return known
     if older.row_count + newer.row_count <= MOST_AT_ONCE:
-        known = told_of(older.rows_path, newer.rows_path)
+        known = change_report(older.rows_path, newer.rows_path)
     else:
         known = kept_changes(older.pk, newer.pk).read()
     if known is not None and "failure" not in known:

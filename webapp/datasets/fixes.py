@@ -10,7 +10,7 @@ from django.db import transaction
 
 from trainer.formats.canonical import Content, Row
 from trainer.formats.finding_kinds import BY_NAME, KINDS, FindingKind, other_row
-from trainer.formats.finding_private import masked_shape
+from trainer.formats.finding_private import mask_row
 from trainer.formats.rows_file import rows_at
 from webapp.accounts.models import User
 from webapp.common.errors import UserError
@@ -121,7 +121,7 @@ def _change(row: Row, number: int, kind: FindingKind) -> ShownChange:
 
 
 def _masked_row(row: Row, kind: FindingKind) -> Row:
-    said = masked_shape(row, kind.name)
+    said = mask_row(row, kind.name)
     return replace(row, **{name: value for name, value in said.items() if name in Content.__dataclass_fields__})
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping as Given
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.formats.dialogue import OF_OTHERS, ROLES, SPEAKERS, TEXTS
+from trainer.formats.dialogue import OTHER_FAMILY_KEYS, ROLES, SPEAKERS, TEXTS
 from trainer.formats.mapping import Mapping
 from trainer.formats.sample import SAMPLE, read_sample
 from webapp.datasets.models import DatasetVersion
@@ -68,7 +68,7 @@ def _speakers(turns: list[dict[str, Any]], key: str) -> list[str]:
 def _is_known(turns: list[dict[str, Any]], keys: list[str]) -> bool:
     """Whether keys and speakers are such that the turns are read without a word."""
     role, text = _key(ROLES, keys), _key(TEXTS, keys)
-    of_others = any(set(pair) <= set(keys) for pair in OF_OTHERS)
+    of_others = any(set(pair) <= set(keys) for pair in OTHER_FAMILY_KEYS)
     if not role or not (text or of_others):
         return False
     return all(name.strip().lower() in SPEAKERS for name in _speakers(turns, role))

@@ -9,7 +9,7 @@ from trainer.events import RowsRead
 from trainer.formats import Row, read_rows
 from trainer.formats.detect import FAMILIES
 from trainer.formats.extra import as_text
-from trainer.formats.survey_columns import said
+from trainer.formats.survey_columns import column_tag
 from webapp.common.words import number_text
 from webapp.datasets import hub
 from webapp.datasets.child import last_event
@@ -92,7 +92,7 @@ def shown_row(row: Row, number: int, most_json: int = MOST_SHOWN) -> ShownRow:
     named = [("Chosen", "good", row.chosen), ("Rejected", "bad", row.rejected), (*judged, row.completion)]
     answers = [ShownAnswer(name, tone, [_bubble(one) for one in said]) for name, tone, said in named if said]
     json_cut = len(text) if len(text) > most_json else 0
-    beside = [(name, as_text(value), said(name, value)) for name, value in row.extra.items()]
+    beside = [(name, as_text(value), column_tag(name, value)) for name, value in row.extra.items()]
     return ShownRow(number, row.line, messages, answers, text[:most_json], json_cut, beside)
 
 

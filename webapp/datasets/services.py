@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import ProtectedError
 
 from trainer.formats import Kind, iter_rows
-from trainer.formats.columns_beside import ColumnsBeside
+from trainer.formats.columns_beside import ExtraColumns
 from trainer.formats.writing import layouts_for
 from webapp.accounts.audit import record
 from webapp.accounts.models import Team, User
@@ -125,7 +125,7 @@ def delete_dataset(*, user: User, dataset: Dataset) -> None:
 def rows_as_jsonl(version: DatasetVersion) -> Iterator[bytes]:
     """Its canonical rows, one JSON object a line, in pieces: uploaded again they are the same rows."""
     rows = iter_rows(version.rows_path)
-    beside = ColumnsBeside(layouts_for(cast(Kind, version.kind))[0], set())
-    records = (beside.added(row.shape(), row.extra) for row in rows)
+    beside = ExtraColumns(layouts_for(cast(Kind, version.kind))[0], set())
+    records = (beside.with_extra(row.shape(), row.extra) for row in rows)
     while some := list(islice(records, ROWS_PER_PIECE)):
         yield "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in some).encode()

@@ -13,7 +13,7 @@ from trainer.formats.finding_kinds import KINDS
 from trainer.formats.rows_file import rows_at
 from trainer.formats.searching import texts_of
 from trainer.formats.survey import measure
-from trainer.formats.survey_columns import said
+from trainer.formats.survey_columns import column_tag
 from webapp.common.words import number_text
 from webapp.datasets.highlighting import Piece, excerpt, has_match, pattern_of
 from webapp.datasets.models import DatasetVersion
@@ -149,7 +149,7 @@ def values_of(version: DatasetVersion) -> dict[str, list[tuple[str, str, int]]]:
     columns = version.survey_report.get("columns", {})
     found = {name: list(told["values"].items())[:MOST_VALUES] for name, told in columns.items() if told["values"]}
     chosen = list(found.items())[:MOST_COLUMNS]
-    return {name: [(said(name, value), value, rows) for value, rows in held] for name, held in chosen}
+    return {name: [(column_tag(name, value), value, rows) for value, rows in held] for name, held in chosen}
 
 
 def why_not(version: DatasetVersion, given: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""What the rows of a file lie in: JSON, separated values, columns, plain text; plain, packed or in an archive."""
+"""File containers of rows: JSON, separated values, Parquet and Arrow, plain text; also compressed or archived."""

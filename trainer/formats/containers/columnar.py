@@ -1,4 +1,4 @@
-"""Parquet and Arrow files: read in slices of bounded size, each row an object as JSON would have it."""
+"""Parquet and Arrow files: read in slices of bounded size, each row as JSON-like values."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,27 +10,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import ipc
 
-from trainer.formats.containers.packed import FREE, MOST_TIMES
+from trainer.formats.containers.packed import ALWAYS_ALLOWED, MAX_RATIO
 from trainer.formats.containers.record import MAX_RECORD, SEPARATORS, TOO_LONG, Notes, Record
 from trainer.formats.problems import BadFile, BadRow
 from trainer.formats.strict import MAX_DEPTH
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 SLICE_BYTES = 8 * 1024 * 1024
-MOST_ROWS, FIRST_ROWS = 1024, 64  # of a slice
-METADATA_BYTES = 64 * 1024 * 1024  # names and statistics in a Parquet file
+MAX_ROWS, FIRST_ROWS = 1024, 64  # per slice
+METADATA_BYTES = 64 * 1024 * 1024  # limit for the metadata of a Parquet file
 FIX_DAMAGED = "Write the file again, or convert it to JSONL."
 PER_STREAM = 1024 * 1024
 
 
 def read_parquet(file: BinaryIO, notes: Notes, *, size: int) -> Iterator[Record]:
     """Every row of a Parquet file of `size` bytes."""
-    return _guarded(lambda: _parquet_slices(file), notes, size)
+    return _records(lambda: _parquet_slices(file), notes, size)
 
 
 def read_arrow(file: BinaryIO, notes: Notes, *, size: int, stream: bool) -> Iterator[Record]:
-    """Every row of an Arrow file, in either of its two forms."""
-    return _guarded(lambda: _arrow_slices(file, stream=stream), notes, size)
+    """Every row of an Arrow file, in the file or the stream format."""
+    return _records(lambda: _arrow_slices(file, stream=stream), notes, size)
 
 
 def _parquet_slices(file: BinaryIO) -> Iterator[pa.RecordBatch]:
@@ -51,8 +51,8 @@ def _arrow_slices(file: BinaryIO, *, stream: bool) -> Iterator[pa.RecordBatch]:
         _check_names(reader.schema)
         batches = reader if stream else (reader.get_batch(n) for n in range(reader.num_record_batches))
         for batch in batches:
-            batch.validate(full=True)  # offsets of a stranger are not to be followed before
-            rows = max(1, min(MOST_ROWS, SLICE_BYTES * batch.num_rows // max(1, batch.nbytes)))
+            batch.validate(full=True)  # never follow offsets of an untrusted file before
+            rows = max(1, min(MAX_ROWS, SLICE_BYTES * batch.num_rows // max(1, batch.nbytes)))
             for start in range(0, batch.num_rows, rows):
                 yield batch.slice(start, rows)
 
@@ -62,36 +62,36 @@ def _check_names(schema: pa.Schema) -> None:
         raise BadFile(1, "the same column twice", "Rename or remove one of the two.", field=twice)
 
 
-def _guarded(slices: Callable[[], Iterator[pa.RecordBatch]], notes: Notes, size: int) -> Iterator[Record]:
-    """Rows numbered from 1, within what a file of this size can hold; what Arrow complains of is a BadFile."""
-    number, left = 0, max(FREE, MOST_TIMES * size)
-    plain = Plain(notes)
+def _records(slices: Callable[[], Iterator[pa.RecordBatch]], notes: Notes, size: int) -> Iterator[Record]:
+    """Rows numbered from 1, up to what a file of this size may unpack to. Arrow's errors become BadFile."""
+    number, left = 0, max(ALWAYS_ALLOWED, MAX_RATIO * size)
+    converter = JsonConverter(notes)
     try:
         for batch in slices():
             columns = [(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
             for at in range(batch.num_rows):
                 number += 1
-                record = plain.record(number, {name: column[at] for name, column in columns})
-                if plain.characters > left:
+                record = converter.record(number, {name: column[at] for name, column in columns})
+                if converter.characters > left:
                     raise BadFile(number, "unpacks to far more than its size", "Convert the file to JSONL.")
                 yield record
     except MemoryError:
         fix = "Write it with smaller row groups, or convert it to JSONL."
         raise BadFile(number + 1, "a part of the file is too large for the memory", fix) from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk, and not of Arrow
+        if isinstance(error, OSError) and error.errno is not None:  # from the disk, not from Arrow
             raise
         shown = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise BadFile(number + 1, "the file is damaged or cut off", FIX_DAMAGED, text=shown) from error
 
 
-class Plain:
-    """Turns Arrow's values into those JSON has, and notes what that changed."""
+class JsonConverter:
+    """Converts Arrow values to JSON values, and notes what that changed."""
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
         self._nulls = self._separators = False
-        self.characters = 0  # of all texts so far
+        self.characters = 0  # in all texts so far
 
     def record(self, number: int, scalars: dict[str, "pa.Scalar[Any]"]) -> Record:
         self._nulls = self._separators = False
@@ -127,7 +127,7 @@ class Plain:
             return filled
         if isinstance(value, list):
             return [self._value(inner, where, depth + 1) for inner in value]
-        return self._rare(value, where)
+        return self._uncommon(value, where)
 
     def _text(self, value: str, where: str) -> str:
         self.characters += len(value)
@@ -138,7 +138,7 @@ class Plain:
         self._separators = self._separators or any(mark in value for mark in SEPARATORS)
         return value
 
-    def _rare(self, value: Any, where: str) -> Any:
+    def _uncommon(self, value: Any, where: str) -> Any:
         if isinstance(value, float):
             if math.isfinite(value):
                 return value

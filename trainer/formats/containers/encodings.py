@@ -1,4 +1,4 @@
-"""The encodings of text files: all become UTF-8 with ends of lines of one character, and what was done is noted."""
+"""Encodings of text files: all are converted to UTF-8 with LF or CR LF line ends, and noted."""
 
 import codecs
 import io
@@ -8,7 +8,7 @@ from trainer.formats.containers.record import Notes
 from trainer.formats.problems import BadFile, Problem
 
 BOM = codecs.BOM_UTF8
-# The mark of UTF-32 in little endian begins with that of UTF-16.
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -18,8 +18,8 @@ MARKS = {
 CHUNK = 256 * 1024
 
 
-class Recoded(io.RawIOBase):
-    """A stream of another encoding, or with other ends of lines, read as UTF-8."""
+class TranscodedStream(io.RawIOBase):
+    """A stream in another encoding, or with CR line ends, read as UTF-8."""
 
     def __init__(self, source: BinaryIO, encoding: str, *, cr: bool = False) -> None:
         self._source = source
@@ -55,7 +55,7 @@ class Recoded(io.RawIOBase):
 
 
 def as_utf8(source: BinaryIO, head: bytes, notes: Notes) -> BinaryIO:
-    """The stream from its start on, as UTF-8 without a mark. `head` is its first bytes, which it is to give again."""
+    """The stream from its start as UTF-8 without a byte order mark. `head`: its first bytes, not yet consumed."""
     if head.startswith(BOM):
         notes["bom"] += 1
         source.read(len(BOM))
@@ -63,19 +63,19 @@ def as_utf8(source: BinaryIO, head: bytes, notes: Notes) -> BinaryIO:
     if encoding := wide_encoding(head):
         notes[encoding[:6]] += 1
         head = _decoded(head, encoding)
-        source = io.BufferedReader(Recoded(source, encoding), CHUNK)
+        source = io.BufferedReader(TranscodedStream(source, encoding), CHUNK)
     if b"\r\n" in head:
         notes["crlf"] += 1
     elif b"\r" in head and b"\n" not in head:
         notes["cr"] += 1
-        source = io.BufferedReader(Recoded(source, "utf-8", cr=True), CHUNK)
+        source = io.BufferedReader(TranscodedStream(source, "utf-8", cr=True), CHUNK)
     return source
 
 
 def wide_encoding(head: bytes) -> str:
-    """The encoding of text with more than one byte for every character; "" for other text.
+    """The UTF-16 or UTF-32 encoding of a text; "" for any other.
 
-    Without a mark it is known by where the zeros stand: every second byte of latin letters in UTF-16 is one.
+    Without a byte order mark it is recognised by zeros: in UTF-16 every second byte of Latin letters is 0.
     """
     for mark, encoding in MARKS.items():
         if head.startswith(mark):
@@ -95,7 +95,7 @@ def _decoded(head: bytes, encoding: str) -> bytes:
 
 
 def head_as_utf8(head: bytes) -> bytes:
-    """The first bytes of a text file as they are in UTF-8, to look at."""
+    """The first bytes of a text file converted to UTF-8, for inspection."""
     head = head.removeprefix(BOM)
     encoding = wide_encoding(head)
     head = _decoded(head, encoding) if encoding else head
@@ -103,7 +103,7 @@ def head_as_utf8(head: bytes) -> bytes:
 
 
 def not_utf8(raw: bytes, error: UnicodeDecodeError) -> Problem:
-    """What to say of a line that is no UTF-8."""
+    """The problem with a line that is not UTF-8."""
     latin = all(byte >= 0xA0 for byte in raw if byte >= 0x80)
     windows = "Windows-1252 or Latin-1" if not latin else "Latin-1"
     fix = f"Save the file as UTF-8. It looks like {windows}, in which this byte is {_shown(raw, error)}."

@@ -1,4 +1,4 @@
-"""JSON, a row a line or one list: read row by row with physical line numbers, in little memory whatever the size."""
+"""JSON lines or one JSON list: read row by row with physical line numbers, in constant memory."""
 
 import codecs
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import BinaryIO, NoReturn
 from trainer.formats.containers.encodings import not_utf8
 from trainer.formats.containers.record import MAX_RECORD, SEPARATORS, TOO_LONG, Notes, Record
 from trainer.formats.problems import BadFile, Problem
-from trainer.formats.quick import ODD, decode
+from trainer.formats.quick import NEEDS_STRICT, decode
 from trainer.formats.strict import StrictDecoder, too_deep_at
 
 CHUNK = 1024 * 1024
@@ -18,7 +18,7 @@ FIX_SYNTAX = 'Correct the JSON here. Quotes and line ends inside a text are writ
 
 
 class LineReader:
-    """Takes the records out of the lines of a file, from where it stands on; `lines` counts what has been read."""
+    """Reads records from the lines of a file, from its current position; `lines` counts the lines read."""
 
     def __init__(self, file: BinaryIO, notes: Notes) -> None:
         self._file = file
@@ -27,7 +27,7 @@ class LineReader:
         self.lines = 0
 
     def records(self, size: int | None = None) -> Iterator[Record]:
-        """Every line that is not blank and begins within the next `size` bytes; to the end without a size."""
+        """A record for every non-blank line that begins within the next `size` bytes, or in the whole rest."""
         read, file = 0, self._file
         while (size is None or read < size) and (raw := file.readline(MAX_RECORD + 1)):
             self.lines += 1
@@ -40,7 +40,7 @@ class LineReader:
                 yield record
 
     def record(self, raw: bytes) -> Record | None:
-        """What the last line holds, None when it is blank."""
+        """The record in the last line read; None if it is blank."""
         if not raw or raw.isspace():
             self._notes["blank lines"] += 1
             return None
@@ -48,9 +48,9 @@ class LineReader:
 
 
 def record_of_line(raw: bytes, number: int, decoder: StrictDecoder, notes: Notes) -> Record:
-    """What one line holds, strictly read."""
+    """The record in one line, strictly decoded."""
     value = decode(raw)
-    if value is not ODD:
+    if value is not NEEDS_STRICT:
         if not raw.isascii() and any(mark in raw for mark in RAW_SEPARATORS):
             notes["separators"] += 1
         return Record(number, raw, value)
@@ -75,7 +75,7 @@ def record_of_line(raw: bytes, number: int, decoder: StrictDecoder, notes: Notes
 
 
 class ListReader:
-    """Takes the records out of one JSON list, pretty-printed or not, through a window that moves over the file."""
+    """Reads records from one JSON list, pretty-printed or not, through a sliding window over the file."""
 
     def __init__(self, file: BinaryIO, notes: Notes) -> None:
         self._file = file
@@ -83,34 +83,32 @@ class ListReader:
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._decoder = StrictDecoder()
         self._window = ""
-        self._at = 0  # where reading stands in the window
-        self._line = 1  # the physical line and column of that place
+        self._at = 0  # current position in the window
+        self._line = 1  # physical line and column of that position
         self._column = 1
         self._ended = False
 
     def records(self) -> Iterator[Record]:
-        """Every element in order. Raises BadFile where the list itself is broken: no element after it can be found."""
+        """Every element in order. Raises BadFile if the list itself is broken, as later elements cannot be found."""
         self._peek()
         yield from self._elements()
         if self._peek():
             raise BadFile(self._line, "more after the end of the list", "Put everything into one list.")
 
     def _elements(self) -> Iterator[Record]:
-        """Those of the list that reading stands at; it stands behind it then."""
+        """The elements of the list at the current position, which then is after the list."""
         self._move(self._at + 1)  # the opening bracket
         if self._peek() == "]":
             raise BadFile(self._line, "the file has no rows", "Upload a file with at least one row.")
         while True:
             if self._peek() == "]":
-                self._broken(self._at, "a comma after the last row")
+                self._fail(self._at, "a comma after the last row")
             yield self._element()
             mark = self._peek()
             if mark == "]":
                 break
             if mark != ",":
-                self._broken(
-                    self._at, "a comma or ] is missing after a row" if mark else "the list is not closed with ]"
-                )
+                self._fail(self._at, "a comma or ] is missing after a row" if mark else "the list is not closed with ]")
             self._move(self._at + 1)
         self._move(self._at + 1)
 
@@ -119,14 +117,14 @@ class ListReader:
         while True:
             try:
                 value, end = self._decoder.decode(self._window, self._at)
-                # A number at the window's edge may go on behind it.
-                if end < len(self._window) or not self._read_on():
+                # A number at the end of the window may continue.
+                if end < len(self._window) or not self._extend():
                     break
             except JSONDecodeError as error:
-                if not self._read_on():
+                if not self._extend():
                     self._refuse(error)
             except RecursionError:
-                self._broken(too_deep_at(self._window, self._at), "nested too deeply", "Flatten this row.")
+                self._fail(too_deep_at(self._window, self._at), "nested too deeply", "Flatten this row.")
         text = self._window[self._at : end]
         self._move(end)
         if len(text) > MAX_RECORD:
@@ -135,7 +133,7 @@ class ListReader:
         return Record(line, text, value, self._decoder.found)
 
     def _peek(self) -> str:
-        """The next character that is no space, "" at the end of the file; reading stands on it then."""
+        """Skip whitespace and return the next character, "" at the end of the file."""
         while True:
             rest = len(self._window)
             place = self._at
@@ -144,7 +142,7 @@ class ListReader:
             self._move(place)
             if place < rest:
                 return self._window[place]
-            if not self._read_on():
+            if not self._extend():
                 return ""
 
     def _move(self, place: int) -> None:
@@ -152,14 +150,14 @@ class ListReader:
         self._at = place
 
     def _position(self, place: int) -> tuple[int, int]:
-        """Line and column, both from 1, of a place in the window at or after where reading stands."""
+        """Line and column, both from 1, of an index in the window at or after the current position."""
         line_ends = self._window.count("\n", self._at, place)
         if not line_ends:
             return self._line, self._column + place - self._at
         return self._line + line_ends, place - self._window.rfind("\n", self._at, place)
 
-    def _read_on(self) -> bool:
-        """Move the window on; False at the end of the file, or when one row fills more than the limit."""
+    def _extend(self) -> bool:
+        """Read more into the window. False at the end of the file, or if one row exceeds the limit."""
         if self._ended or len(self._window) - self._at > MAX_RECORD:
             return False
         raw = self._file.read(CHUNK)
@@ -179,13 +177,13 @@ class ListReader:
             raise BadFile(
                 self._line, "row longer than 4 MB", "Split this row into several.", text=self._shown(self._at)
             )
-        self._broken(error.pos, f"invalid JSON: {error.msg}")
+        self._fail(error.pos, f"invalid JSON: {error.msg}")
 
-    def _broken(self, place: int, problem: str, fix: str = FIX_SYNTAX) -> NoReturn:
+    def _fail(self, place: int, problem: str, fix: str = FIX_SYNTAX) -> NoReturn:
         line, column = self._position(place)
         raise BadFile(line, problem, fix, text=self._shown(place), field=f"column {column}")
 
     def _shown(self, place: int) -> str:
-        """The line of a place, without what lies far before it."""
+        """The line around an index, without what is far before it."""
         start = max(self._window.rfind("\n", 0, place) + 1, place - 200, 0)
         return self._window[start : start + 500].split("\n", 1)[0].rstrip("\r")

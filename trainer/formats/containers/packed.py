@@ -1,4 +1,4 @@
-"""Compressed files and archives, unpacked while they are read and never beyond what their size makes believable."""
+"""Compressed files and archives, unpacked while they are read, with a limit against decompression bombs."""
 
 import gzip
 import io
@@ -19,16 +19,16 @@ from trainer.formats.problems import BadFile
 
 GZIP, ZSTD, ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 EMPTY_ZIP = b"PK\x05\x06"
-MOST_MEMBERS = 1000
-FREE = 64 * 1024 * 1024  # bytes that any file may unpack to
-MOST_TIMES = 150  # beyond that, how many times its own size; instruction data comes to 3 to 30
-MOST_BYTES = 64 * 1024**3
+MAX_MEMBERS = 1000
+ALWAYS_ALLOWED = 64 * 1024 * 1024  # bytes that any file may unpack to
+MAX_RATIO = 150  # otherwise, times its compressed size; instruction data compresses 3 to 30 times
+MAX_BYTES = 64 * 1024**3
 CHUNK = 1024 * 1024
 FIX_UNPACK = "Unpack it and upload the files in it."
 FIX_DAMAGED = "Compress the file again, or upload it as it was before."
 SYSTEM_FILES = ("__MACOSX/", ".DS_Store", "Thumbs.db", "desktop.ini")
-# What is written about data and lies beside it.
-ABOUT = re.compile(
+# Files about the data, beside the data.
+METADATA_FILES = re.compile(
     r"(?:\.|(?:readme|licen[cs]e|copying|notice|authors|changelog|changes|citation|dataset[ _-]?card)"
     r"(?:[._-]\w+)*\Z|dataset_infos?\.json\Z)",
     re.IGNORECASE,
@@ -38,28 +38,28 @@ OFFICE = ("[Content_Types].xml", "mimetype")
 
 @dataclass
 class Member:
-    """A file of bytes to read: the whole upload, or one of an archive. `name` is what it is called there."""
+    """A byte stream to read: the whole upload, or a file in an archive. `name`: its name there."""
 
     name: str
     stream: BinaryIO
-    packing: str = ""  # what it was wrapped in: "+gz", "+zst", "+zip", "+gz+zip"
+    packing: str = ""  # its compression: "+gz", "+zst", "+zip", "+gz+zip"
 
 
 class Budget:
-    """How much a file may unpack to: shared by all members of an archive, against many small bombs."""
+    """How many bytes a file may unpack to, shared by all members of an archive against many small bombs."""
 
     def __init__(self, packed_size: int) -> None:
-        self._left = min(max(FREE, MOST_TIMES * packed_size), MOST_BYTES)
+        self._left = min(max(ALWAYS_ALLOWED, MAX_RATIO * packed_size), MAX_BYTES)
 
     def spend(self, size: int, line: int) -> None:
-        """Raise BadFile when nothing of that kind is believable any more."""
+        """Raises BadFile once the budget is exceeded."""
         self._left -= size
         if self._left < 0:
             raise BadFile(line, "unpacks to far more than its size", "Upload the file as it was before packing.")
 
 
 class Unpacked(io.RawIOBase):
-    """What comes out of a decompressor, within a budget; what breaks it is said with the line reached."""
+    """A decompressed stream within a budget; errors name the line reached."""
 
     def __init__(self, source: Any, budget: Budget) -> None:
         self._source = source
@@ -75,10 +75,10 @@ class Unpacked(io.RawIOBase):
         except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, pa.ArrowException) as error:
             raise self._broken(error) from error
         except OSError as error:
-            if error.errno is not None:  # of the disk, and not of Arrow's decompressor
+            if error.errno is not None:  # from the disk, not from Arrow's decompressor
                 raise
             raise self._broken(error) from error
-        except BadFile as outer:  # of what this one is packed in; lines are those of the rows
+        except BadFile as outer:  # from the outer compression; report our line instead
             raise BadFile(self._lines + 1, outer.found.problem, outer.found.fix) from outer
         self._budget.spend(len(raw), self._lines + 1)
         self._lines += raw.count(b"\n")
@@ -92,7 +92,7 @@ class Unpacked(io.RawIOBase):
 
 
 def members(path: Path, notes: Notes) -> Iterator[Member]:
-    """The files to read, one after another. Raises BadFile for an archive that is not to be trusted."""
+    """The files to read, one by one. Raises BadFile for an archive that cannot be trusted."""
     with path.open("rb", buffering=CHUNK) as file:
         magic = file.read(4)
         file.seek(0)
@@ -104,7 +104,7 @@ def members(path: Path, notes: Notes) -> Iterator[Member]:
 
 
 def _unwrapped(file: BinaryIO, magic: bytes, budget: Budget) -> tuple[BinaryIO, str]:
-    """What is in a compressed file, and what it was wrapped in; of any other the file itself."""
+    """The decompressed stream and its compression, or the file itself if it is not compressed."""
     if magic.startswith(GZIP):
         return _unpacked(gzip.GzipFile(fileobj=file), budget), "+gz"
     if magic == ZSTD:
@@ -135,16 +135,16 @@ def _member_of_zip(name: str, file: io.BufferedReader, budget: Budget) -> Member
 
 
 def _wanted(archive: zipfile.ZipFile, notes: Notes) -> list[zipfile.ZipInfo]:
-    """The members that are files of their own. Names are only shown: nothing is ever written under them."""
+    """The members with rows. Their names are only shown: nothing is ever written under them."""
     every = archive.infolist()
-    if len(every) > MOST_MEMBERS:
-        raise BadFile(1, f"the ZIP archive holds more than {MOST_MEMBERS:,} files", "Put the rows into fewer files.")
+    if len(every) > MAX_MEMBERS:
+        raise BadFile(1, f"the ZIP archive holds more than {MAX_MEMBERS:,} files", "Put the rows into fewer files.")
     if any(info.filename in OFFICE for info in every):
         raise BadFile(1, "the file is a spreadsheet or another office document", "Save it as CSV and upload that.")
     files = [info for info in every if not info.is_dir()]
     wanted = [info for info in files if not _of_system(info.filename)]
     notes["members passed over"] += len(files) - len(wanted)
-    if rows := [info for info in wanted if not ABOUT.match(PurePosixPath(info.filename).name)]:
+    if rows := [info for info in wanted if not METADATA_FILES.match(PurePosixPath(info.filename).name)]:
         notes.left_out += [info.filename for info in wanted if info not in rows]
         wanted = rows
     for info in wanted:
@@ -164,7 +164,7 @@ def _of_system(name: str) -> bool:
 
 
 def seekable(member: Member, scratch: Path) -> BinaryIO:
-    """The bytes of a member as a file in which one can jump about, which those with columns need."""
+    """The member as a seekable file, which Parquet and Arrow files need."""
     if not member.packing:
         return member.stream
     spooled: BinaryIO = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 # its reader closes it

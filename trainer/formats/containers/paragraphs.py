@@ -1,4 +1,4 @@
-"""Plain text: a row is a paragraph where blank lines part them, a line where none do."""
+"""Plain text: one row per paragraph if there are blank lines, otherwise one per line."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,12 +10,12 @@ from trainer.formats.problems import Problem
 
 
 def has_paragraphs(head: str) -> bool:
-    """Whether these first characters have a blank line between others."""
+    """Whether there is a blank line inside these first characters."""
     return any(not line.strip() for line in head.strip().split("\n"))
 
 
 class Gathered:
-    """The lines of the row being read."""
+    """The lines of the current row."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -46,7 +46,7 @@ class Gathered:
 def read_text(file: BinaryIO, notes: Notes, *, paragraphs: bool) -> Iterator[Record]:
     """Each row as {"text": …}."""
     notes["paragraphs" if paragraphs else "lines"] += 1
-    number, whole = 0, True  # whether the last piece ended its line
+    number, whole = 0, True  # `whole`: whether the last piece ended its line
     gathered: Gathered | None = None
     while raw := file.readline(MAX_RECORD):
         number += whole

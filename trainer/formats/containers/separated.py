@@ -1,4 +1,4 @@
-"""Separated values (RFC 4180): commas, semicolons or tabs, quoted cells over several lines, physical line numbers."""
+"""Separated values (RFC 4180): comma, semicolon or tab; cells over several lines; physical line numbers."""
 
 import csv
 import re
@@ -13,20 +13,28 @@ from trainer.formats.problems import BadFile, Problem
 from trainer.formats.strict import parse
 
 DELIMITERS = (",", "\t", ";")
-MOST_COLUMNS = 1000
-NAME_LIKE = re.compile(r"[\w.\-/#\[\]]+( [\w.\-/#\[\]]+){0,3}")  # a head's cell, when nothing else says that it is one
+MAX_COLUMNS = 1000
+HEADER_CELL = re.compile(  # a header cell, for files not named .csv
+    r"[\w.\-/#\[\]]+( [\w.\-/#\[\]]+){0,3}"
+)  # a header cell, in files not named .csv
 FIX_QUOTES = 'Put cells with separators, quotes or line ends into quotes, and write a quote inside as "".'
 LABELS = {"true": True, "false": False, "1": True, "0": False}
-OF_LABELS = ("label", "kto_tag")
-TURN = frozenset({"role", "from"})
-NEVER_TEXT = ("messages", "conversations", "history", "tools", "tool_calls")  # an empty cell there is no empty text
+LABEL_COLUMNS = ("label", "kto_tag")
+TURN_KEYS = frozenset({"role", "from"})
+NESTED_COLUMNS = (
+    "messages",
+    "conversations",
+    "history",
+    "tools",
+    "tool_calls",
+)  # hold lists or objects; an empty cell is null there
 
 
 def find_delimiter(head: str, *, named: bool) -> str:
-    """What separates the cells of a file with these first lines; "" when it holds none.
+    """The delimiter of a file with these first lines; "" if it is no table.
 
-    `named`: whether the file's name says that it does. One that does not must have a head that looks like one, and
-    as many cells in every row.
+    `named`: whether the file's name says that it is a table. Otherwise it needs a plausible header, and as many cells
+    in every row.
     """
     lines = head.splitlines(keepends=True)
     best, most = "", 1
@@ -35,7 +43,7 @@ def find_delimiter(head: str, *, named: bool) -> str:
         columns = len(rows[0]) if rows else 0
         alike = sum(len(row) == columns for row in rows[1:])
         wanted = 0.5 if named else 1
-        if columns > most and alike >= wanted * len(rows[1:]) and (named or _like_a_head(rows)):
+        if columns > most and alike >= wanted * len(rows[1:]) and (named or _looks_like_header(rows)):
             best, most = delimiter, columns
     return best or ("," if named else "")
 
@@ -48,23 +56,23 @@ def _rows_of(lines: list[str], delimiter: str) -> list[list[str]]:
                 rows.append(row)
     except csv.Error:
         return []
-    return rows[:-1] if len(rows) > 2 else rows  # the last may be cut off
+    return rows[:-1] if len(rows) > 2 else rows  # the last row may be cut off
 
 
-def _like_a_head(rows: list[list[str]]) -> bool:
+def _looks_like_header(rows: list[list[str]]) -> bool:
     names = rows[0]
-    return len(rows) > 1 and len(set(names)) == len(names) and all(NAME_LIKE.fullmatch(name) for name in names)
+    return len(rows) > 1 and len(set(names)) == len(names) and all(HEADER_CELL.fullmatch(name) for name in names)
 
 
 class Lines:
-    """The physical lines of a file as text, for csv.reader; `found` is what is wrong with the row being read."""
+    """The physical lines of a file, for csv.reader; `found` is the problem with the current row."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.number = 0  # of the line given last
+        self.number = 0  # of the last line
         self.found: Problem | None = None
-        self.size = 0  # of the row being read
-        self.first = ""  # its first characters
+        self.size = 0  # of the current row
+        self.first = ""  # the current row's first line
 
     def begin(self) -> None:
         self.found, self.size, self.first = None, 0, ""
@@ -79,7 +87,7 @@ class Lines:
         self.number += 1
         self.size += len(raw)
         if self.size > MAX_RECORD:
-            # Either a row out of proportion, or a quote that is never closed: all that follows would be one cell.
+            # Either a huge row, or a quote that is never closed, which makes all the rest one cell.
             raise BadFile(self.number, TOO_LONG.problem, f"{TOO_LONG.fix} {FIX_QUOTES}", text=self.first)
         if b"\0" in raw:
             self.found = self.found or NUL
@@ -93,7 +101,7 @@ class Lines:
 
 
 def read_separated(file: BinaryIO, delimiter: str, notes: Notes) -> Iterator[Record]:
-    """Every row below the head as an object of texts. Raises BadFile for a head that cannot be one."""
+    """Every row below the header as an object of texts. Raises BadFile for an impossible header."""
     csv.field_size_limit(MAX_RECORD + 1)
     lines = Lines(file)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -125,8 +133,8 @@ def _names(cells: list[str], line: int, notes: Notes) -> list[str]:
     notes["trimmed names"] += sum(name != cell for name, cell in zip(names, cells, strict=True))
     notes["empty names"] += names.count("")
     names = [name or f"column {number}" for number, name in enumerate(names, 1)]
-    if len(names) > MOST_COLUMNS:
-        raise BadFile(line, f"more than {MOST_COLUMNS:,} columns", "Remove the columns that are not needed.")
+    if len(names) > MAX_COLUMNS:
+        raise BadFile(line, f"more than {MAX_COLUMNS:,} columns", "Remove the columns that are not needed.")
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise BadFile(line, "the same column twice", "Rename or remove one of the two.", field=twice)
     return names
@@ -152,30 +160,30 @@ def _record(line: int, cells: list[str], names: list[str], lines: Lines, notes: 
 
 
 def _value(name: str, cell: str, notes: Notes) -> Any:
-    """A cell is text, but where its column holds lists, objects or labels."""
+    """A cell as text, except in columns of lists, objects or labels."""
     if (plain := unguard(cell)) != cell:
         notes["guarded cells"] += 1
         cell = plain
-    if name in NEVER_TEXT and cell[:1] in ("[", "{"):
+    if name in NESTED_COLUMNS and cell[:1] in ("[", "{"):
         notes["cells of JSON"] += 1
         return parse(cell)
     if cell.startswith("[{") and (turns := _turns(cell)):
         notes["cells of JSON"] += 1
         return turns
-    if name in NEVER_TEXT and not cell:
+    if name in NESTED_COLUMNS and not cell:
         return None
-    if name in OF_LABELS and cell.lower() in LABELS:
+    if name in LABEL_COLUMNS and cell.lower() in LABELS:
         notes["cells of labels"] += 1
         return LABELS[cell.lower()]
     return cell
 
 
 def _turns(cell: str) -> list[Any] | None:
-    """The messages in a cell that holds nothing else; None for text that begins like them."""
+    """The messages in a cell that holds just messages; None for text that merely begins like them."""
     try:
         found = parse(cell)
     except (ValueError, RecursionError):
         return None
-    if isinstance(found, list) and all(isinstance(one, dict) and not TURN.isdisjoint(one) for one in found):
+    if isinstance(found, list) and all(isinstance(one, dict) and not TURN_KEYS.isdisjoint(one) for one in found):
         return found
     return None
