@@ -56,10 +56,8 @@ def prepare(
     position.unpacked = model.dequantized
     _raise_if_stopped(should_stop, emit)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
-        reading = partial(
-            start_from_data, model, plan, before_pass=_before_pass("Reading rows for EVA", should_stop, emit)
-        )
-        _retry_setup(reading, "reading rows for EVA", emit, ranks)
+        reading = _before_pass("Reading rows for EVA", should_stop, emit)
+        _retry_setup(partial(start_from_data, model, plan, before_pass=reading), "reading rows for EVA", emit, ranks)
     general = _general_text(model, renderer, emit, ranks) if spec.evaluation.forgetting and dataset.holdout else None
     optimizer = MasterAdamW(model.lora, spec.optim)
     sync_initial_weights(model, optimizer, ranks)

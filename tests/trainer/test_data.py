@@ -13,6 +13,7 @@ from tests.tiny import make_tiny_base
 from tests.trainer.training import make_rows, make_spec
 from trainer.data import Dataset, Item, Plan, load_dataset
 from trainer.errors import TrainerError
+from trainer.events import Log
 from trainer.formats.check import check_file
 from trainer.micro_batch import micro_batches
 from trainer.rendering import Renderer
@@ -32,6 +33,17 @@ def test_a_raw_file_and_its_canonical_rows_are_the_same_dataset(base: Path, tmp_
     raw, canonical = load(base, rows), load(base, tmp_path / "rows.parquet")
     assert raw == canonical
     assert raw.content_hash == json.loads((tmp_path / "report.json").read_text())["content_hash"]
+
+
+def test_of_many_rows_left_out_the_first_are_named(base: Path, tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    empty = [{"messages": [{"role": "user", "content": f"{one} cat " * 200}]} for one in range(1300)]
+    answered = [{"messages": [*one["messages"], {"role": "assistant", "content": "Yes."}]} for one in empty]
+    rows.write_text("\n".join([json.dumps(one) for one in answered] + [rows.read_text()]))
+    said: list[Any] = []
+    load_dataset(make_spec(base, rows), Renderer.load(base), said.append)
+    text = "1,300 rows left out for having no token to learn: lines 1, 2, 3, 4, 5 and 1,295 more"
+    assert text in [one.text for one in said if isinstance(one, Log)]
 
 
 def test_the_holdout_does_not_depend_on_the_order(base: Path, tmp_path: Path) -> None:

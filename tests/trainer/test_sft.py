@@ -372,17 +372,6 @@ def test_log_tells_about_cut_and_empty_rows(base: Path, tmp_path: Path) -> None:
     assert f"1 row left out for having no token to learn: line {line}" in texts
 
 
-def test_of_many_rows_left_out_the_first_are_named(base: Path, tmp_path: Path) -> None:
-    rows = make_rows(tmp_path)
-    empty = [{"messages": [{"role": "user", "content": f"{one} cat " * 200}]} for one in range(1300)]
-    answered = [{"messages": [*one["messages"], {"role": "assistant", "content": "Yes."}]} for one in empty]
-    rows.write_text("\n".join([json.dumps(one) for one in answered] + [rows.read_text()]))
-    said: list[Any] = []
-    load_dataset(make_spec(base, rows), Renderer.load(base), said.append)
-    text = "1,300 rows left out for having no token to learn: lines 1, 2, 3, 4, 5 and 1,295 more"
-    assert text in [one.text for one in said if isinstance(one, Log)]
-
-
 @pytest.mark.parametrize(
     ("at", "said"), [(0, "The base model's loss on the held-out rows"), (4, "held-out rows after step 4")]
 )
