@@ -73,7 +73,7 @@ def import_folder(folder: Path, base: Path, parts: BaseParts) -> dict[str, Any]:
     """Check a folder's adapter against a base model and give it the form of one trained here. Returns its facts.
 
     The config is rebuilt from known fields, and tokenizer and chat template are replaced by the base's own. Spec and
-    metrics are kept only if our own manifest confirms them. Raises TrainerError (`user_config`).
+    metrics are kept only if a manifest of Lowrank lists them. Raises TrainerError (`user_config`).
     """
     ours = _own_manifest(folder)
     data = _resolve_target_pattern(folder, parts.layers)
@@ -100,7 +100,7 @@ def import_folder(folder: Path, base: Path, parts: BaseParts) -> dict[str, Any]:
 
 
 def _own_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest, if Lowrank wrote it and all files still match it."""
+    """The manifest, if it is one of Lowrank's and all files match it."""
     try:
         return verify(folder, name=MANIFEST)
     except TrainerError:
@@ -110,7 +110,7 @@ def _own_manifest(folder: Path) -> dict[str, Any] | None:
 def _resolve_target_pattern(folder: Path, layers: Mapping[str, LayerSize]) -> dict[str, Any]:
     """The config. If target_modules is a regular expression, it is replaced by the layers that have weights.
 
-    It is never matched: expressions from strangers could run without end.
+    It is never matched: an untrusted expression could backtrack without end.
     """
     data = read_object(folder / CONFIG)
     if isinstance(data.get("target_modules"), str):
@@ -123,7 +123,7 @@ def _resolve_target_pattern(folder: Path, layers: Mapping[str, LayerSize]) -> di
 
 
 def _check_init(init: Any) -> None:
-    """Inits such as PiSSA's subtract a part from the base's weights; the update is then one of that residual."""
+    """Refuse inits such as PiSSA that change the base's weights: the update in the file is one of the changed base."""
     if not isinstance(init, bool) and init not in SAFE_INITS:
         text = f"{CONFIG} sets init_lora_weights to {init!r:.40}: its update is for changed base weights."
         raise refused(text, "Save it with save_pretrained(folder, path_initial_model_for_weight_conversion=…).")

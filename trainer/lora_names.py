@@ -14,14 +14,12 @@ GROUP_PATTERNS = {
     "attention": re.compile(r"attn|attention", re.I),
     "mlp": re.compile(r"mlp|feed_forward|ffn|expert|DenseReluDense|\bfc[12]$", re.I),
 }
-FROM_WEIGHTS = ("pissa", "olora", "loftq")  # initialised from singular vectors: the rank cannot exceed their number
+FROM_WEIGHTS = ("pissa", "olora", "loftq")  # initialised by factorising the weight, which bounds the rank
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Paths of what is trained: `adapted` layers get LoRA, `saved` modules are trained in full, `biased` ones get their
-    bias trained.
-    """
+    """Paths of what is trained: `adapted` layers with LoRA, `saved` modules in full, of `biased` ones only the bias."""
 
     adapted: list[str]
     saved: list[str]
@@ -40,13 +38,13 @@ def select_modules(parts: BaseParts, lora: LoraSpec) -> Selection:
 def issues_in(parts: BaseParts, lora: LoraSpec) -> list[Issue]:
     """Everything in a spec that the base model does not have. Issues that follow from another one are left out."""
     selection = select_modules(parts, lora)
-    of_layers = _target_issues(parts, lora) + _index_issues(parts, lora)
+    layer_issues = _target_issues(parts, lora) + _index_issues(parts, lora)
     return [
-        *of_layers,
-        *_pattern_issues(parts, lora, parts.targets if of_layers else selection.adapted),
+        *layer_issues,
+        *_pattern_issues(parts, lora, parts.targets if layer_issues else selection.adapted),
         *_saved_issues(parts, lora.modules_to_save),
         *_token_issues(parts, lora, selection.saved),
-        *([] if of_layers and lora.bias == "lora_only" else _bias_issues(lora.bias, selection.biased)),
+        *([] if layer_issues and lora.bias == "lora_only" else _bias_issues(lora.bias, selection.biased)),
         *_rank_issues(parts, lora, selection.adapted),
     ]
 
@@ -149,8 +147,8 @@ def _rank_issues(parts: BaseParts, lora: LoraSpec, adapted: Sequence[str]) -> li
         largest = min(parts.layers[path][:2])
         if (rank := own[0] if own else lora.r) > largest:
             field = "lora.rank_pattern" if own else "lora.r"
-            text = f"{path} has only {largest} singular vectors, and its rank is {rank}."
-            return [Issue(field, text, f"{lora.init_lora_weights} starts from these: lower the rank to {largest}.")]
+            text = f"The smaller side of {path} is {largest}, and its rank is {rank}."
+            return [Issue(field, text, f"{lora.init_lora_weights} allows no larger rank: lower it.")]
     return []
 
 

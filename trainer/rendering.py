@@ -240,7 +240,7 @@ class Renderer:
         return start, min(ends, default=len(full.text))
 
     def _find_stop_ids(self, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
-        """Tokens that end an answer: those in its config, and the one that the template writes after answers."""
+        """Tokens that end an answer: the config's EOS tokens, and the one that the template writes after answers."""
         listed = [read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
         named_ids = next((one for one in listed if one is not None), None)
         found = {one for one in (named_ids if isinstance(named_ids, list) else [named_ids]) if isinstance(one, int)}

@@ -78,10 +78,8 @@ def refusal(
     error: TrainerError, messages: Sequence[Message], tools: Sequence[Any] | None, render: Render
 ) -> TrainerError:
     """A clearer error, if what the template refused is an answer with tool calls and no content."""
-    without_content = [
-        at for at, message in enumerate(messages) if message.get("tool_calls") and "content" not in message
-    ]
-    if not without_content:
+    bare = [at for at, message in enumerate(messages) if message.get("tool_calls") and "content" not in message]
+    if not bare:
         return error
     with_content = [{**message, "content": message.get("content", "")} for message in messages]
     if not any(True for _ in _try_render(render, with_content, tools)):
@@ -89,6 +87,6 @@ def refusal(
     return TrainerError(
         "dataset_invalid",
         "The base model's chat template cannot render an answer with tool calls and no content, "
-        f"such as message {without_content[0] + 1}.",
+        f"such as message {bare[0] + 1}.",
         "Choose a base model whose chat template renders tool calls, or leave such rows out.",
     )

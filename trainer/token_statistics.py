@@ -93,20 +93,16 @@ def sample(rows: Path, most: int) -> Iterator[Row]:
     with pq.ParquetFile(rows) as file:
         meta = file.metadata
         groups = list(range(meta.num_row_groups))
-        if meta.num_rows > most:
-            groups = (
-                [groups[at * len(groups) // MAX_GROUPS] for at in range(MAX_GROUPS)]
-                if len(groups) > MAX_GROUPS
-                else groups
-            )
+        if meta.num_rows > most and len(groups) > MAX_GROUPS:
+            groups = [groups[at * len(groups) // MAX_GROUPS] for at in range(MAX_GROUPS)]
         row_count = sum(meta.row_group(number).num_rows for number in groups)
         wanted = _spread_evenly(row_count, most)
         before = 0
         for number in groups:
             table = file.read_row_group(number)
-            for place in range(table.num_rows):
-                if wanted is None or before + place in wanted:
-                    yield row_of(table.slice(place, 1).to_pylist()[0])
+            for index in range(table.num_rows):
+                if wanted is None or before + index in wanted:
+                    yield row_of(table.slice(index, 1).to_pylist()[0])
             before += table.num_rows
 
 

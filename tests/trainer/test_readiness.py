@@ -99,7 +99,7 @@ def test_what_cannot_be_read_hides_nothing(base: Path, tmp_path: Path) -> None:
         ({"trainable_token_indices": [5], "modules_to_save": ["embed_tokens"]}, "already trained in full", "one of"),
         ({"bias": "all"}, "the base model has no biases", "none"),
         ({"bias": "lora_only"}, "no layer that gets an update has one", "none"),
-        ({"init_lora_weights": "pissa", "r": 64}, "only 32 singular vectors", "lower"),
+        ({"init_lora_weights": "pissa", "r": 64}, " is 32, and its rank is 64", "lower"),
         ({"init_lora_weights": "olora", "rank_pattern": {"k_proj": 48}}, "its rank is 48", "lower"),
     ],
     ids=str,
