@@ -1,4 +1,4 @@
-"""The finished adapter: a folder that loads in plain PEFT and carries what made it, written whole and read back."""
+"""The published adapter: a folder that loads in plain PEFT and records how it was trained, written atomically."""
 
 import dataclasses
 import json
@@ -21,14 +21,14 @@ from trainer.spec import TrainSpec
 
 
 def save_adapter(run: Run) -> dict[str, Any]:
-    """Write and verify `run.out`/adapter, replacing one of an earlier attempt. Returns what to remember of it."""
+    """Write and verify `run.out`/adapter, replacing one of an earlier attempt. Returns its facts."""
     return write_adapter(run, run.out / "adapter", adapter_facts(run, run.published_step))
 
 
 def write_adapter(run: Run, target: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The weights as they are now, as an adapter that is there whole or not at all. Returns its facts."""
+    """Write the current weights as an adapter, atomically. Returns `facts` with the hash of the weights."""
     spec = portable(run)
-    made_from = {
+    origin = {
         "base": spec.model.base,
         "base_revision": spec.model.revision,
         "task": "seq2seq" if run.model.is_seq2seq else "causal",
@@ -38,30 +38,30 @@ def write_adapter(run: Run, target: Path, facts: dict[str, Any]) -> dict[str, An
         "learnt_rows": len(run.dataset.train),
         "held_out_rows": len(run.dataset.holdout),
     }
-    with whole_folder(target, name=MANIFEST, facts={**made_from, **facts}) as folder:
+    with whole_folder(target, name=MANIFEST, facts={**origin, **facts}) as folder:
         _write_config(run, spec, folder)
         weights = adapter_weights(run)
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-        _check_weights(weights, folder / WEIGHTS)
+        _check_written(weights, folder / WEIGHTS)
         facts["weights_sha256"] = sha256_of(folder / WEIGHTS)
         for name in TOKENIZER_FILES:
             if (run.base / name).is_file():
                 shutil.copyfile(run.base / name, folder / name)
         (folder / "spec.json").write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
         write_jsonl(folder / "metrics.jsonl", run.position.metrics)
-        (folder / "README.md").write_text(model_card(spec, {**made_from, **facts}), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(spec, {**origin, **facts}), encoding="utf-8")
     return facts
 
 
 def adapter_weights(run: Run) -> dict[str, Tensor]:
-    """What was learnt, in float32, for the base as it is in its folder."""
+    """The trained weights in float32, as an update of the untouched base."""
     masters = run.optimizer.masters_on_cpu()
     return published(masters, run.model.initial) if run.spec.lora.has_nonzero_init else masters
 
 
 def adapter_facts(run: Run, published: int) -> dict[str, Any]:
-    """What a run came to, in numbers, when the weights of step `published` are shown."""
-    steps, measured = run.metrics("progress"), run.metrics("evaluated")
+    """The run's metrics for an adapter with the weights of step `published`."""
+    steps, evaluations = run.metrics("progress"), run.metrics("evaluated")
     facts: dict[str, Any] = {
         "steps": run.position.step,
         "planned_steps": run.plan.steps,
@@ -72,8 +72,8 @@ def adapter_facts(run: Run, published: int) -> dict[str, Any]:
         "peak_memory_bytes": run.model.device.peak_bytes(),
         "parameters": sum(weight.numel() for weight in run.model.lora.values()),
     }
-    if measured:
-        first, last = measured[0], next(one for one in reversed(measured) if one["step"] <= published)
+    if evaluations:
+        first, last = evaluations[0], next(one for one in reversed(evaluations) if one["step"] <= published)
         facts |= {"evaluation_loss": last["loss"], "perplexity": last["perplexity"], "accuracy": last["accuracy"]}
         if last.get("margin") is not None:
             facts["margin"] = last["margin"]
@@ -85,7 +85,7 @@ def adapter_facts(run: Run, published: int) -> dict[str, Any]:
 
 
 def portable(run: Run) -> TrainSpec:
-    """The spec without paths of this machine."""
+    """The spec without this machine's paths."""
     spec = run.spec
     name, revision = source_of(run.base)
     return dataclasses.replace(
@@ -98,7 +98,7 @@ def portable(run: Run) -> TrainSpec:
 
 
 def _write_config(run: Run, spec: TrainSpec, folder: Path) -> None:
-    """adapter_config.json as PEFT writes it, for inference and with a base name that a person can change."""
+    """Write adapter_config.json like PEFT, for inference and with the base's name in place of its path."""
     config = run.model.peft.peft_config["default"].to_dict()
     if spec.lora.has_nonzero_init:
         config = published_config(config)
@@ -108,21 +108,21 @@ def _write_config(run: Run, spec: TrainSpec, folder: Path) -> None:
         "inference_mode": True,
         "target_modules": sorted(config["target_modules"]),
     }
-    text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
+    text = json.dumps(config, indent=2, sort_keys=True, default=_to_json)
     (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
-def _check_weights(expected: dict[str, Tensor], path: Path) -> None:
-    """Read back what was written: the same names and shapes, and no number that is none."""
+def _check_written(expected: dict[str, Tensor], path: Path) -> None:
+    """Read the file back and check names, shapes, and that all values are finite."""
     written = load_file(path)
     shapes = {name: weight.shape for name, weight in expected.items()}
     if {name: weight.shape for name, weight in written.items()} != shapes:
         raise TrainerError("internal", "The written adapter is not the one that was trained.", "Try again.")
     if not all(bool(torch.isfinite(weight).all()) for weight in written.values()):
         raise TrainerError(
-            "diverged", "The trained weights are not finite numbers.", "Use a lower learning rate and train again."
+            "diverged", "The trained weights are not finite.", "Use a lower learning rate and train again."
         )

@@ -1,4 +1,4 @@
-"""Takes an adapter's files out of what was sent: an archive, or the files themselves. Nothing else is unpacked."""
+"""Extracts an adapter's files from an upload: an archive, or the files themselves. Nothing else is unpacked."""
 
 import re
 import tarfile
@@ -16,7 +16,7 @@ from trainer.formats.problems import BadFile
 
 SPEC, METRICS, CARD = "spec.json", "metrics.jsonl", "README.md"
 MAX_TEXT_BYTES = 16 << 20
-# What is kept, and the most bytes of each; the weights have the limit of the whole.
+# The files that are kept, with a limit in bytes for each; the weights only have that of the whole upload.
 KEPT: dict[str, int | None] = {
     CONFIG: MAX_CONFIG_BYTES,
     WEIGHTS: None,
@@ -39,48 +39,48 @@ TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
 
 @dataclass
 class _Found:
-    """What came out so far. `folders`: the kept files of each folder inside, under names of ours."""
+    """What has been extracted so far. `folders`: the kept files of each folder in the archive, stored in `scratch`."""
 
-    room: int
-    aside: Path
+    bytes_left: int
+    scratch: Path
     folders: dict[str, dict[str, Path]] = field(default_factory=dict)
     pickles: list[str] = field(default_factory=list)
     count: int = 0
 
     def take(self, name: str, stream: BinaryIO) -> None:
-        """Keep one file if it is one of an adapter's. Its name is looked at, and never used as a path."""
-        place = _place(name)
-        if place.suffix in PICKLES:
-            self.pickles.append(place.name)
-        if place.name not in KEPT:
+        """Keep a file if it belongs to an adapter. Its name is never used as a path on disk."""
+        path = _checked_path(name)
+        if path.suffix in PICKLES:
+            self.pickles.append(path.name)
+        if path.name not in KEPT:
             return
-        files = self.folders.setdefault(str(place.parent), {})
-        if place.name in files:
-            raise refused(f"The archive holds {name[:100]!r} twice.", PACK)
+        files = self.folders.setdefault(str(path.parent), {})
+        if path.name in files:
+            raise refused(f"The archive contains {name[:100]!r} twice.", PACK)
         self.count += 1
-        files[place.name] = self.aside / str(self.count)
-        self._write(place.name, stream, files[place.name])
+        files[path.name] = self.scratch / str(self.count)
+        self._write(path.name, stream, files[path.name])
 
     def _write(self, name: str, stream: BinaryIO, target: Path) -> None:
-        most = KEPT[name]
+        limit = KEPT[name]
         with target.open("wb") as out:
-            while piece := stream.read(CHUNK):
-                self.room -= len(piece)
-                if self.room < 0:
+            while chunk := stream.read(CHUNK):
+                self.bytes_left -= len(chunk)
+                if self.bytes_left < 0:
                     raise refused("The archive unpacks to more than may be uploaded.", PACK)
-                if most is not None and out.tell() + len(piece) > most:
-                    raise refused(f"{name} is larger than {most >> 20} MB.", "It is no such file: check the folder.")
-                out.write(piece)
+                if limit is not None and out.tell() + len(chunk) > limit:
+                    raise refused(f"{name} is larger than {limit >> 20} MB.", "Check that it is the right file.")
+                out.write(chunk)
 
 
 def unpack(sent: Mapping[str, Path], out: Path, *, limit: int) -> None:
-    """The adapter's files into the empty folder `out`. `sent`: each file by its name; an archive comes alone.
+    """Unpack an adapter's files into the empty folder `out`. `sent`: name -> file, either one archive or the files.
 
-    Raises TrainerError (`user_config`) for what is no adapter, or not to be trusted; at most `limit` bytes are written.
+    At most `limit` bytes are written. Raises TrainerError (`user_config`) for anything that is not a safe adapter.
     """
-    aside = out.parent / "unpacked"
-    aside.mkdir()
-    found = _Found(limit, aside)
+    scratch = out.parent / "unpacked"
+    scratch.mkdir()
+    found = _Found(limit, scratch)
     for name, path in sent.items():
         if name in KEPT:
             found.take(name, path.open("rb"))
@@ -88,7 +88,7 @@ def unpack(sent: Mapping[str, Path], out: Path, *, limit: int) -> None:
             _read_archive(name, path, found)
         else:
             _refuse_file(name)
-    files = _chosen(found)
+    files = _outermost_adapter(found)
     for name, path in files.items():
         path.rename(out / name)
 
@@ -96,7 +96,7 @@ def unpack(sent: Mapping[str, Path], out: Path, *, limit: int) -> None:
 def _refuse_file(name: str) -> NoReturn:
     if PurePosixPath(name).suffix in PICKLES:
         raise _pickled(name)
-    raise refused(f"{name[:100]!r} is no file of an adapter.", f"Send {CONFIG} and {WEIGHTS}, or one archive of them.")
+    raise refused(f"{name[:100]!r} is not an adapter file.", f"Send {CONFIG} and {WEIGHTS}, or one archive of them.")
 
 
 def _read_archive(name: str, path: Path, found: _Found) -> None:
@@ -109,8 +109,8 @@ def _read_archive(name: str, path: Path, found: _Found) -> None:
             else:
                 _refuse_unpacked(name, member)
     except BadFile as error:
-        place = f" ({error.found.field[:100]!r})" if error.found.field else ""
-        raise refused(f"It cannot be unpacked: {error.found.problem}{place}.", PACK) from error
+        where = f" ({error.found.field[:100]!r})" if error.found.field else ""
+        raise refused(f"It cannot be unpacked: {error.found.problem}{where}.", PACK) from error
     except tarfile.TarError as error:
         raise refused("The TAR archive is damaged.", PACK) from error
 
@@ -128,36 +128,36 @@ def _refuse_unpacked(name: str, member: Member) -> NoReturn:
 
 
 def _read_tar(member: Member, found: _Found) -> None:
-    """Only plain files; read from front to end, so that no header can send us elsewhere."""
+    """Extract plain files only. The archive is read as a stream, so that headers cannot point to other offsets."""
     with tarfile.open(fileobj=member.stream, mode="r|") as archive:
         for count, info in enumerate(archive, 1):
             if count > MAX_MEMBERS:
-                raise refused(f"The archive holds more than {MAX_MEMBERS:,} files.", PACK)
+                raise refused(f"The archive contains more than {MAX_MEMBERS:,} files.", PACK)
             if info.isdir():
                 continue
             if not info.isreg() or info.issparse():
-                raise refused(f"The archive holds a link or a device ({info.name[:100]!r}).", PACK)
+                raise refused(f"The archive contains a link or a device ({info.name[:100]!r}).", PACK)
             stream = archive.extractfile(info)
             if stream is not None:
-                found.take(info.name, stream)  # type: ignore[arg-type] # it reads as a BinaryIO does
+                found.take(info.name, stream)  # type: ignore[arg-type] # it can be read like a BinaryIO
 
 
-def _place(name: str) -> PurePosixPath:
-    place = PurePosixPath(name.replace("\\", "/"))
-    if place.is_absolute() or ".." in place.parts or DRIVE.match(name):
-        raise refused(f"The archive names a file outside of itself ({name[:100]!r}).", PACK)
-    return place
+def _checked_path(name: str) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or DRIVE.match(name):
+        raise refused(f"The archive contains a path that leads outside of it ({name[:100]!r}).", PACK)
+    return path
 
 
-def _chosen(found: _Found) -> dict[str, Path]:
-    """The files of the adapter: of the folder with a config that lies outermost, as checkpoints may lie below it."""
+def _outermost_adapter(found: _Found) -> dict[str, Path]:
+    """The files of the outermost folder with a config. Folders below it may be checkpoints of the same adapter."""
     configured = sorted((folder for folder, files in found.folders.items() if CONFIG in files), key=_depth)
     if not configured:
         if found.pickles and not any(WEIGHTS in files for files in found.folders.values()):
             raise _pickled(found.pickles[0])
         raise refused(f"There is no {CONFIG} in it.", PACK)
     if len(configured) > 1 and _depth(configured[0]) == _depth(configured[1]):
-        raise refused(f"It holds several adapters: {configured[0][:80]!r} and {configured[1][:80]!r}.", "Send one.")
+        raise refused(f"It contains several adapters: {configured[0][:80]!r} and {configured[1][:80]!r}.", "Send one.")
     files = found.folders[configured[0]]
     if WEIGHTS not in files:
         if found.pickles:
@@ -171,5 +171,5 @@ def _depth(folder: str) -> int:
 
 
 def _pickled(name: str) -> TrainerError:
-    text = f"{name[:100]!r} is a pickle, which can run program code when it is read: it is not opened here."
+    text = f"{name[:100]!r} is a pickle. Pickles can run code when they are loaded, so they are never opened here."
     return refused(text, CONVERT)

@@ -1,4 +1,4 @@
-"""Loads an adapter for one base model, and refuses a file whose tensors are not exactly those its config implies."""
+"""Loads an adapter for a base model, and refuses a file whose tensors are not exactly those its config implies."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +55,7 @@ def load_adapter(
                 found |= overrides.read(lambda key, kind: _tensor(opened, key, device, kind))
             return found
     except SafetensorError as error:
-        raise refused(f"{WEIGHTS} is no safetensors file, or is cut off.", "Restore the adapter.") from error
+        raise refused(f"{WEIGHTS} is not a safetensors file, or is cut off.", "Restore the adapter.") from error
 
 
 def _pair(
@@ -92,14 +92,14 @@ def dequantized_weight(layer: Linear) -> torch.Tensor:
 
 
 def _entries(opened: Any) -> dict[str, Entry]:
-    found = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 # no dictionary
-    return {key: Entry(one.get_dtype(), one.get_shape()) for key, one in found.items()}
+    slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 # not a dictionary
+    return {key: Entry(one.get_dtype(), one.get_shape()) for key, one in slices.items()}
 
 
 def _tensor(opened: Any, key: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     values: torch.Tensor = opened.get_tensor(key)
     largest = float(values.abs().amax()) if values.numel() else 0.0
     if not largest <= LARGEST:  # also false for NaN
-        raise refused(f"{key!r:.160} holds a value that is not finite or far too large.", "Train it again.")
+        raise refused(f"{key!r:.160} contains a value that is not finite or far too large.", "Train it again.")
     # A copy also on the CPU: the file's memory map must not outlive the file.
     return values.to(device=device, dtype=dtype, copy=True)

@@ -1,7 +1,7 @@
-"""An adapter's folder, told without torch: its files, its config by a list of known fields, and what that promises.
+"""The format of an adapter's folder: its files, the supported config fields, and the tensors they imply. No torch.
 
-PEFT alone loads any key that matches a module, so a file could overwrite the shared base; and it loads silently when
-nothing matches. Here the config is taken field by field, and names and shapes of the weights must be exactly its set.
+PEFT loads any key that matches a module, so a file could overwrite the shared base, and it does not complain when
+nothing matches. Here only known config fields are accepted, and the tensors must be exactly those that they imply.
 """
 
 import json
@@ -30,13 +30,13 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_RANK = 1024
 MAX_LAYERS = 1 << 16
 MAX_TOKENS = 1 << 24
-LAYER_NUMBER = re.compile(r"\.(\d+)\.")  # the first in a path, as PEFT finds it
-LARGEST = 1e4  # trained values stay below 10; beyond this a product overflows
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")  # the first match in a path is the layer's index, as in PEFT
+LARGEST = 1e4  # limit of absolute values: trained ones stay below 10, and far larger ones would overflow a product
 DTYPES = ("F32", "F16", "BF16")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
-# What decides the product is read; what cannot change it is passed over; any other field must be off.
-READ = {
+# Fields that affect the output are used, those that cannot are ignored, and any other field must be unset.
+USED_FIELDS = {
     "peft_type",
     "r",
     "lora_alpha",
@@ -51,10 +51,10 @@ READ = {
     "trainable_token_indices",
 }
 BIASES = ("none", "lora_only", "all")
-PASSED_OVER = {
+IGNORED_FIELDS = {
     "base_model_name_or_path",
-    "layers_pattern",  # where layers' numbers stand: read off their names here, and then held to the keys
-    "fan_in_fan_out",  # how the base's weight lies; A and B lie alike
+    "layers_pattern",  # where a path has the layer's index; here it is found in the path and checked against the keys
+    "fan_in_fan_out",  # the layout of the base's weight; that of A and B does not depend on it
     "inference_mode",
     "init_lora_weights",
     "lora_dropout",
@@ -67,15 +67,15 @@ PASSED_OVER = {
 
 
 class LayerSize(NamedTuple):
-    """A linear layer of a base model: how many values go in and come out, and whether it adds a bias."""
+    """Of a linear layer in a base model."""
 
-    width: int
-    height: int
+    in_features: int
+    out_features: int
     has_bias: bool
 
 
 class Entry(NamedTuple):
-    """A tensor as a safetensors header tells it."""
+    """A tensor's entry in a safetensors header."""
 
     dtype: str
     shape: list[int]
@@ -83,7 +83,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """The fields of adapter_config.json that decide how A and B act."""
+    """The fields of adapter_config.json that affect what an adapter computes."""
 
     r: int
     lora_alpha: float
@@ -99,7 +99,7 @@ class LoraConfig:
 
     @property
     def own_modules(self) -> str:
-        """The field by which more is learnt than updates of linear layers and those layers' biases; empty for none."""
+        """The field that trains more than LoRA layers and their biases; empty if none does."""
         if self.modules_to_save:
             return "modules_to_save"
         if self.trainable_token_indices:
@@ -107,31 +107,32 @@ class LoraConfig:
         return "bias" if self.bias == "all" else ""
 
     def saves(self, module: str) -> bool:
-        """Whether a module learnt whole; PEFT takes any end of a path for its name."""
+        """Whether a module was trained in full. Like PEFT, this matches any suffix of its path."""
         return any(module.endswith(name) for name in self.modules_to_save)
 
     def shapes(self, name: str, layer: LayerSize) -> dict[str, list[int]]:
-        """The keys that the file holds for a layer, each with its shape."""
-        width, height, rank = layer.width, layer.height, self.rank_of(name)
-        found = {f"{PREFIX}{name}.lora_A.weight": [rank, width], f"{PREFIX}{name}.lora_B.weight": [height, rank]}
+        """The file's tensors for a layer: key -> shape."""
+        key, rank = f"{PREFIX}{name}", self.rank_of(name)
+        shapes = {f"{key}.lora_A.weight": [rank, layer.in_features], f"{key}.lora_B.weight": [layer.out_features, rank]}
         if self.use_dora:
-            found[f"{PREFIX}{name}.lora_magnitude_vector"] = [height]
+            shapes[f"{key}.lora_magnitude_vector"] = [layer.out_features]
         if self.bias != "none" and layer.has_bias:
-            found[f"{PREFIX}{name}.base_layer.bias"] = [height]
-        return found
+            shapes[f"{key}.base_layer.bias"] = [layer.out_features]
+        return shapes
 
     def targets(self, layer: str) -> bool:
         if self.layers_to_transform:
-            number = LAYER_NUMBER.search(layer)
-            if number is None or int(number[1]) not in self.layers_to_transform:
+            index = LAYER_NUMBER.search(layer)
+            if index is None or int(index[1]) not in self.layers_to_transform:
                 return False
-        return any(means(target, layer) for target in self.target_modules)
+        return any(name_matches(target, layer) for target in self.target_modules)
 
     def rank_of(self, layer: str) -> int:
-        return next((rank for name, rank in self.rank_pattern.items() if means(name, layer)), self.r)
+        return next((rank for name, rank in self.rank_pattern.items() if name_matches(name, layer)), self.r)
 
     def scaling_of(self, layer: str) -> float:
-        alpha = next((value for name, value in self.alpha_pattern.items() if means(name, layer)), self.lora_alpha)
+        own = (alpha for name, alpha in self.alpha_pattern.items() if name_matches(name, layer))
+        alpha = next(own, self.lora_alpha)
         rank = self.rank_of(layer)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
@@ -140,20 +141,21 @@ def check_entries(
     entries: Mapping[str, Entry],
     layers: Mapping[str, LayerSize],
     config: LoraConfig,
-    beside: Mapping[str, list[int]] = MappingProxyType({}),
+    overrides: Mapping[str, list[int]] = MappingProxyType({}),
 ) -> list[str]:
-    """The layers that the config means for this base, when the file holds exactly their keys, each with its shape.
+    """The layers of this base that the config targets. Raises TrainerError unless the file has exactly their tensors.
 
-    `beside` are keys of modules that the adapter has of its own. No value is read. Raises TrainerError.
+    `overrides`: key -> shape of what the adapter overrides in the base besides. No values are read.
     """
     targeted = [name for name in layers if config.targets(name) and not config.saves(name)]
-    expected = dict(beside)
+    expected = dict(overrides)
     for name in targeted:
         expected |= config.shapes(name, layers[name])
     if not targeted:
         raise refused("The adapter's target_modules name no layer of the base model.", "Use the base it was made for.")
     if extra := sorted(entries.keys() - expected.keys()):
-        raise refused(f"{WEIGHTS} holds {extra[0]!r:.160}, which is no part of this adapter.", "Do not use this file.")
+        text = f"{WEIGHTS} contains {extra[0]!r:.160}, which does not belong to this adapter."
+        raise refused(text, "Do not use this file.")
     if missing := sorted(expected.keys() - entries.keys()):
         raise refused(f"{WEIGHTS} lacks {missing[0]!r:.160}.", "Restore the adapter, or use the base it was made for.")
     for key, shape in expected.items():
@@ -167,13 +169,13 @@ def check_entries(
 
 
 def read_config(file: Path) -> LoraConfig:
-    """adapter_config.json by a list of known fields. Raises TrainerError naming the field that cannot be used."""
+    """Read adapter_config.json. Raises TrainerError naming the first field that is not supported or invalid."""
     data = read_object(file)
     if (kind := data.get("peft_type")) != "LORA":
-        said = f"an adapter of the kind {kind[:40]}" if isinstance(kind, str) and kind else "no adapter"
-        raise refused(f"{CONFIG} describes {said}, and only LORA is supported.", "Use a LoRA adapter.")
+        described = f"an adapter of the kind {kind[:40]}" if isinstance(kind, str) and kind else "no adapter"
+        raise refused(f"{CONFIG} describes {described}, and only LORA is supported.", "Use a LoRA adapter.")
     for name, value in data.items():
-        if name not in READ | PASSED_OVER and value not in (None, False, {}, []):
+        if name not in USED_FIELDS | IGNORED_FIELDS and value not in (None, False, {}, []):
             raise refused(f"{CONFIG} sets {name[:60]!r}, which is not supported.", "Use a plain LoRA adapter.")
     if (bias := data.get("bias", "none")) not in BIASES:
         raise refused(f"{CONFIG}: bias is {bias!r:.40}.", f"It is one of {', '.join(BIASES)}.")
@@ -193,10 +195,10 @@ def read_config(file: Path) -> LoraConfig:
 
 
 def _layers(value: Any) -> tuple[int, ...]:
-    """Numbers of layers, empty for all; PEFT takes a single number too."""
+    """Layer indices, empty for all. PEFT accepts a single number too."""
     numbers = [value] if isinstance(value, int) else value or []
     if not isinstance(numbers, list) or not all(type(one) is int and 0 <= one < MAX_LAYERS for one in numbers):
-        raise refused(f"{CONFIG}: layers_to_transform is no list of layer numbers.", "List numbers such as 0, 1.")
+        raise refused(f"{CONFIG}: layers_to_transform is not a list of layer numbers.", "List numbers such as 0, 1.")
     return tuple(numbers)
 
 
@@ -204,21 +206,21 @@ def _modules(value: Any) -> tuple[str, ...]:
     if not value:
         return ()
     if not isinstance(value, list) or not all(_is_plain(one) for one in value):
-        raise refused(f"{CONFIG}: modules_to_save is no list of plain module names.", "List names such as lm_head.")
+        raise refused(f"{CONFIG}: modules_to_save is not a list of plain module names.", "List names such as lm_head.")
     return tuple(value)
 
 
 def _tokens(value: Any) -> tuple[int, ...]:
-    """Tokens of the embeddings. PEFT's other form, with names of modules, may mean any two tables."""
+    """Token ids. PEFT's other form, a mapping from module names, could name any modules and is refused."""
     numbers = value or []
     if not isinstance(numbers, list) or not all(type(one) is int and 0 <= one < MAX_TOKENS for one in numbers):
-        text = f"{CONFIG}: trainable_token_indices is no list of token numbers."
-        raise refused(text, "Save it with a list: these tokens of the embeddings.")
+        text = f"{CONFIG}: trainable_token_indices is not a list of token ids."
+        raise refused(text, "Save it with a list of token ids.")
     return tuple(numbers)
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object of a small file. Raises TrainerError."""
+    """The JSON object in a config file of limited size. Raises TrainerError."""
     if not file.is_file():
         raise refused(f"{CONFIG} is missing.", "Restore the adapter, or train it again.")
     if file.stat().st_size > MAX_CONFIG_BYTES:
@@ -226,23 +228,23 @@ def read_object(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise refused(f"{CONFIG} is no JSON.", "Restore the adapter.") from error
+        raise refused(f"{CONFIG} is not valid JSON.", "Restore the adapter.") from error
     if not isinstance(data, dict):
-        raise refused(f"{CONFIG} holds no object.", "Restore the adapter.")
+        raise refused(f"{CONFIG} is not a JSON object.", "Restore the adapter.")
     return data
 
 
 def _targets(value: Any) -> tuple[str, ...]:
-    """Plain names alone: PEFT reads a string as a regular expression, and some of those never end."""
+    """Plain names only. PEFT takes a string as a regular expression, which could backtrack without end."""
     if not isinstance(value, list) or not value or not all(_is_plain(one) for one in value):
-        raise refused(f"{CONFIG}: target_modules is no list of plain module names.", "List names such as q_proj.")
+        raise refused(f"{CONFIG}: target_modules is not a list of plain module names.", "List names such as q_proj.")
     return tuple(value)
 
 
 def _pattern(data: dict[str, Any], name: str) -> dict[str, Any]:
     value = data.get(name) or {}
     if not isinstance(value, dict) or not all(_is_plain(key) for key in value):
-        raise refused(f"{CONFIG}: {name} does not map plain module names.", "List names such as q_proj.")
+        raise refused(f"{CONFIG}: {name} is not a mapping from plain module names.", "Write name: number.")
     return value
 
 
@@ -252,19 +254,19 @@ def _is_plain(name: Any) -> bool:
 
 def _rank(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_RANK:
-        raise refused(f"{CONFIG}: the rank {name[:60]} is {value!r:.40}.", f"A rank lies between 1 and {MAX_RANK}.")
+        raise refused(f"{CONFIG}: the rank {name[:60]} is {value!r:.40}.", f"Ranks are from 1 to {MAX_RANK}.")
     return value
 
 
 def _alpha(value: Any, name: str) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not abs(value) <= LARGEST:  # also of NaN, and of integers that no float holds
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= LARGEST:  # also true for NaN and for integers too large for a float
         raise refused(f"{CONFIG}: {name[:60]} is {value!r:.40}.", "Use a plain number.")
     return float(value)
 
 
-def means(target: str, layer: str) -> bool:
-    """Whether a plain name means the layer, as PEFT matches it: the whole name, or its end after a dot."""
+def name_matches(target: str, layer: str) -> bool:
+    """Whether a plain name matches the layer's path as in PEFT: it is the whole path, or a suffix after a dot."""
     return layer == target or layer.endswith(f".{target}")
 
 

@@ -1,4 +1,4 @@
-"""Makes an adapter of strangers one of ours: held to its base model, its config written anew, its weights looked at."""
+"""Imports an untrusted adapter: checks it against its base model, validates its weights and rewrites its config."""
 
 import json
 import math
@@ -12,12 +12,11 @@ import numpy as np
 from trainer.adapter_archive import METRICS, PICKLE_STARTS, SPEC, unpack
 from trainer.adapter_format import (
     CONFIG,
+    IGNORED_FIELDS,
     LARGEST,
     MANIFEST,
-    PASSED_OVER,
     PLAIN_NAME,
     PREFIX,
-    READ,
     TOKENIZER_FILES,
     WEIGHTS,
     Entry,
@@ -39,11 +38,12 @@ from trainer.spec import SpecError, TrainSpec
 BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 CHUNK = 1 << 22
 FIX_WEIGHTS = "Save the adapter again with PEFT, and send that."
-STARTS = (None, "gaussian", "orthogonal")
-A_END = ".lora_A.weight"
-MOST_COUNTED = 1 << 53  # larger integers are no measurements, and the largest do not even fit a float
-# What a manifest of ours tells of a training, where it is a number.
-MEASURED = (
+# Values of init_lora_weights (besides true and false) that leave the base's weights as they are.
+SAFE_INITS = (None, "gaussian", "orthogonal")
+LORA_A_SUFFIX = ".lora_A.weight"
+MAX_INTEGER = 1 << 53  # larger ones are not exact as floats, and no metric is that large
+# Metrics that are taken over from our own manifest, if they are numbers.
+METRIC_FIELDS = (
     "steps", "planned_steps", "published_step", "loss", "trained_tokens", "seconds", "peak_memory_bytes",
     "evaluation_loss", "perplexity", "accuracy", "margin", "evaluation_loss_before", "evaluation_rows",
     "general_kl", "general_perplexity", "general_perplexity_before",
@@ -55,9 +55,9 @@ LORA_FIELDS = (
 
 
 def unpack_sent(sent: Path, out: Path, *, limit: int) -> dict[str, Any]:
-    """The adapter's files of the folder `sent` into `out`/adapter. Returns the name that it has for its base.
+    """Unpack an upload into `out`/adapter. Returns what its config calls its base model.
 
-    `sent` holds files called 0, 1, …, and names.json with what they were called. Raises TrainerError.
+    `sent` contains files called 0, 1, …, and names.json with their original names. Raises TrainerError.
     """
     names = json.loads((sent / "names.json").read_text(encoding="utf-8"))
     if len(set(names)) < len(names):
@@ -70,58 +70,62 @@ def unpack_sent(sent: Path, out: Path, *, limit: int) -> dict[str, Any]:
 
 
 def import_folder(folder: Path, base: Path, parts: BaseParts) -> dict[str, Any]:
-    """Check the adapter of a folder against a base model and make it as one that was trained here. Returns its facts.
+    """Check a folder's adapter against a base model and give it the form of one trained here. Returns its facts.
 
-    Its config is written anew from known fields, tokenizer and chat template are the base's own, and what tells of a
-    training is kept only where a manifest of ours vouches for it. Raises TrainerError (`user_config`).
+    The config is rebuilt from known fields, and tokenizer and chat template are replaced by the base's own. Spec and
+    metrics are kept only if a manifest of Lowrank lists them. Raises TrainerError (`user_config`).
     """
-    ours = _vouched(folder)
-    data = _with_named_targets(folder, parts.layers)
+    ours = _own_manifest(folder)
+    data = _resolve_target_pattern(folder, parts.layers)
     config = read_config(folder / CONFIG)
-    _check_start(data.get("init_lora_weights", True))
+    _check_init(data.get("init_lora_weights", True))
     header = _read_weights_header(folder / WEIGHTS)
     targeted = check_entries(_entries(header), parts.layers, config, own_shapes(config, parts))
     _check_values(folder / WEIGHTS, header)
     name, revision = source_of(base)
-    _write(folder / CONFIG, _rebuilt(data, config) | {"base_model_name_or_path": name, "revision": revision or None})
-    _put_tokenizer(folder, base)
+    base_fields = {"base_model_name_or_path": name, "revision": revision or None}
+    _write_json(folder / CONFIG, _rebuilt(data, config) | base_fields)
+    _replace_tokenizer(folder, base)
     spec = _kept_spec(folder) if ours else {}
     if not spec:
         for file in (SPEC, METRICS):
             (folder / file).unlink(missing_ok=True)
-    told = {"imported": True, "base": name, "base_revision": revision, "task": read_task(base)}
-    _put_manifest(folder, (ours if spec else None) or {"format": FORMAT, **told})
+    facts = {"imported": True, "base": name, "base_revision": revision, "task": read_task(base)}
+    _write_manifest(folder, (ours if spec else None) or {"format": FORMAT, **facts})
     return {
-        "spec": spec or {"model": {"base": name, "revision": revision}, "lora": _lora(data, config, targeted)},
-        "metrics": _measured(ours if spec else None)
-        | {"weights_sha256": sha256_of(folder / WEIGHTS), "parameters": _count(header)},
+        "spec": spec or {"model": {"base": name, "revision": revision}, "lora": _lora_values(data, config, targeted)},
+        "metrics": _metrics(ours if spec else None)
+        | {"weights_sha256": sha256_of(folder / WEIGHTS), "parameters": _parameter_count(header)},
     }
 
 
-def _vouched(folder: Path) -> dict[str, Any] | None:
-    """The manifest, when all files are as Lowrank once wrote them."""
+def _own_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest, if it is one of Lowrank's and all files match it."""
     try:
         return verify(folder, name=MANIFEST)
     except TrainerError:
         return None
 
 
-def _with_named_targets(folder: Path, layers: Mapping[str, LayerSize]) -> dict[str, Any]:
-    """The config; a pattern of target_modules is never matched: the layers that have weights stand in for it."""
+def _resolve_target_pattern(folder: Path, layers: Mapping[str, LayerSize]) -> dict[str, Any]:
+    """The config. If target_modules is a regular expression, it is replaced by the layers that have weights.
+
+    It is never matched: an untrusted expression could backtrack without end.
+    """
     data = read_object(folder / CONFIG)
     if isinstance(data.get("target_modules"), str):
         header = _read_weights_header(folder / WEIGHTS)
-        names = {key.removeprefix(PREFIX).removesuffix(A_END) for key in header if key.endswith(A_END)}
+        names = {key.removeprefix(PREFIX).removesuffix(LORA_A_SUFFIX) for key in header if key.endswith(LORA_A_SUFFIX)}
         if named := sorted(names & layers.keys()):
             data["target_modules"] = named
-            _write(folder / CONFIG, data)
+            _write_json(folder / CONFIG, data)
     return data
 
 
-def _check_start(start: Any) -> None:
-    """Starts such as PiSSA's take a part out of the base's weights, and the file holds an update of what is left."""
-    if not isinstance(start, bool) and start not in STARTS:
-        text = f"{CONFIG} sets init_lora_weights to {start!r:.40}: its weights are not for the base as it is."
+def _check_init(init: Any) -> None:
+    """Refuse inits such as PiSSA that change the base's weights: the update in the file is one of the changed base."""
+    if not isinstance(init, bool) and init not in SAFE_INITS:
+        text = f"{CONFIG} sets init_lora_weights to {init!r:.40}: its update is for changed base weights."
         raise refused(text, "Save it with save_pretrained(folder, path_initial_model_for_weight_conversion=…).")
 
 
@@ -129,7 +133,7 @@ def _read_weights_header(file: Path) -> dict[str, Any]:
     with file.open("rb") as opened:
         start = opened.read(10)
         if start[:4] == ZIP or (start.startswith(PICKLE_STARTS) and start[8:] != b'{"'):
-            raise refused(f"{WEIGHTS} is a pickle under another name: it is not opened here.", FIX_WEIGHTS)
+            raise refused(f"{WEIGHTS} is a pickle under another name, and pickles are never opened here.", FIX_WEIGHTS)
     try:
         header = read_header(file)
     except TrainerError as error:
@@ -139,12 +143,12 @@ def _read_weights_header(file: Path) -> dict[str, Any]:
 
 
 def _entries(header: Mapping[str, Any]) -> dict[str, Entry]:
-    """The header's tensors, whose bytes lie one behind another without a gap, each as long as its shape needs."""
+    """The header's tensors. Checks that they are contiguous and as long as their shapes need."""
     entries, end = {}, 0
-    damaged = refused(f"{WEIGHTS} is damaged: its header does not fit its bytes.", FIX_WEIGHTS)
+    damaged = refused(f"{WEIGHTS} is damaged: its header does not match its contents.", FIX_WEIGHTS)
     try:
-        for name, told in sorted(header.items(), key=lambda one: one[1]["data_offsets"]):
-            dtype, shape, (start, stop) = told["dtype"], told["shape"], told["data_offsets"]
+        for name, entry in sorted(header.items(), key=lambda one: one[1]["data_offsets"]):
+            dtype, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
             if not all(type(one) is int and one >= 0 for one in (*shape, start, stop)) or start != end:
                 raise damaged
             if dtype in BYTES and stop - start != math.prod(shape) * BYTES[dtype]:
@@ -156,19 +160,20 @@ def _entries(header: Mapping[str, Any]) -> dict[str, Entry]:
 
 
 def _check_values(file: Path, header: Mapping[str, Any]) -> None:
-    """Every number finite and of a size that training leaves; a piece at a time."""
+    """Check that every value is finite and of a plausible size. Read in chunks."""
     with file.open("rb") as opened:
         start = 8 + int.from_bytes(opened.read(8), "little")
-        for name, told in header.items():
-            opened.seek(start + told["data_offsets"][0])
-            for values in _pieces(opened, told["data_offsets"][1] - told["data_offsets"][0], told["dtype"]):
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            opened.seek(start + begin)
+            for values in _chunks(opened, end - begin, entry["dtype"]):
                 if not float(np.abs(values).max()) <= LARGEST:  # also false for NaN
                     raise refused(
-                        f"{name!r:.160} holds a value that is not finite or far too large.", "Train it again."
+                        f"{name!r:.160} contains a value that is not finite or far too large.", "Train it again."
                     )
 
 
-def _pieces(opened: Any, left: int, dtype: str) -> "Iterator[np.ndarray[Any, Any]]":
+def _chunks(opened: Any, left: int, dtype: str) -> "Iterator[np.ndarray[Any, Any]]":
     while left:
         raw = opened.read(min(CHUNK, left))
         left -= len(raw)
@@ -179,37 +184,37 @@ def _pieces(opened: Any, left: int, dtype: str) -> "Iterator[np.ndarray[Any, Any
 
 
 def _rebuilt(data: Mapping[str, Any], config: LoraConfig) -> dict[str, Any]:
-    """The config of known fields with checked values; what is off stays off under its name."""
-    found = {name: value for name, value in data.items() if name in READ or name not in PASSED_OVER}
-    found |= {name: data[name] for name, is_sound in SOUND.items() if name in data and is_sound(data[name])}
-    told = {"use_rslora": config.use_rslora, "use_dora": config.use_dora}
-    return found | told | {"inference_mode": True, "target_modules": sorted(config.target_modules)}
+    """The config with only valid values in ignored fields. Unknown ones are unset, as `read_config` has checked."""
+    fields = {name: value for name, value in data.items() if name not in IGNORED_FIELDS}
+    fields |= {name: data[name] for name, is_valid in VALIDATORS.items() if name in data and is_valid(data[name])}
+    flags = {"use_rslora": config.use_rslora, "use_dora": config.use_dora}
+    return fields | flags | {"inference_mode": True, "target_modules": sorted(config.target_modules)}
 
 
-def _is_word(value: Any) -> bool:
+def _is_name(value: Any) -> bool:
     return value is None or (isinstance(value, str) and len(value) <= 80 and PLAIN_NAME.fullmatch(value) is not None)
 
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, int):
-        return not isinstance(value, bool) and abs(value) <= MOST_COUNTED
+        return not isinstance(value, bool) and abs(value) <= MAX_INTEGER
     return isinstance(value, float) and math.isfinite(value)
 
 
-# Fields that change nothing here, and would be believed where the download is loaded: kept when they are harmless.
-SOUND: dict[str, Callable[[Any], bool]] = {
+# Fields that are ignored here but read where the download is loaded: kept only if valid.
+VALIDATORS: dict[str, Callable[[Any], bool]] = {
     "fan_in_fan_out": lambda value: isinstance(value, bool),
-    "init_lora_weights": lambda value: isinstance(value, bool) or value in STARTS,
-    "layers_pattern": _is_word,
+    "init_lora_weights": lambda value: isinstance(value, bool) or value in SAFE_INITS,
+    "layers_pattern": _is_name,
     "lora_dropout": lambda value: _is_number(value) and 0 <= value < 1,
     "megatron_core": lambda value: value in (None, "megatron.core"),
-    "peft_version": _is_word,
+    "peft_version": _is_name,
     "qalora_group_size": lambda value: type(value) is int and 0 < value < 1 << 16,
     "task_type": lambda value: value in (None, "CAUSAL_LM", "SEQ_2_SEQ_LM"),
 }
 
 
-def _put_tokenizer(folder: Path, base: Path) -> None:
+def _replace_tokenizer(folder: Path, base: Path) -> None:
     for name in TOKENIZER_FILES:
         (folder / name).unlink(missing_ok=True)
         if (base / name).is_file():
@@ -217,38 +222,38 @@ def _put_tokenizer(folder: Path, base: Path) -> None:
 
 
 def _kept_spec(folder: Path) -> dict[str, Any]:
-    """The spec of its training, in this version's terms; empty when there is none."""
+    """The spec it was trained with, upgraded to this version; empty if there is none."""
     try:
         return TrainSpec.from_dict(json.loads((folder / SPEC).read_bytes())).to_dict()
     except (OSError, ValueError, RecursionError, SpecError):
         return {}
 
 
-def _put_manifest(folder: Path, told: Mapping[str, Any]) -> None:
-    """Last, with every file as it is now; one that says so already stays byte for byte."""
+def _write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Written last, with the current size and hash of every file. An up-to-date manifest is not touched."""
     names = sorted(one.name for one in folder.iterdir() if one.name != MANIFEST)
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
-    if told.get("files") != files:
+    if facts.get("files") != files:
         (folder / MANIFEST).unlink(missing_ok=True)
-        (folder / MANIFEST).write_text(json.dumps({**told, "files": files}, indent=2), encoding="utf-8")
+        (folder / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=2), encoding="utf-8")
 
 
-def _lora(data: Mapping[str, Any], config: LoraConfig, targeted: list[str]) -> dict[str, Any]:
-    """What a spec would have said of it; whole paths as the names at their ends."""
-    told = {name: data[name] for name in LORA_FIELDS if data.get(name) not in (None, {}, [], False)}
-    told["target_modules"] = sorted({name.rpartition(".")[2] for name in targeted})
+def _lora_values(data: Mapping[str, Any], config: LoraConfig, targeted: list[str]) -> dict[str, Any]:
+    """The adapter's config in terms of a spec, with module names in place of whole paths."""
+    values = {name: data[name] for name in LORA_FIELDS if data.get(name) not in (None, {}, [], False)}
+    values["target_modules"] = sorted({name.rpartition(".")[2] for name in targeted})
     if config.layers_to_transform:
-        told["layers_to_transform"] = list(config.layers_to_transform)
-    return told
+        values["layers_to_transform"] = list(config.layers_to_transform)
+    return values
 
 
-def _measured(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {name: manifest[name] for name in MEASURED if _is_number(manifest.get(name))} if manifest else {}
+def _metrics(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: manifest[name] for name in METRIC_FIELDS if _is_number(manifest.get(name))} if manifest else {}
 
 
-def _count(header: Mapping[str, Any]) -> int:
-    return sum(math.prod(told["shape"]) for told in header.values())
+def _parameter_count(header: Mapping[str, Any]) -> int:
+    return sum(math.prod(entry["shape"]) for entry in header.values())
 
 
-def _write(file: Path, data: Mapping[str, Any]) -> None:
+def _write_json(file: Path, data: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(data, indent=2, sort_keys=True), encoding="utf-8")

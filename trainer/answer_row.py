@@ -1,4 +1,4 @@
-"""One answer being generated: detokenised as it comes, with stop conditions and timing."""
+"""One answer being generated: incremental detokenisation, stop conditions and timing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,8 +52,8 @@ class Row:
     began: float = field(default_factory=perf_counter)
     first_token: float = 0.0
     tokens: int = 0
-    _decoded: int = 0  # characters, held back ones included
-    _given: int = 0
+    _decoded: int = 0  # characters, including those held back
+    _emitted: int = 0  # characters
     _scored: list[tuple[int, TokenLogprobs]] = field(default_factory=list)  # with the offset of their text
 
     def take(self, token: int, scored: TokenLogprobs | None = None) -> Chunk:
@@ -70,19 +70,19 @@ class Row:
         else:
             if scored is not None:
                 self._scored.append((self._decoded, scored))
-            text, found = self._through(self.text.add(token))
+            text, found = self._through_stops(self.text.add(token))
             finish = "stop" if found else "length" if self.tokens >= self.limit else None
             if found:
                 return self._chunk(text, "stop", now, cut=True)
         if finish:
-            more, found = self._through(self.text.rest())
+            more, found = self._through_stops(self.text.rest())
             text += more if found else more + self.stops.rest()
             return self._chunk(text, "stop" if found else finish, now, cut=found)
         return self._chunk(text, None, now)
 
     def rest(self) -> Chunk:
         """Emit what is held back, when the row is stopped from outside."""
-        text, found = self._through(self.text.rest())
+        text, found = self._through_stops(self.text.rest())
         return self._chunk(text if found else text + self.stops.rest(), None, perf_counter(), cut=found)
 
     def broken(self, error: TrainerError) -> Chunk:
@@ -97,13 +97,13 @@ class Row:
             error=error,
         )
 
-    def _through(self, text: str) -> tuple[str, bool]:
+    def _through_stops(self, text: str) -> tuple[str, bool]:
         self._decoded += len(text)
         return self.stops.add(text)
 
     def _chunk(self, text: str, finish: Finish | None, now: float, *, cut: bool = False) -> Chunk:
         seconds = now - self.first_token
-        self._given += len(text)
+        self._emitted += len(text)
         return Chunk(
             row=self.number,
             text=text,
@@ -111,13 +111,13 @@ class Row:
             tokens=self.tokens,
             first_token_ms=1000 * (self.first_token - self.began) if self.tokens else 0.0,
             tokens_per_second=(self.tokens - 1) / seconds if self.tokens > 1 and seconds > 0 else 0.0,
-            scored=self._release(all_of_them=finish is not None and not cut),
+            scored=self._release(everything=finish is not None and not cut),
         )
 
-    def _release(self, *, all_of_them: bool) -> tuple[TokenLogprobs, ...]:
-        """Log probabilities of tokens whose text has started to be emitted; those of a stop string never are."""
+    def _release(self, *, everything: bool) -> tuple[TokenLogprobs, ...]:
+        """Log probabilities of tokens whose text has begun to be emitted; those of a stop string are never released."""
         if not self._scored:
             return ()
-        given = [one for start, one in self._scored if all_of_them or start < self._given]
-        self._scored = self._scored[len(given) :]
-        return tuple(given)
+        released = [one for start, one in self._scored if everything or start < self._emitted]
+        self._scored = self._scored[len(released) :]
+        return tuple(released)

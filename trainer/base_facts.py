@@ -1,4 +1,4 @@
-"""What a base model's folder holds, read without loading a weight: its facts, or what is missing."""
+"""Facts about a base model's folder, read from its config and tensor headers without loading any weights."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.errors import TrainerError
 
-PIECES, PIECE_BYTES = 256, 1 << 16  # evenly spaced, of each weight file: 16 MB stand for it
+CHUNKS, CHUNK_BYTES = 256, 1 << 16  # the fingerprint hashes 16 MB of each weight file, in evenly spaced chunks
 MAX_CONFIG_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 128 << 20
 MAX_HEADER_BYTES = 64 << 20
@@ -20,7 +20,7 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
 SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.safetensors")
 
-# Upper ends that no real model comes near: a config beyond them would only make a loader take all memory.
+# Far above any real model. A config with larger sizes could only exhaust memory when it is loaded.
 SIZE_LIMITS = {
     "hidden_size": 1 << 17,
     "intermediate_size": 1 << 20,
@@ -33,8 +33,7 @@ SIZE_LIMITS = {
     "max_position_embeddings": 1 << 25,
 }
 
-
-# What older families call the same sizes.
+# Names of the same sizes in older families.
 OTHER_NAMES = {
     "hidden_size": ("n_embd", "n_embed", "d_model"),
     "vocab_size": (),
@@ -42,9 +41,9 @@ OTHER_NAMES = {
     "num_attention_heads": ("n_head", "num_heads"),
     "max_position_embeddings": ("n_positions", "seq_length"),
 }
-# Families in which an encoder reads and a decoder writes, and what they call its sizes.
+# Encoder–decoder families, and their names of the sizes.
 SEQ2SEQ_TYPES = ("t5", "mt5", "bart", "pegasus")
-NO_LAST_POSITION = ("t5", "mt5")  # positions are told by distance: n_positions is but what it was trained on
+RELATIVE_POSITIONS = ("t5", "mt5")  # no maximum length: n_positions is only what they were trained with
 SEQ2SEQ_NAMES = {
     "num_hidden_layers": ("encoder_layers",),
     "num_attention_heads": ("encoder_attention_heads",),
@@ -57,10 +56,10 @@ SEQ2SEQ_NAMES = {
 def inspect_folder(path: Path) -> dict[str, Any]:
     """Facts of a base model: architecture, sizes, dtype, bytes, license, context length.
 
-    Raises TrainerError (`user_config`) naming what is missing, broken or not allowed. Nothing of the folder is run.
+    Raises TrainerError (`user_config`) naming what is missing, broken or not allowed. No code of the folder is run.
     """
     if not path.is_dir():
-        raise broken(f"There is no folder {path}.", "Name a folder that holds a model.")
+        raise broken(f"There is no folder {path}.", "Name a folder with a model.")
     refuse_code(path)
     config = read_config(path)
     if not (path / "tokenizer.json").is_file():
@@ -76,10 +75,10 @@ def inspect_folder(path: Path) -> dict[str, Any]:
 
 
 def _facts(config: dict[str, Any], tensors: dict[str, tuple[str, int]]) -> dict[str, Any]:
-    values_in: dict[str, int] = {}
+    values: dict[str, int] = {}  # by dtype
     for dtype, count in tensors.values():
-        values_in[dtype] = values_in.get(dtype, 0) + count
-    commonest = max(values_in, key=lambda name: values_in[name])
+        values[dtype] = values.get(dtype, 0) + count
+    dominant = max(values, key=lambda name: values[name])
     return {
         "architecture": str(config["architectures"][0]),
         "task": task_of(config),
@@ -94,12 +93,12 @@ def _facts(config: dict[str, Any], tensors: dict[str, tuple[str, int]]) -> dict[
         "context_length": config.get("max_position_embeddings"),
         "softcapped": bool(config.get("attn_logit_softcapping")),
         "tied_embeddings": bool(config.get("tie_word_embeddings", True)),
-        "dtype": DTYPES.get(commonest, commonest),
-    } | _of_seq2seq(config)
+        "dtype": DTYPES.get(dominant, dominant),
+    } | _seq2seq_facts(config)
 
 
-def _of_seq2seq(config: dict[str, Any]) -> dict[str, Any]:
-    """What an encoder–decoder has besides: `layers` counts those of one side, the encoder."""
+def _seq2seq_facts(config: dict[str, Any]) -> dict[str, Any]:
+    """Further facts of an encoder–decoder, where `layers` counts those of the encoder."""
     if not is_seq2seq(config):
         return {}
     gated = str(config.get("feed_forward_proj", "")).startswith("gated")
@@ -107,7 +106,7 @@ def _of_seq2seq(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_seq2seq(config: dict[str, Any]) -> bool:
-    """Whether a config.json is that of an encoder–decoder model known here."""
+    """Whether a config.json is that of a supported encoder–decoder model."""
     return config.get("model_type") in SEQ2SEQ_TYPES
 
 
@@ -116,29 +115,29 @@ def task_of(config: dict[str, Any]) -> str:
 
 
 def read_task(path: Path) -> str:
-    """What a base model of a folder does: `causal` continues a text, `seq2seq` reads one and then writes another."""
+    """The task of a base model: `causal` (decoder-only) or `seq2seq` (encoder–decoder)."""
     return task_of(read_config(path))
 
 
 def refuse_code(path: Path) -> None:
-    """A base model is data. Python files beside it mean that somebody expects them to be run."""
+    """Refuse Python files in the folder: a base model is data, and nothing of it is ever run."""
     code = sorted(one.name for one in path.glob("*.py"))
     if code:
-        raise broken(
-            f"The folder holds program code ({code[0]}).", "Code of a model is never run here: choose another."
-        )
+        raise broken(f"The folder contains code ({code[0]}).", "Code of a model is never run here: choose another.")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.json, checked to name an architecture and sane sizes, and no code of its own."""
+    """config.json with normalised names, checked for a supported architecture, plausible sizes and no custom code."""
     config = read_json(path / "config.json", MAX_CONFIG_BYTES)
     if "auto_map" in config:
-        raise broken("config.json asks for program code (auto_map).", "Choose a model that transformers knows itself.")
+        raise broken(
+            "config.json requires custom code (auto_map).", "Choose a model that transformers supports itself."
+        )
     if "quantization_config" in config:
         raise broken(
-            "The weights are quantised already.", "Choose the model's full weights: jobs quantise by themselves."
+            "The weights are quantised already.", "Choose the unquantised model: jobs quantise it if asked to."
         )
-    _use_one_name(config)
+    _normalise_names(config)
     _check_architecture(config)
     for name in ("hidden_size", "vocab_size", "num_hidden_layers"):
         if config[name] is None:
@@ -150,41 +149,41 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _use_one_name(config: dict[str, Any]) -> None:
-    """Put each size under the one name that is used here; None where the config does not tell it."""
+def _normalise_names(config: dict[str, Any]) -> None:
+    """Store each size under the name that is used here, None if the config does not have it."""
     for names in (OTHER_NAMES, SEQ2SEQ_NAMES) if is_seq2seq(config) else (OTHER_NAMES,):
         for name, others in names.items():
             if config.get(name) is None:
                 config[name] = next((config[one] for one in others if one in config), None)
-    if config.get("model_type") in NO_LAST_POSITION:
+    if config.get("model_type") in RELATIVE_POSITIONS:
         config["max_position_embeddings"] = None
 
 
 def _check_architecture(config: dict[str, Any]) -> None:
     names = config.get("architectures")
     first = str(names[0]) if isinstance(names, list) and names else ""
-    ends = ("ForConditionalGeneration",) if is_seq2seq(config) else ("ForCausalLM",)
-    if not first.endswith((*ends, "LMHeadModel")):
+    suffix = "ForConditionalGeneration" if is_seq2seq(config) else "ForCausalLM"
+    if not first.endswith((suffix, "LMHeadModel")):
         raise broken("config.json names no causal language model and no T5 or BART.", "Choose one for text generation.")
 
 
 def read_json(path: Path, limit: int) -> dict[str, Any]:
-    """A JSON object of at most `limit` bytes. Raises TrainerError."""
+    """The JSON object in a file of at most `limit` bytes. Raises TrainerError."""
     if not path.is_file():
         raise broken(f"The file {path.name} is missing.", "Name the folder that holds the model's own files.")
     if path.stat().st_size > limit:
-        raise broken(f"The file {path.name} is larger than {limit >> 10} kB.", "It is no such file: check the folder.")
+        raise broken(f"The file {path.name} is larger than {limit >> 10} kB.", "Check that it is the right file.")
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise broken(f"The file {path.name} is no JSON.", "It is damaged: fetch it again.") from error
+        raise broken(f"The file {path.name} is not valid JSON.", "It is damaged: fetch it again.") from error
     if not isinstance(data, dict):
-        raise broken(f"The file {path.name} holds no JSON object.", "It is damaged: fetch it again.")
+        raise broken(f"The file {path.name} is not a JSON object.", "It is damaged: fetch it again.")
     return data
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The safetensors files the model is loaded from: the index's shards, or the one file."""
+    """The safetensors files of the model: the shards listed in the index, or the single file."""
     if (path / WEIGHTS_INDEX).is_file():
         weight_map = read_json(path / WEIGHTS_INDEX, MAX_HEADER_BYTES).get("weight_map")
         names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
@@ -200,7 +199,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, tuple[str, int]], int]:
-    """Every tensor's (dtype, number of values) from the headers of the weight files, and the files' bytes."""
+    """Each tensor's (dtype, number of values) from the headers of the weight files, and the files' total bytes."""
     tensors: dict[str, tuple[str, int]] = {}
     total = 0
     for file in weight_files(path):
@@ -209,12 +208,11 @@ def read_tensors(path: Path) -> tuple[dict[str, tuple[str, int]], int]:
             if name != "__metadata__":
                 tensors[name] = _dtype_and_count(file, entry)
     if not tensors:
-        raise broken("The weights hold no tensor.", "The file is damaged: fetch it again.")
+        raise broken("The weights contain no tensor.", "The file is damaged: fetch it again.")
     return tensors, total
 
 
 def _dtype_and_count(file: Path, entry: dict[str, Any]) -> tuple[str, int]:
-    """Of a tensor, by its entry in the header of a file."""
     dtype, shape = entry.get("dtype"), entry.get("shape")
     if isinstance(dtype, str) and isinstance(shape, list) and all(type(one) is int and one >= 0 for one in shape):
         return dtype, math.prod(shape)
@@ -223,27 +221,27 @@ def _dtype_and_count(file: Path, entry: dict[str, Any]) -> tuple[str, int]:
 
 def read_header(file: Path) -> dict[str, Any]:
     """The JSON header of a safetensors file, checked against the file's length."""
-    damaged = broken(f"{file.name} is no safetensors file, or is cut off.", "Fetch it again.")
+    damaged = broken(f"{file.name} is not a safetensors file, or is cut off.", "Fetch it again.")
     size = file.stat().st_size
     with file.open("rb") as opened:
-        start = opened.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        prefix = opened.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
             raise damaged
         try:
             header = json.loads(opened.read(length))
             end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-            left_over = size - (end + 8 + length)
+            unclaimed = size - (end + 8 + length)
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise damaged from error
-    if left_over:
+    if unclaimed:
         raise damaged
     checked: dict[str, Any] = header
     return checked
 
 
 def read_license(path: Path) -> str:
-    """The licence named in the model card's front matter, empty when there is none."""
+    """The licence in the model card's front matter, empty if there is none."""
     card = path / "README.md"
     if not card.is_file():
         return ""
@@ -266,16 +264,16 @@ def broken(text: str, fix: str) -> TrainerError:
 
 
 def fingerprint(base: Path) -> str:
-    """A hash that tells base models apart: config, tokenizer, template, and pieces from all over the weights."""
-    found = hashlib.sha256()
+    """A hash that identifies a base model: of its config, tokenizer, chat template, and chunks of its weights."""
+    digest = hashlib.sha256()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (base / name).is_file():
-            found.update(hashlib.sha256((base / name).read_bytes()).digest())
+            digest.update(hashlib.sha256((base / name).read_bytes()).digest())
     for file in weight_files(base):
         size = file.stat().st_size
-        found.update(f"{file.name} {size}".encode())
+        digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as opened:
-            for piece in range(PIECES):
-                opened.seek(piece * max(0, size - PIECE_BYTES) // (PIECES - 1))
-                found.update(opened.read(PIECE_BYTES))
-    return found.hexdigest()
+            for chunk in range(CHUNKS):
+                opened.seek(chunk * max(0, size - CHUNK_BYTES) // (CHUNKS - 1))
+                digest.update(opened.read(CHUNK_BYTES))
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A base model's chat template in a sandbox: messages in, text out, within bounds of time and size."""
+"""Renders a base model's chat template in a sandbox, with limits on time and size."""
 
 import json
 import time
@@ -19,11 +19,11 @@ from trainer.errors import TrainerError
 Message = Mapping[str, Any]
 
 SECONDS = 3.0  # a chat template takes well under a millisecond
-CHARACTERS = 1 << 24
-# Methods and filters that make a long text out of a number; no known template needs one.
+MAX_CHARACTERS = 1 << 24
+# Methods and filters that can make a long text from a number. No known template needs them.
 PADDING = {"ljust", "rjust", "center", "zfill", "expandtabs", "format", "format_map", "translate"}
 
-# What a template's own code may raise, by its mistakes or by what it is given.
+# What a template can raise, by its own mistakes or because of its input.
 TEMPLATE_FAULTS = (
     TemplateError,
     TypeError,
@@ -34,22 +34,22 @@ TEMPLATE_FAULTS = (
     RecursionError,
 )
 
-# The deadline of the render in progress: per thread and task, as one compiled template serves many.
+# The deadline of the render in progress, per thread and task, because they share compiled templates.
 _deadline: ContextVar[float] = ContextVar("deadline")
 
 
-class _TooMuch(TemplateError):
-    """The template ran past its limits."""
+class _LimitExceeded(TemplateError):
+    """The template exceeded a limit."""
 
 
 def _tick() -> str:
     if time.monotonic() > _deadline.get():
-        raise _TooMuch(f"it ran for more than {SECONDS:g} seconds")
+        raise _LimitExceeded(f"it ran for more than {SECONDS:g} seconds")
     return ""
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox stops code from reaching out; this one also bounds time and memory."""
+    """Jinja's sandbox isolates templates from Python; this one also limits their time and memory."""
 
     intercepted_binops = frozenset(["*", "**", "%"])
 
@@ -65,9 +65,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if operator == "**" or (operator == "%" and isinstance(left, str)):
             raise SecurityError(f"the operator {operator} is not allowed here")
         if operator == "*" and not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
-            size = _extent(left) * _extent(right)
-            if size > CHARACTERS:
-                raise _TooMuch("it makes a text that is too long")
+            size = _length_or_value(left) * _length_or_value(right)
+            if size > MAX_CHARACTERS:
+                raise _LimitExceeded("its output is too long")
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -76,7 +76,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value)
 
 
-def _extent(value: Any) -> Any:
+def _length_or_value(value: Any) -> Any:
     return len(value) if hasattr(value, "__len__") else value
 
 
@@ -96,13 +96,13 @@ class _Generation(Extension):
 
 
 class _PlainNamespace(Namespace):
-    """A namespace without names that begin with an underscore, which lead to Python's insides."""
+    """A namespace that refuses names with a leading underscore, which lead to Python's internals."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # so that a template may write namespace(self=…)
-        self, given = args[0], dict(*args[1:], **kwargs)
-        for name in given:
+    def __init__(*args: Any, **kwargs: Any) -> None:  # positional, so that templates can use namespace(self=…)
+        self, values = args[0], dict(*args[1:], **kwargs)
+        for name in values:
             _no_underscore(name)
-        Namespace.__init__(self, given)
+        Namespace.__init__(self, values)
 
     def __setitem__(self, name: str, value: Any) -> None:
         _no_underscore(name)
@@ -115,7 +115,7 @@ def _no_underscore(name: str) -> None:
 
 
 def _to_json(value: Any, *, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
-    """Without Jinja's HTML escapes: models have learnt plain JSON."""
+    """Like Jinja's filter, but without HTML escapes: models are trained on plain JSON."""
     if indent is not None and not 0 <= indent <= 16:
         raise SecurityError("this indentation is not allowed here")
     known = {name: more[name] for name in ("separators", "sort_keys") if name in more}
@@ -127,7 +127,7 @@ def _raise_exception(message: str) -> None:
 
 
 class ChatTemplate:
-    """One compiled template. `marks` are two texts that it puts around each `{% generation %}` block."""
+    """A compiled template. `marks`: the strings that it puts before and after each `{% generation %}` block."""
 
     def __init__(self, source: str, variables: Mapping[str, str], *, marks: tuple[str, str]) -> None:
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
@@ -142,7 +142,7 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except (TemplateError, RecursionError) as error:
             raise TrainerError(
-                "user_config", f"The base model's chat template cannot be read: {error}.", "Use another base model."
+                "user_config", f"The base model's chat template cannot be parsed: {error}.", "Use another base model."
             ) from error
 
     def render(
@@ -153,7 +153,7 @@ class ChatTemplate:
         add_generation_prompt: bool = False,
         moment: datetime | None = None,
     ) -> str:
-        """The conversation as text. `moment` is what a template takes for now. Raises TrainerError(dataset_invalid)."""
+        """The conversation as text. `moment`: the template's current time. Raises TrainerError(dataset_invalid)."""
         at = moment or datetime.now()
         values = {
             **self._variables,
@@ -180,7 +180,7 @@ def _bounded(pieces: Iterator[str]) -> Iterator[str]:
     size = 0
     for piece in pieces:
         size += len(piece)
-        if size > CHARACTERS:
-            raise _TooMuch("it makes a text that is too long")
+        if size > MAX_CHARACTERS:
+            raise _LimitExceeded("its output is too long")
         _tick()
         yield piece

@@ -1,4 +1,4 @@
-"""What this machine computes with: the device, the number format it is fast in, and how much memory is left."""
+"""The device to compute on, the dtype it is fast in, and its free memory."""
 
 import ctypes
 import gc
@@ -16,12 +16,12 @@ from trainer.process import peak_memory
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 CUDA_BFLOAT16 = (8, 0)  # older GPUs emulate it, slower than float32
-CGROUP = Path("/sys/fs/cgroup")  # what a container says of its own memory
+CGROUP = Path("/sys/fs/cgroup")  # a container's memory limits
 
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator, or the processor."""
+    """A GPU or the CPU, and the dtype to compute in."""
 
     place: torch.device
     dtype: torch.dtype
@@ -38,8 +38,8 @@ class Device:
         return _free_ram()
 
     def held_bytes(self) -> int:
-        """What this process holds now; with `free_bytes` that is all it could ever have."""
-        if self.is_cuda:  # the driver's context is no longer free, and torch does not count it
+        """Memory of this process now. The sum with `free_bytes` is all it could ever have."""
+        if self.is_cuda:  # torch does not count the CUDA context
             return torch.cuda.memory_allocated(self.place) + round(PROCESS_BYTES["cuda"])
         try:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -48,16 +48,16 @@ class Device:
         return pages * resource.getpagesize()
 
     def clock(self) -> float:
-        """Seconds of a clock that never jumps, once the device has done what it was given."""
+        """Seconds of a monotonic clock, after waiting for the device to finish its queued work."""
         if self.is_cuda:
             torch.cuda.synchronize(self.place)
         return time.perf_counter()
 
     def peak_bytes(self) -> int:
-        """The most memory this process held so far, on the device it computes on; reading the base counts as well.
+        """This process's peak memory so far on the device, loading the base included.
 
-        On a GPU without the driver's context: only torch's own memory is counted at its height. An estimate is held to
-        this without that item, see `trainer.estimate_memory.MemoryItem`.
+        On a GPU this leaves out the CUDA context, because only torch's own memory has a peak. Estimates are compared
+        with it without that item, see `trainer.estimate_memory.MemoryItem`.
         """
         if self.is_cuda:
             return torch.cuda.max_memory_reserved(self.place)
@@ -65,21 +65,21 @@ class Device:
 
 
 def find_device(dtype: str = "auto") -> Device:
-    """The first GPU or else the processor, with the wanted number format or the fastest sound one."""
+    """This process's GPU, or the CPU if there is none. `auto`: bfloat16 where it is fast, else float32."""
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    return Device(device, DTYPES[dtype] if dtype != "auto" else _fast_dtype(device))
+    return Device(device, DTYPES[dtype] if dtype != "auto" else _auto_dtype(device))
 
 
-def _fast_dtype(device: torch.device) -> torch.dtype:
+def _auto_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device) >= CUDA_BFLOAT16
+        fast_bfloat16 = torch.cuda.get_device_capability(device) >= CUDA_BFLOAT16
     else:
-        fast = bool({"avx512_bf16", "amx_bf16"} & _processor_flags())
-    return torch.bfloat16 if fast else torch.float32
+        fast_bfloat16 = bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+    return torch.bfloat16 if fast_bfloat16 else torch.float32
 
 
-def _processor_flags() -> set[str]:
-    """What the processor can do, in Linux's words; empty where Linux does not say."""
+def _cpu_flags() -> set[str]:
+    """The CPU's feature flags from /proc/cpuinfo; empty where it has none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -88,30 +88,30 @@ def _processor_flags() -> set[str]:
 
 
 def _free_ram() -> int:
-    """Available memory of the machine, or what its container may still take where that is less."""
+    """Available memory of the machine, or of its container if that is less."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except OSError:  # not Linux: half of all memory is a fair guess
+    except OSError:  # not Linux: assume half of the memory
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     try:
         limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text()) - _seldom_read_files()
+        used = int((CGROUP / "memory.current").read_text()) - _reclaimable_cache()
     except (OSError, ValueError):
         return free
     return free if limit == "max" else max(0, min(free, int(limit) - used))
 
 
-def _seldom_read_files() -> int:
-    """Bytes of files that Linux keeps at hand for the container and gives up for whoever needs the memory."""
+def _reclaimable_cache() -> int:
+    """Bytes of the container's inactive page cache, which Linux reclaims when memory is needed."""
     lines = (CGROUP / "memory.stat").read_text().splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
 def release_memory() -> None:
-    """Return memory that only loading needed to the system; 0.3 GB for the demo model."""
+    """Return memory freed after loading to the system; 0.3 GB for the demo model."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc has it
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc only
         library.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all: written aside, synced, listed with hashes, renamed, verified."""
+"""Atomic folders: written to a temporary folder, listed in a manifest with hashes, synced, renamed and verified."""
 
 import hashlib
 import importlib.metadata
@@ -28,58 +28,58 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def whole_folder(target: Path, *, name: str, facts: dict[str, Any]) -> Iterator[Path]:
-    """Yield a folder to fill; when the block ends well it becomes `target`, with a manifest called `name`.
+    """Yield a folder to fill. If the block succeeds, it replaces `target`, with a manifest called `name`.
 
-    The manifest is written last and holds `facts` and every file's size and sha256. When the block fails, nothing is
-    left, and what was at `target` before still is.
+    The manifest is written last, with `facts` and the size and sha256 of every file. If the block fails, `target` stays
+    as it was.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.parent / f".tmp-{uuid4().hex}"
-    before = target.parent / f"{aside.name}-before"
-    aside.mkdir()
+    new = target.parent / f".tmp-{uuid4().hex}"
+    replaced = target.parent / f"{new.name}-before"
+    new.mkdir()
     try:
-        yield aside
-        files = {one.name: {"bytes": one.stat().st_size, "sha256": sha256_of(one)} for one in sorted(aside.iterdir())}
+        yield new
+        files = {one.name: {"bytes": one.stat().st_size, "sha256": sha256_of(one)} for one in sorted(new.iterdir())}
         for one in files:
-            _sync(aside / one)
-        listed = {"format": FORMAT, **facts, "libraries": library_versions(), "files": files}
-        (aside / name).write_text(json.dumps(listed, indent=2, allow_nan=False), encoding="utf-8")
-        _sync(aside / name)
-        _sync(aside)
-        _exchange(aside, target, before)
+            _sync(new / one)
+        manifest = {"format": FORMAT, **facts, "libraries": library_versions(), "files": files}
+        (new / name).write_text(json.dumps(manifest, indent=2, allow_nan=False), encoding="utf-8")
+        _sync(new / name)
+        _sync(new)
+        _replace(new, target, replaced)
         _sync(target.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
     verify(target, name=name)
 
 
 def verify(folder: Path, *, name: str) -> dict[str, Any]:
-    """The manifest of a folder whose every file is as listed. Raises TrainerError(input_changed) otherwise."""
+    """The folder's manifest. Raises TrainerError(input_changed) unless every file is as it lists."""
     try:
         listed = json.loads((folder / name).read_text(encoding="utf-8"))
         files = {str(one): str(entry["sha256"]) for one, entry in listed["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder, f"its {name} is missing or broken") from error
     if listed.get("format") != FORMAT:
-        raise _damaged(folder, "it is of another version")
+        raise _damaged(folder, "it has another format version")
     for one, expected in files.items():
         path = folder / one
         if "/" in one or path.is_symlink() or not path.is_file() or sha256_of(path) != expected:
-            raise _damaged(folder, f"{one} is missing or not what was written")
+            raise _damaged(folder, f"{one} is missing or has changed")
     manifest: dict[str, Any] = listed
     return manifest
 
 
-def _exchange(new: Path, target: Path, before: Path) -> None:
-    """Put `new` in the place of `target`, which is called `before` from then on; where that fails it stays."""
+def _replace(new: Path, target: Path, replaced: Path) -> None:
+    """Rename `target` to `replaced` and `new` to `target`. If that fails, `target` is restored."""
     if target.exists():
-        target.rename(before)
+        target.rename(replaced)
     try:
         new.rename(target)
     except OSError:
-        if before.exists():
-            before.rename(target)
+        if replaced.exists():
+            replaced.rename(target)
         raise
 
 

@@ -1,4 +1,4 @@
-"""The README.md that travels with an adapter: where it comes from, what it reached, how to use it."""
+"""An adapter's model card (README.md): what it was trained from, its metrics, and how to use it."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ tags:
 ---
 # LoRA adapter for {base}
 
-Trained with Lowrank on {learnt:,} rows for {steps:,} steps{held_out}.{ended}
+Trained with Lowrank on {rows:,} rows for {steps:,} steps{held_out}.{ended}
 
 | | |
 |---|---|
@@ -25,7 +25,7 @@ Trained with Lowrank on {learnt:,} rows for {steps:,} steps{held_out}.{ended}
 | Learning rate, schedule | {rate:g}, {schedule} |
 | Trained tokens | {trained_tokens:,} |
 | Loss at the end | {loss:.4f} |
-{measured}{forgot}| Dataset (sha256 of its rows) | `{dataset_hash}` |
+{evaluated}{general}| Dataset (sha256 of its rows) | `{dataset_hash}` |
 
 ## Use
 
@@ -38,13 +38,15 @@ model = PeftModel.from_pretrained(base, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 
-`spec.json` holds every value of the training, `metrics.jsonl` its course, `manifest.json` hashes and library versions.
+`spec.json` has the settings, `metrics.jsonl` the metrics over time, `manifest.json` hashes and library versions.
 """
 
-FORGOT = """| Perplexity on general text, before and after | {general_perplexity_before:.2f}, {general_perplexity:.2f} |
-| Distance from the base there (KL, nats a token) | {general_kl:.4f} |
+GENERAL = """\
+| Perplexity on general text, before and after | {general_perplexity_before:.2f}, {general_perplexity:.2f} |
+| KL divergence from the base on it, nats per token | {general_kl:.4f} |
 """
-MEASURED = """| Loss on {evaluation_rows:,} held-out rows, before | {evaluation_loss_before:.4f} |
+EVALUATED = """\
+| Loss on {evaluation_rows:,} held-out rows, before | {evaluation_loss_before:.4f} |
 | Loss on {evaluation_rows:,} held-out rows, after | {evaluation_loss:.4f} |
 """
 
@@ -57,8 +59,8 @@ def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
         pipeline="text2text-generation" if is_seq2seq else "text-generation",
         auto_class="AutoModelForSeq2SeqLM" if is_seq2seq else "AutoModelForCausalLM",
         base=facts["base"],
-        learnt=facts["learnt_rows"],
-        held_out=f"; {facts['held_out_rows']:,} more were held out to measure" if facts["held_out_rows"] else "",
+        rows=facts["learnt_rows"],
+        held_out=f"; {facts['held_out_rows']:,} more were held out for evaluation" if facts["held_out_rows"] else "",
         steps=facts["steps"],
         ended=_ended(spec, facts),
         quantization=spec.model.quantization,
@@ -69,22 +71,22 @@ def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
         schedule=spec.optim.schedule,
         trained_tokens=facts["trained_tokens"],
         loss=facts["loss"],
-        measured=MEASURED.format(**facts) if "evaluation_loss" in facts else "",
-        forgot=FORGOT.format(**facts) if "general_kl" in facts else "",
+        evaluated=EVALUATED.format(**facts) if "evaluation_loss" in facts else "",
+        general=GENERAL.format(**facts) if "general_kl" in facts else "",
         dataset_hash=facts["dataset_hash"],
     )
 
 
 def _ended(spec: TrainSpec, facts: dict[str, Any]) -> str:
-    """Which step's weights these are and why training ended early, where it is not all as planned."""
+    """Which step's weights these are, and why training ended early, if it did."""
     if facts.get("is_snapshot"):
         return f" This is a checkpoint on the way to {facts['planned_steps']:,} steps."
-    said = ""
+    text = ""
     if facts["published_step"] < facts["steps"]:
-        said += f" The weights are those of step {facts['published_step']:,}, the best on the held-out rows."
+        text += f" The weights are those of step {facts['published_step']:,}, the best on the held-out rows."
     if facts["steps"] < facts["planned_steps"]:
-        said += (
+        text += (
             f" It ended after step {facts['steps']:,} of {facts['planned_steps']:,}, when "
-            f"{spec.evaluation.patience:,} measurements in a row were no better."
+            f"{spec.evaluation.patience:,} evaluations in a row were no better."
         )
-    return said
+    return text

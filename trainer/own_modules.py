@@ -79,7 +79,7 @@ class RowOverrides:
 
 
 def row_overrides(overrides: Sequence[Override | None]) -> RowOverrides:
-    """For a batch whose row i has `overrides[i]`; None is the base's own module."""
+    """For a batch whose row i uses `overrides[i]`, or the base's own module if that is None."""
     distinct = {id(one): one for one in overrides if one is not None}
     if len(distinct) == 1 and None not in overrides:
         return RowOverrides(len(overrides), tuple((one, None) for one in distinct.values()))
@@ -124,7 +124,7 @@ def tied_head_override(values: Tensor, tokens: Sequence[int]) -> TiedHeadOverrid
 
 
 def _run(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """Its forward without hooks, which belong to the base's module."""
+    """Call the module's forward without its hooks, which belong to the base's module."""
     forward: Callable[..., Tensor] = type(module).forward
     return forward(module, *inputs)
 

@@ -12,8 +12,8 @@ from trainer.errors import TrainerError
 
 @dataclass(frozen=True, kw_only=True)
 class PenaltyParams:
-    """One row's parameters. `presence` and `frequency` are subtracted from the logits of tokens in the answer, once
-    and per occurrence.
+    """One row's parameters. `presence` is subtracted once from the logits of tokens in the answer, `frequency` per
+    occurrence.
 
     `repetition` divides the logit of each token of prompt and answer, or multiplies it if negative (CTRL, Keskar et
     al. 2019, arXiv:1909.05858, section 4.1). `bias` is added to the logits of single tokens.
@@ -59,17 +59,17 @@ class TokenCounts:
 
 
 class Penalties:
-    """The penalties of a batch's rows as tensors; made anew when the rows change."""
+    """The penalties of a batch's rows as tensors; rebuilt when the rows change."""
 
     def __init__(self, counters: Sequence[TokenCounts | None], *, vocabulary: int, device: torch.device) -> None:
-        there = [(row, counter) for row, counter in enumerate(counters) if counter is not None]
-        params = [counter.params for _, counter in there]
-        started = [counter.start(vocabulary, device) for _, counter in there]
-        self.rows = torch.tensor([row for row, _ in there], device=device)
+        penalised = [(row, counter) for row, counter in enumerate(counters) if counter is not None]
+        params = [counter.params for _, counter in penalised]
+        started = [counter.start(vocabulary, device) for _, counter in penalised]
+        self.rows = torch.tensor([row for row, _ in penalised], device=device)
         self.counts = torch.stack([counts for counts, _ in started])
         self.prompt = torch.stack([prompt for _, prompt in started])
-        for (_, counter), counts in zip(there, self.counts, strict=True):
-            counter.counts = counts  # a view, so that the row keeps what is counted here
+        for (_, counter), counts in zip(penalised, self.counts, strict=True):
+            counter.counts = counts  # a view, so that the row keeps its counts when the batch changes
         values = torch.tensor([[one.presence, one.frequency, one.repetition] for one in params], device=device).float()
         self.presence, self.frequency, self.repetition = values.unsqueeze(-1).unbind(1)
         self.repeats = any(one.repetition != 1.0 for one in params)
@@ -81,17 +81,17 @@ class Penalties:
     def apply(self, scores: Tensor) -> Tensor:
         """The penalised logits of all rows, (rows, vocabulary), in float32."""
         scores = scores.float()
-        mine = scores[self.rows]
+        rows = scores[self.rows]
         generated = self.counts > 0
         if self.repeats:
-            penalised = torch.where(mine > 0, mine / self.repetition, mine * self.repetition)
-            mine = torch.where(generated | self.prompt, penalised, mine)
-        mine = mine - self.frequency * self.counts - self.presence * generated
+            repeated = torch.where(rows > 0, rows / self.repetition, rows * self.repetition)
+            rows = torch.where(generated | self.prompt, repeated, rows)
+        rows = rows - self.frequency * self.counts - self.presence * generated
         if self.biased is not None:
-            mine.index_put_(self.biased, self.bias, accumulate=True)
-        return scores.index_copy(0, self.rows, mine)
+            rows.index_put_(self.biased, self.bias, accumulate=True)
+        return scores.index_copy(0, self.rows, rows)
 
     def count(self, chosen: Tensor) -> None:
         """Count each row's next token. chosen: (rows,)."""
-        mine = chosen[self.rows].unsqueeze(1)
-        self.counts.scatter_add_(1, mine, torch.ones_like(mine, dtype=self.counts.dtype))
+        tokens = chosen[self.rows].unsqueeze(1)
+        self.counts.scatter_add_(1, tokens, torch.ones_like(tokens, dtype=self.counts.dtype))

@@ -1,4 +1,4 @@
-"""From whatever file a spec names to canonical rows: those are taken as they are, any other file is checked first."""
+"""Canonical rows from any data file that a spec names: canonical files are used directly, others converted first."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,24 +14,24 @@ from trainer.formats.check import check_file
 
 @contextmanager
 def canonical_rows(path: Path, *, out: Path | None, emit: Emit) -> Iterator[Path]:
-    """The rows.parquet of a file. What `python -m trainer check` would write stays in `out`, where one is named.
+    """The rows.parquet of a file. With `out`, everything that `python -m trainer check` writes is kept there.
 
-    Raises TrainerError as the check does.
+    Raises the TrainerErrors of the check.
     """
     if _is_canonical(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
-        place = out or Path(folder)
-        # The check's end is not the training's.
+        target = out or Path(folder)
+        # Without Finished: the check ends here, the training does not.
         check_file(
-            path, place, skip_bad_rows=False, emit=lambda event: None if isinstance(event, Finished) else emit(event)
+            path, target, skip_bad_rows=False, emit=lambda event: None if isinstance(event, Finished) else emit(event)
         )
-        yield place / "rows.parquet"
+        yield target / "rows.parquet"
 
 
 def _is_canonical(path: Path) -> bool:
     try:
         return {"id", "line", "messages"} <= set(pq.read_schema(path).names)
     except (pa.ArrowException, OSError):
-        return path.name == "rows.parquet"  # a damaged one, which whoever reads it will name
+        return path.name == "rows.parquet"  # damaged: reading it will raise an error that says so

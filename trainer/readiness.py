@@ -45,8 +45,8 @@ def problems_of(
 
     `unread`: the issues of a SpecError, for a spec that could be read only in part.
     """
-    folder, of_values = Path(spec.model.base), list(unread) or spec.issues()
-    of_files = [
+    folder, value_issues = Path(spec.model.base), list(unread) or spec.issues()
+    file_issues = [
         *_file_issues("data.path", spec.data.path),
         *_file_issues("data.holdout_path", spec.data.holdout_path),
         *_resume_issues(resume),
@@ -54,7 +54,7 @@ def problems_of(
         *(issues_on_base(spec, folder) if spec.model.base and folder.is_dir() else _base_issues(spec.model.base)),
     ]
     reported = {one.path for one in unread}
-    return of_values + [one for one in of_files if one.path not in reported]
+    return value_issues + [one for one in file_issues if one.path not in reported]
 
 
 def issues_on_base(spec: TrainSpec, folder: Path) -> list[Issue]:

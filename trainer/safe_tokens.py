@@ -1,4 +1,4 @@
-"""A base model's tokenizer in which only the chat template can write special tokens, never the text of a person."""
+"""A tokenizer that is safe from special-token injection: only the chat template can write special tokens."""
 
 import json
 import re
@@ -12,42 +12,42 @@ from tokenizers import Tokenizer
 
 from trainer.errors import TrainerError
 
-# The squares of the lengths of all that is broken up, together: their beginnings and ends are kept as texts. Real
-# vocabularies come to some millions.
-MOST_SPELT = 1 << 27
+# Limit of the sum of squared lengths of special tokens, as all prefixes and suffixes of each are stored. Real
+# vocabularies reach a few million.
+MAX_SQUARED_LENGTHS = 1 << 27
 
 
 @dataclass(frozen=True)
 class Marked:
-    """A rendered text in which special tokens have private names; `spans` are the template's own generation blocks."""
+    """A rendered text with private names for special tokens. `spans`: the template's generation blocks."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
 
 
 class SafeTokenizer:
-    """Encodes rendered templates exactly as the plain tokenizer does, apart from special tokens in people's text.
+    """Encodes rendered templates exactly as the plain tokenizer does, except for special tokens spelt in messages.
 
-    The trick: inside this tokenizer every special token bears a private name that nobody can guess. People's text is
-    broken up before it is rendered (`guard`) where it spells a special token; what is spelt whole afterwards came from
-    the template and gets its private name (`mark`). So one pass over the whole text sees the same pieces as ever, and
-    a spelt-out `<|im_start|>` of a person is ordinary characters.
+    Inside this tokenizer every special token has an unguessable private name. Before rendering, `guard` breaks up the
+    special tokens that messages spell, so any that the rendered text contains come from the template; `mark` replaces
+    these by their private names. The text is then encoded in one pass, in which `<|im_start|>` typed by a user is
+    ordinary characters.
     """
 
     def __init__(self, folder: Path, *, template: str) -> None:
         data = _read_tokenizer(folder)
         added = [token["content"] for token in data["added_tokens"] if token["content"].strip()]
         special = {token["content"] for token in data["added_tokens"] if token.get("special")}
-        # Templates also build on added tokens that are not called special (<tool_call>): only answers may hold those.
+        # Templates also use added tokens that are not marked special (<tool_call>). Only answers may contain those.
         structural = {content for content in added if content in template}
-        if sum(len(one) ** 2 for one in special | structural) > MOST_SPELT:
+        if sum(len(one) ** 2 for one in special | structural) > MAX_SQUARED_LENGTHS:
             raise TrainerError(
                 "user_config", "The tokenizer's special tokens are far too long.", "Choose another base model."
             )
         self._plain = Tokenizer.from_str(json.dumps(data))
         self._is_byte_level = "ByteLevel" in json.dumps(data.get("decoder"))
-        nonce = secrets.token_hex(12)  # letters and digits survive every filter of a template; nobody can guess them
-        self.marks = (f"g{nonce}a", f"g{nonce}z")  # what a ChatTemplate is to put around generation blocks
+        nonce = secrets.token_hex(12)  # unguessable, and letters and digits survive any template filter
+        self.marks = (f"g{nonce}a", f"g{nonce}z")  # what a ChatTemplate puts around generation blocks
         self._guard = f"u{nonce}"
         renamed = sorted(special | structural, key=len, reverse=True)
         self._private = {content: f"<{nonce}.{number}>" for number, content in enumerate(renamed)}
@@ -57,26 +57,26 @@ class SafeTokenizer:
         for content, name in self._private.items():
             if self._tokenizer.token_to_id(name) != self._ids[content]:
                 raise TrainerError("user_config", f"The tokenizer's special token {content} is ambiguous.")
-        self._in_answers = _Spelling(special)
-        self._elsewhere = _Spelling(special | structural)
+        self._answer_breaker = _TokenBreaker(special)
+        self._breaker = _TokenBreaker(special | structural)
         self._private_name = re.compile(rf"<{nonce}\.\d+>")
-        self._meaningful = re.compile("|".join(map(re.escape, (*self.marks, self._guard, *renamed))))
+        self._to_replace = re.compile("|".join(map(re.escape, (*self.marks, self._guard, *renamed))))
 
     def first_ids(self) -> list[int]:
-        """What this tokenizer itself puts before every text, such as a token that begins a document."""
-        with_it, without = (self._plain.encode("a", add_special_tokens=one).ids for one in (True, False))
-        return with_it[: with_it.index(without[0])]
+        """The ids that the tokenizer adds before every text, such as BOS."""
+        added, plain = (self._plain.encode("a", add_special_tokens=one).ids for one in (True, False))
+        return added[: added.index(plain[0])]
 
     def last_ids(self) -> list[int]:
-        """What this tokenizer itself puts after every text, such as a token that ends it."""
-        with_it, without = (self._plain.encode("a", add_special_tokens=one).ids for one in (True, False))
-        return with_it[with_it.index(without[0]) + len(without) :]
+        """The ids that the tokenizer adds after every text, such as EOS."""
+        added, plain = (self._plain.encode("a", add_special_tokens=one).ids for one in (True, False))
+        return added[added.index(plain[0]) + len(plain) :]
 
     def guard(self, value: Any, *, answer: bool = False) -> Any:
-        """`value` with every special token spelt in its strings broken up, keys included."""
-        spelling = self._in_answers if answer else self._elsewhere
+        """`value` with the special tokens spelt in its strings and keys broken up."""
+        breaker = self._answer_breaker if answer else self._breaker
         if isinstance(value, str):
-            return spelling.broken_up(value, self._guard)
+            return breaker.break_up(value, self._guard)
         if isinstance(value, dict):
             return {self.guard(key, answer=answer): self.guard(one, answer=answer) for key, one in value.items()}
         if isinstance(value, (list, tuple)):
@@ -84,16 +84,16 @@ class SafeTokenizer:
         return value
 
     def mark(self, rendered: str) -> Marked:
-        """Give the template's special tokens their private names, mend guarded text, note and remove `marks`."""
+        """Replace special tokens by their private names, undo `guard`, and turn `marks` into spans."""
         pieces: list[str] = []
         starts: list[int] = []
         spans: list[tuple[int, int]] = []
         length = last = 0
-        for match in self._meaningful.finditer(rendered):
+        for match in self._to_replace.finditer(rendered):
             found = match.group()
-            new = rendered[last : match.start()]
-            pieces.append(new)
-            length += len(new)
+            unchanged = rendered[last : match.start()]
+            pieces.append(unchanged)
+            length += len(unchanged)
             last = match.end()
             if found == self.marks[0]:
                 starts.append(length)
@@ -105,21 +105,21 @@ class SafeTokenizer:
         return Marked("".join([*pieces, rendered[last:]]), tuple(spans))
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of a marked text, and the characters each came from."""
+        """Token ids of a marked text, and each token's character offsets."""
         try:
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
         except UnicodeEncodeError as error:
             raise TrainerError(
-                "dataset_invalid", "A text holds half of a character pair (a lone surrogate).", "Save it as UTF-8."
+                "dataset_invalid", "A text contains half of a surrogate pair.", "Save it as UTF-8."
             ) from error
         return encoding.ids, encoding.offsets
 
     def public(self, text: str) -> str:
-        """A marked text with the special tokens' own names."""
+        """A marked text with the private names replaced by the special tokens."""
         return self._private_name.sub(lambda match: self._public[match.group()], text)
 
     def end_of_next(self, text: str, *, start: int, ids: Iterable[int]) -> int | None:
-        """Where the first of the special tokens `ids` ends in a marked text from `start` on."""
+        """Where the first special token in `ids` ends in a marked text, searching from `start`."""
         wanted = set(ids)
         for match in self._private_name.finditer(text, start):
             if self._ids[self._public[match.group()]] in wanted:
@@ -130,12 +130,12 @@ class SafeTokenizer:
         return self._ids.get(content)
 
     def first_special(self, text: str, *, start: int) -> int | None:
-        """The id of the first special token in a marked text from `start` on."""
+        """The id of the first special token in a marked text, searching from `start`."""
         match = self._private_name.search(text, start)
         return self._ids[self._public[match.group()]] if match else None
 
     def encode_raw(self, text: str) -> list[int]:
-        """As the plain tokenizer encodes: special tokens count wherever they are spelt."""
+        """Encode with the plain tokenizer, which recognises special tokens wherever they are spelt."""
         return list(self._plain.encode(text).ids)
 
     @property
@@ -146,8 +146,8 @@ class SafeTokenizer:
     def special_ids(self) -> frozenset[int]:
         return frozenset(one for one in self._ids.values() if one is not None)
 
-    def piece(self, token: int) -> bytes:
-        """What one token stands for."""
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of one token."""
         piece = self._plain.id_to_token(token) or ""
         if token in self._ids.values():
             return piece.encode()
@@ -162,7 +162,7 @@ class SafeTokenizer:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Byte-level vocabularies write each byte as a visible character (Radford et al. 2019, GPT-2)."""
+    """Byte-level BPE represents each byte by a visible character (Radford et al. 2019, GPT-2)."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {chr(256 + at): byte for at, byte in enumerate(others)}
@@ -171,8 +171,8 @@ def _byte_of_character() -> dict[str, int]:
 BYTE_OF_CHARACTER = _byte_of_character()
 
 
-class _Spelling:
-    """Finds where a text spells special tokens, whole or cut at its edge (the other half may stand next to it)."""
+class _TokenBreaker:
+    """Breaks up special tokens spelt in a text, also partial ones at its ends, which adjacent text might complete."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
         listed = sorted(tokens, key=len, reverse=True)
@@ -181,7 +181,7 @@ class _Spelling:
         self._heads = tuple({token[:cut] for token in listed for cut in range(1, len(token))})
         self._tails = tuple({token[cut:] for token in listed for cut in range(1, len(token))})
 
-    def broken_up(self, text: str, guard: str) -> str:
+    def break_up(self, text: str, guard: str) -> str:
         body = text.strip()
         if not body:
             return text
@@ -201,23 +201,23 @@ def _read_tokenizer(folder: Path) -> dict[str, Any]:
             "user_config", "The base model has no tokenizer.json.", "Choose a base model that ships one."
         ) from error
     except ValueError as error:
-        raise TrainerError("user_config", f"The base model's tokenizer.json is no valid JSON: {error}.") from error
+        raise TrainerError("user_config", f"The base model's tokenizer.json is not valid JSON: {error}.") from error
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
         raise TrainerError("user_config", "The base model's tokenizer.json does not describe a tokenizer.")
     return {**data, "truncation": None, "padding": None, "added_tokens": data.get("added_tokens") or []}
 
 
 def _rename(data: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """The tokenizer with other names for some tokens: same ids, same pieces of text."""
+    """Rename tokens of the tokenizer; ids and segmentation stay the same."""
     model = dict(data["model"])
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
-        model["vocab"] = {names.get(piece, piece): number for piece, number in vocabulary.items()}
-    else:  # unigram: a list of pieces with their scores
+        model["vocab"] = {names.get(piece, piece): token for piece, token in vocabulary.items()}
+    else:  # unigram: (piece, score)
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
-    if model.get("merges"):  # a merge must not lead to the public name, which is no token any more
+    if model.get("merges"):  # no merge may produce an old name, which is no longer a token
         model["merges"] = [merge for merge in model["merges"] if _merged(merge) not in names]
     added = [{**token, "content": names.get(token["content"], token["content"])} for token in data["added_tokens"]]
     return {**data, "model": model, "added_tokens": added, "post_processor": None}

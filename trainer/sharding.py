@@ -1,5 +1,4 @@
-"""A frozen base that lies in parts on several GPUs: each process keeps a share of every weight, and all put a layer
-together while it is used."""
+"""Sharding of the frozen base over GPUs: each holds a shard of every weight, and layers are gathered while in use."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +22,17 @@ from trainer.spec import TrainSpec
 
 
 def should_shard(spec: TrainSpec, base: Path, device: Device, ranks: Ranks) -> bool:
-    """Whether the processes share the base out; the first one's view holds for all."""
+    """Whether to shard the base. The main process decides for all."""
     if ranks.is_alone or spec.model.shard == "never":
         return False
     return spec.model.shard == "always" or ranks.broadcast_object(not fits(spec, base, device))
 
 
 def fits(spec: TrainSpec, base: Path, device: Device) -> bool:
-    """Whether a training of these rows' length is to be expected in the device's free memory, with the whole base."""
+    """Whether training with the whole base on this device is expected to fit into its free memory.
+
+    Estimated for rows of `max_seq_length` tokens.
+    """
     free = device.free_bytes()
     hardware = Hardware(device=device.place.type, memory_bytes=free)
     whole = dataclasses.replace(spec, model=dataclasses.replace(spec.model, shard="never"))
@@ -38,71 +40,70 @@ def fits(spec: TrainSpec, base: Path, device: Device) -> bool:
 
 
 def mesh_of(device: Device, ranks: Ranks) -> DeviceMesh:
-    """The processes as FSDP wants them. All must come to it."""
+    """A one-dimensional device mesh of all processes. A collective call."""
     return init_device_mesh(device.place.type, (ranks.world_size,))
 
 
-def shard(causal: Any, mesh: DeviceMesh, learning: Sequence[nn.Parameter]) -> None:
-    """Keep this process's share of each frozen weight, and let go of the rest (FSDP2, Zhao et al. 2023,
-    arxiv.org/abs/2304.11277). What learns stays whole everywhere.
+def shard(causal: Any, mesh: DeviceMesh, trainable: Sequence[nn.Parameter]) -> None:
+    """Shard the frozen weights with FSDP2 (Zhao et al. 2023, arxiv.org/abs/2304.11277). Trainable ones are replicated.
 
-    A layer is whole only while it computes, forwards and backwards; what is outside of layers (embeddings, last norm,
-    head) from the beginning of a pass to its end. Packed weights travel packed.
+    A layer is gathered for its forward and its backward pass alone; modules outside of layers (embeddings, final norm,
+    head) stay gathered during a whole pass. Quantised weights are gathered in their quantised form.
     """
-    packed: list[Any] = [one for one in causal.modules() if isinstance(one, (Linear4bit, Linear8bitLt))]
-    for module in packed:
+    quantized: list[Any] = [one for one in causal.modules() if isinstance(one, (Linear4bit, Linear8bitLt))]
+    for module in quantized:
         if isinstance(module, Linear8bitLt):
-            _let_travel(module, mesh)
-        else:  # where it is found once the parameter comes back as a plain one
+            _make_int8_shardable(module, mesh)
+        else:  # FSDP replaces the Params4bit by a plain parameter; bitsandbytes then looks for the state here
             module.quant_state = module.weight.quant_state
-    ignored = set(learning)
-    for layer in _layers(causal):
+    ignored = set(trainable)
+    for layer in _transformer_blocks(causal):
         fully_shard(layer, mesh=mesh, ignored_params=ignored, reshard_after_forward=True)
     fully_shard(causal, mesh=mesh, ignored_params=ignored)
 
 
 def as_fsdp_forward(causal: Any, work: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`work` on parts of a sharded model, taken by FSDP for a pass of the whole."""
+    """Let FSDP treat `work`, which calls parts of a sharded model, like the model's own forward."""
     causal.partial_pass = work
     register_fsdp_forward_method(causal, "partial_pass")
 
-    def whole_pass(*given: Any) -> Tensor:
-        with ExitStack() as undo:  # when it fails: else the next pass would go on in the middle of this one
-            undo.callback(causal.reset_iter_state)
-            found: Tensor = causal.partial_pass(*given)
-            undo.pop_all()
-        return found
+    def forward(*args: Any) -> Tensor:
+        with ExitStack() as on_error:  # otherwise the next pass would continue in the middle of a failed one
+            on_error.callback(causal.reset_iter_state)
+            out: Tensor = causal.partial_pass(*args)
+            on_error.pop_all()
+        return out
 
-    return whole_pass
+    return forward
 
 
 def local_bytes(model: nn.Module) -> int:
-    """What the parameters of a model take in this process."""
+    """Bytes of a model's parameters in this process."""
     local = [one.to_local() if isinstance(one, DTensor) else one for one in model.parameters()]
     return sum(one.numel() * one.element_size() for one in local)
 
 
-def _layers(causal: Any) -> Iterator[nn.Module]:
-    """The outermost entries of lists: the blocks of any transformer, on both sides where there are two."""
+def _transformer_blocks(causal: Any) -> Iterator[nn.Module]:
+    """The entries of the outermost module lists: any transformer's blocks, of the encoder too if there is one."""
     for child in causal.children():
         if isinstance(child, nn.ModuleList):
             yield from child
         else:
-            yield from _layers(child)
+            yield from _transformer_blocks(child)
 
 
-def _let_travel(module: Any, mesh: DeviceMesh) -> None:
-    """bitsandbytes keeps int8 weights beside the parameter too, where FSDP does not see them: let it have one place."""
+def _make_int8_shardable(module: Any, mesh: DeviceMesh) -> None:
+    """Keep int8 weights in the parameter alone: bitsandbytes' own reference to them is invisible to FSDP."""
     if module.weight.CB is not None:
         module.init_8bit_state()
     module.state.SCB = module.state.SCB.to(mesh.device_type)
     module.state.CB = None
     module.weight = nn.Parameter(module.weight.data, requires_grad=False)
-    module.forward = partial(_int8_product, module)
+    module.forward = partial(_int8_forward, module)
 
 
-def _int8_product(module: Linear8bitLt, x: Tensor) -> Tensor:
+def _int8_forward(module: Linear8bitLt, x: Tensor) -> Tensor:
     module.state.is_training = module.training
-    module.state.CB = module.weight.data  # where it lies now; its storage is filled again on the way back
-    made: Tensor = matmul(x, module.weight, bias=module.bias, state=module.state)
-    return made
+    module.state.CB = module.weight.data  # as gathered now; FSDP refills the same storage for the backward pass
+    out: Tensor = matmul(x, module.weight, bias=module.bias, state=module.state)
+    return out

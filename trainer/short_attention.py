@@ -14,7 +14,7 @@ from transformers.masking_utils import sdpa_mask
 from trainer.prefixes import Segment, Span, spans
 
 NAME = "lowrank_short"
-SEGMENTS = "segments_in_line"  # keyword argument that carries the segments of a packed batch to the attention layers
+SEGMENTS = "packed_segments"  # keyword argument that carries the segments of a packed batch to the attention layers
 UNSUPPORTED = ("s_aux", "softcap", "position_bias")  # extras of some families that neither kernel here implements
 MAX_LENGTH = 1024  # measured: half the fused kernel's time at 200 and at 1,000 tokens; longer rows would save too much
 BLOCK = 128  # queries at a time: keys to the right of a block are never computed

@@ -1,4 +1,4 @@
-"""Messages as chat templates take them, and what a template has no form for. No torch here."""
+"""Messages in the form that chat templates expect, and what a template cannot render. No torch."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,11 +8,11 @@ from trainer.chat_template import Message
 from trainer.errors import TrainerError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-# What not every template writes of a message, and its name for people.
+# Fields of a message that some templates leave out, and what people call them.
 PARTS = {"reasoning_content": "reasoning", "tool_calls": "tool calls"}
 TOOLS = "tools"
 
-Write = Callable[[Sequence[Message], Sequence[Any] | None], str]
+Render = Callable[[Sequence[Message], Sequence[Any] | None], str]
 
 
 def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _call_with_object(call: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI writes a call's arguments as JSON text; templates write them out as JSON themselves."""
+    """Parse a call's arguments, which OpenAI sends as JSON text: templates serialise them themselves."""
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return dict(call)
@@ -46,19 +46,19 @@ def _call_with_object(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**call, "function": {**function, "arguments": arguments}}
 
 
-def shown(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template sees: `weight` is for the loss alone."""
+def visible_fields(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as the template gets it, without `weight`, which is for the loss alone."""
     return {key: value for key, value in message.items() if key != "weight"}
 
 
-def left_out(messages: Sequence[Message], tools: Sequence[Any] | None, write: Write) -> set[str]:
-    """What of a conversation the template passes over: its text is the same without."""
+def left_out(messages: Sequence[Message], tools: Sequence[Any] | None, render: Render) -> set[str]:
+    """What the template leaves out of a conversation: the rendered text is the same without it."""
     parts = [(at, name) for at, message in enumerate(messages) for name in PARTS if message.get(name)]
     if not parts and not tools:
         return set()
-    whole = write(messages, tools)
-    found = {PARTS[name] for at, name in parts if whole in _texts(write, _without(messages, at, name), tools)}
-    return found | ({TOOLS} if tools and whole in _texts(write, messages, None) else set())
+    whole = render(messages, tools)
+    found = {PARTS[name] for at, name in parts if whole in _try_render(render, _without(messages, at, name), tools)}
+    return found | ({TOOLS} if tools and whole in _try_render(render, messages, None) else set())
 
 
 def _without(messages: Sequence[Message], at: int, name: str) -> list[Message]:
@@ -66,27 +66,27 @@ def _without(messages: Sequence[Message], at: int, name: str) -> list[Message]:
     return [*messages[:at], {**message, "content": message.get("content") or ""}, *messages[at + 1 :]]
 
 
-def _texts(write: Write, messages: Sequence[Message], tools: Sequence[Any] | None) -> Iterator[str]:
-    """The conversation as the template writes it; nothing where it refuses that."""
+def _try_render(render: Render, messages: Sequence[Message], tools: Sequence[Any] | None) -> Iterator[str]:
+    """Yield the rendered conversation, or nothing if the template refuses it."""
     try:
-        yield write(messages, tools)
+        yield render(messages, tools)
     except TrainerError:
         return
 
 
 def refusal(
-    error: TrainerError, messages: Sequence[Message], tools: Sequence[Any] | None, write: Write
+    error: TrainerError, messages: Sequence[Message], tools: Sequence[Any] | None, render: Render
 ) -> TrainerError:
-    """The refusal in words that a person understands, where its cause is an answer of calls alone."""
-    silent = [at for at, message in enumerate(messages) if message.get("tool_calls") and "content" not in message]
-    if not silent:
+    """A clearer error, if what the template refused is an answer with tool calls and no content."""
+    bare = [at for at, message in enumerate(messages) if message.get("tool_calls") and "content" not in message]
+    if not bare:
         return error
-    spoken = [{**message, "content": message.get("content", "")} for message in messages]
-    if not any(True for _ in _texts(write, spoken, tools)):
+    with_content = [{**message, "content": message.get("content", "")} for message in messages]
+    if not any(True for _ in _try_render(render, with_content, tools)):
         return error
     return TrainerError(
         "dataset_invalid",
-        "The base model's chat template has no form for an answer that calls a tool and says nothing beside it, "
-        f"such as message {silent[0] + 1}.",
-        "Choose a base model whose chat template writes tool calls, or leave such rows out.",
+        "The base model's chat template cannot render an answer with tool calls and no content, "
+        f"such as message {bare[0] + 1}.",
+        "Choose a base model whose chat template renders tool calls, or leave such rows out.",
     )

@@ -52,7 +52,7 @@ def test_a_job_on_it_is_estimated_and_queued(base: BaseModel, cast: Cast, tmp_pa
     ("changed", "field", "said"),
     [
         ({"data_train_on": "everything"}, "data_train_on", "trains only on its answers"),
-        ({"lora_init_lora_weights": "eva"}, "lora_init_lora_weights", "eva looks at one sequence"),
+        ({"lora_init_lora_weights": "eva"}, "lora_init_lora_weights", "eva reads one sequence"),
     ],
 )
 def test_what_it_cannot_do_is_said_at_the_field(

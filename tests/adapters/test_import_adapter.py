@@ -242,7 +242,7 @@ def test_only_ready_base_models_can_be_chosen(cast: Cast, base: BaseModel) -> No
     ("data", "text"),
     [
         (b"PK\x03\x04 and no more", "the ZIP archive is damaged"),
-        (zipped({CONFIG: changed_config(adapter_folder(), r=8), WEIGHTS: b"x" * 100}), "is no safetensors file"),
+        (zipped({CONFIG: changed_config(adapter_folder(), r=8), WEIGHTS: b"x" * 100}), "is not a safetensors file"),
         (zipped(files_of(adapter_folder()) | {CONFIG: changed_config(adapter_folder(), r=8)}), "has the shape [4, 64]"),
     ],
 )

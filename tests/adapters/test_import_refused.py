@@ -121,11 +121,11 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a cut zip": (lambda: zipped(files_of(adapter_folder()))[:3000], "damaged"),
     "a cut tar.gz": (lambda: tarred(files_of(adapter_folder()))[:3000], "cut off"),
     "a flipped byte": (lambda: _flipped(zipped(files_of(adapter_folder()))), "damaged"),
-    "a way out": (lambda: zipped({"../../" + CONFIG: b"{}"}, top=""), "outside of itself"),
-    "an absolute name": (lambda: zipped({"/etc/" + CONFIG: b"{}"}, top=""), "outside of itself"),
-    "a drive": (lambda: tarred({"C:\\x\\" + CONFIG: b"{}"}, top=""), "outside of itself"),
-    "backslashes": (lambda: tarred({"..\\" + CONFIG: b"{}"}, top="a\\"), "outside of itself"),
-    "a link in a zip": (link_in_zip, "holds a link"),
+    "a way out": (lambda: zipped({"../../" + CONFIG: b"{}"}, top=""), "leads outside of it"),
+    "an absolute name": (lambda: zipped({"/etc/" + CONFIG: b"{}"}, top=""), "leads outside of it"),
+    "a drive": (lambda: tarred({"C:\\x\\" + CONFIG: b"{}"}, top=""), "leads outside of it"),
+    "backslashes": (lambda: tarred({"..\\" + CONFIG: b"{}"}, top="a\\"), "leads outside of it"),
+    "a link in a zip": (link_in_zip, "a link"),
     "a link in a tar": (link_in_tar, "a link or a device"),
     "a device": (device_in_tar, "a link or a device"),
     "a name twice": (twice_in_zip, "twice"),
@@ -133,7 +133,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "no weights": (lambda: zipped({CONFIG: b"{}"}), f"There is no {WEIGHTS} beside"),
     "two adapters": (
         lambda: zipped({f"{name}/{file}": b"{}" for name in "ab" for file in GOOD}),
-        "It holds several adapters",
+        "It contains several adapters",
     ),
     "a pickle beside": (lambda: zipped({CONFIG: b"{}", "adapter_model.bin": b"x"}), "is a pickle"),
     "many files": (lambda: zipped({str(n): b"" for n in range(1001)}), "more than 1,000 files"),
@@ -194,7 +194,7 @@ def test_a_torch_file_is_told(problem: Import) -> None:
 def test_a_file_that_is_no_part_of_an_adapter(problem: Import) -> None:
     files = files_of(adapter_folder())
     said = problem(**{CONFIG: files[CONFIG], "model.safetensors": files[WEIGHTS]})
-    assert "'model.safetensors' is no file of an adapter" in said
+    assert "'model.safetensors' is not an adapter file" in said
 
 
 CONFIGS: list[tuple[dict[str, Any], str]] = [
@@ -263,7 +263,7 @@ def told(**changed: Any) -> bytes:
 BAD_WEIGHTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "the base's head": (
         lambda: changed_weights(lambda t: t.update({"base_model.model.lm_head.weight": np.zeros((4, 4), "f4")})),
-        "which is no part of this adapter",
+        "which does not belong to this adapter",
     ),
     "a missing half": (lambda: changed_weights(lambda t: t.pop(f"{Q_PROJ}.lora_B.weight")), "lacks"),
     "another width": (
@@ -277,9 +277,9 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "NaN": (lambda: changed_weights(poison(float("nan"))), "not finite"),
     "infinity": (lambda: changed_weights(poison(float("inf"))), "not finite"),
     "a huge value": (lambda: changed_weights(poison(1e30)), "far too large"),
-    "no safetensors": (lambda: b"hello", "is no safetensors file"),
-    "an endless header": (lambda: struct.pack("<Q", 1 << 62) + b"{}", "is no safetensors file"),
-    "a header of nothing": (lambda: with_header({}, 0), "is no safetensors file"),
+    "no safetensors": (lambda: b"hello", "is not a safetensors file"),
+    "an endless header": (lambda: struct.pack("<Q", 1 << 62) + b"{}", "is not a safetensors file"),
+    "a header of nothing": (lambda: with_header({}, 0), "is not a safetensors file"),
     "bytes that are not there": (lambda: files_of(adapter_folder())[WEIGHTS][:-7], "cut off"),
     "bytes of another": (lambda: told(data_offsets=[1024, 2048]), "damaged"),
     "bytes before the start": (lambda: told(data_offsets=[-1024, 0]), "damaged"),

@@ -73,13 +73,13 @@ def test_nothing_that_fits_is_named(cast: Cast, hub: Hub) -> None:
     hub.files = {"a/train.csv": b"x"}
     assert "such as a/train.csv" in said(fetched(cast, only="test"))
     hub.files = {"weights.bin": b"x", "../../evil.jsonl": ROWS, ".hidden/x.jsonl": ROWS}
-    assert "holds no Parquet, JSON, JSONL or CSV files" in said(fetched(cast))
+    assert "contains no Parquet, JSON, JSONL or CSV files" in said(fetched(cast))
 
 
 def test_more_than_the_limit_is_not_fetched(cast: Cast, hub: Hub, settings: Any) -> None:
     settings.MAX_UPLOAD_BYTES = 1000
     hub.files = {"train.jsonl": b"x" * 2000}
-    assert "at most 0 MB are taken" in said(fetched(cast))
+    assert "at most 0 MB are allowed" in said(fetched(cast))
     assert not [path for path in hub.asked if "resolve" in path]
 
 

@@ -258,9 +258,9 @@ def test_what_the_template_passes_over_or_refuses_is_told(cast: Cast, tmp_path: 
     assert "1 row has reasoning that the chat template of" in text
     assert "1 row cannot be trained on with this base model; a job would fail.</strong> Line 4: The base model" in text
     assert "writes none, or not all, of the row’s reasoning" in text
-    assert text.count("no form for an answer that calls a tool") == 2, "with the counts, and at the row itself"
+    assert text.count("cannot render an answer with tool calls") == 2, "with the counts, and at the row itself"
     spec = make_spec(base.folder, version.rows_path)
-    with pytest.raises(TrainerError, match="Line 4 of the dataset: The base model's chat template has no form for an"):
+    with pytest.raises(TrainerError, match="Line 4 of the dataset: The base model's chat template cannot render an"):
         load_dataset(spec, Renderer.load(base.folder), lambda event: None)
 
 

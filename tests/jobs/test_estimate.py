@@ -151,7 +151,7 @@ def test_rows_that_the_template_refuses_are_told_before_the_job(cast: Cast, base
     path = f"{reverse('job_new')}?dataset={version.pk}&base={base.pk}"
     text = " ".join(cast.client("bob").get(path).content.decode().split())
     assert "1 row cannot be trained on with this base model; the job would fail. Line 2: The base model" in text
-    assert "no form for an answer that calls a tool" in text
+    assert "cannot render an answer with tool calls" in text
     kept_counts(version.pk, base.pk).path.write_text(
         json.dumps({"ordered": {}, "refused": 7, "sampled": 5000, "rows": 9000, "problem": "Line 9: No."})
     )

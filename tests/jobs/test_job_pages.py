@@ -104,7 +104,7 @@ def test_a_job_tells_which_step_was_published_and_what_was_forgotten(cast: Cast)
         general = {"general_kl": kl, "general_perplexity": perplexity}
         make_job_event(job, "evaluated", step=step, loss=loss, perplexity=2.0, accuracy=0.5, rows=4, **general)
     text = page(cast, job)
-    assert "ended after step 30 of 90: 2 measurements in a row were no better" in text
+    assert "ended after step 30 of 90: 2 evaluations in a row were no better" in text
     assert "the weights of step 10, the best on held-out rows" in text
     assert "(50% lower)" in text, "of the published step, not the last"
     assert "general text became 10% harder to predict" in text

@@ -118,7 +118,7 @@ def test_the_key_of_somebody_else_gives_nothing_away(cast: Cast) -> None:
         ({"optim_learning_rate": "2"}, "optim_learning_rate", "Use at most 1."),
         ({"optim_max_steps": "20000000"}, "optim_max_steps", "Use at most 10,000,000."),
         ({"optim_learning_rate": "nan"}, "optim_learning_rate", "Enter a number."),
-        ({"lora_target_modules": "atention"}, "lora_target_modules", "no group of layers"),
+        ({"lora_target_modules": "atention"}, "lora_target_modules", "not a group of layers"),
         ({"lora_target_modules": "q_proj,(a+)+"}, "lora_target_modules", "no module name"),
         ({"lora_rank_pattern": "q_proj"}, "lora_rank_pattern", "Write a whole number"),
         ({"lora_layers_to_transform": "first"}, "lora_layers_to_transform", "Write a whole number"),

@@ -117,7 +117,7 @@ def test_spec_and_metrics_can_be_read_back(training: Training, adapter: Path) ->
 
 def test_the_card_has_front_matter(adapter: Path) -> None:
     card = (adapter / "README.md").read_text()
-    assert re.search(r"Trained with Lowrank on \d+ rows for \d+ steps; \d+ more were held out to measure\.", card)
+    assert re.search(r"Trained with Lowrank on \d+ rows for \d+ steps; \d+ more were held out for evaluation\.", card)
     front = yaml.safe_load(card.split("---")[1])
     assert front["base_model"] == "tiny-base" and front["library_name"] == "peft"
     assert "held-out rows, after" in card and "4 steps" in card

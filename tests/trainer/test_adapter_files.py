@@ -79,11 +79,11 @@ def test_only_some_layers_may_have_an_update(
     folder = make_adapter(base, tmp_path, seed=1, target_modules=targets, layers_to_transform=numbers)
     assert sorted(load(folder, layers)) == ["model.layers.1.mlp.down_proj", "model.layers.1.self_attn.q_proj"]
     change_config(folder, layers_to_transform=[0])
-    with pytest.raises(TrainerError, match="which is no part of this adapter"):
+    with pytest.raises(TrainerError, match="which does not belong to this adapter"):
         load(folder, layers)
     for wrong in (["1"], [-1], [True], "all"):
         change_config(folder, layers_to_transform=wrong)
-        with pytest.raises(TrainerError, match="is no list of layer numbers"):
+        with pytest.raises(TrainerError, match="is not a list of layer numbers"):
             load(folder, layers)
 
 
@@ -166,7 +166,7 @@ def test_a_pickle_in_disguise_is_refused_and_never_run(
             return os.mkdir, (str(tmp_path / "ran"),)
 
     (adapter / "adapter_model.safetensors").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(TrainerError, match="no safetensors"):
+    with pytest.raises(TrainerError, match="not a safetensors file"):
         load(adapter, layers)
     assert not (tmp_path / "ran").exists()
 

@@ -205,8 +205,8 @@ def test_what_training_made_of_its_own_answers_as_peft(tmp_path: Path, lora: dic
     [
         ({"modules_to_save": ["mlp"]}, "no single layer"),
         ({"trainable_token_indices": [10**6]}, "a token that the base lacks"),
-        ({"trainable_token_indices": {"embed_tokens": [5]}}, "no list of token numbers"),
-        ({"modules_to_save": ["(a+)+$"]}, "no list of plain module names"),
+        ({"trainable_token_indices": {"embed_tokens": [5]}}, "not a list of token ids"),
+        ({"modules_to_save": ["(a+)+$"]}, "not a list of plain module names"),
         ({"bias": "every"}, "bias is"),
     ],
     ids=str,

@@ -93,7 +93,7 @@ def test_what_both_parts_have_is_told(base: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     found = load(base, out / "rows.parquet", events)
     assert (len(found.train), len(found.holdout)) == (10, 3)
-    assert [text for text in warnings_in(events) if text.startswith("3 rows to learn from say the same")]
+    assert [text for text in warnings_in(events) if text.startswith("3 training rows are the same")]
 
 
 @pytest.mark.parametrize(("copies", "why"), [(1, "there is one row to learn from"), (3, "are the same")])

@@ -284,7 +284,7 @@ def test_a_resumed_run_is_the_same_run(base: Path, rows: Path, tmp_path: Path, l
 
 def test_a_quantised_layer_cannot_learn_whole(base: Path, rows: Path) -> None:
     spec = make_spec(base, rows, model={"quantization": "nf4"}, lora={"modules_to_save": ["down_proj"]})
-    with pytest.raises(TrainerError, match="quantised and cannot learn whole"):
+    with pytest.raises(TrainerError, match="quantised and cannot be trained in full"):
         load_adapted(spec, base, lambda event: None, dequantized=False)
 
 

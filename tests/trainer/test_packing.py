@@ -128,7 +128,7 @@ def test_a_single_token_that_goes_on_is_handed_on_without_a_mask(monkeypatch: py
     layer.is_causal, layer.num_key_value_groups = True, 2  # type: ignore[assignment]
     query, key, value = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
     segments = (Segment(3), Segment(1, 0), Segment(2, 0))
-    found, _ = ALL_ATTENTION_FUNCTIONS[NAME](layer, query, key, value, None, segments_in_line=segments)
+    found, _ = ALL_ATTENTION_FUNCTIONS[NAME](layer, query, key, value, None, packed_segments=segments)
     assert [mask is None for mask in masks] == [True, True, False]
     for span in spans(segments):
         of_row = torch.tensor([place for start, end in span.visible for place in range(start, end)])

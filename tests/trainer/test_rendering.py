@@ -269,7 +269,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match=r"no tokenizer\.json"):
         (make_tiny_base(tmp_path / "b") / "tokenizer.json").unlink()
         Renderer.load(tmp_path / "b")
-    with pytest.raises(TrainerError, match="cannot be read"):
+    with pytest.raises(TrainerError, match="cannot be parsed"):
         Renderer.load(make_tiny_base(tmp_path / "c", template="{% for %}"))
     with pytest.raises(TrainerError, match="the role 'robot'"):
         Renderer.load(make_tiny_base(tmp_path / "d")).text([{"role": "robot", "content": "x"}])
@@ -303,7 +303,7 @@ def test_a_template_without_calls_says_so_in_words(tmp_path: Path) -> None:
     renderer = Renderer.load(make_base(tmp_path, "smollm2", sentencepiece=False))
     with pytest.raises(TrainerError) as refused:
         renderer.example(CALLS)
-    assert "no form for an answer that calls a tool and says nothing beside it, such as message 2" in refused.value.text
+    assert "cannot render an answer with tool calls and no content, such as message 2" in refused.value.text
     assert "has no attribute" not in refused.value.text
 
 
