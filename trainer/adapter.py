@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -122,7 +122,8 @@ def _check_written(expected: dict[str, Tensor], path: Path) -> None:
     shapes = {name: weight.shape for name, weight in expected.items()}
     if {name: weight.shape for name, weight in written.items()} != shapes:
         raise TrainerError("internal", "The written adapter is not the one that was trained.", "Try again.")
-    if not all(bool(torch.isfinite(weight).all()) for weight in written.values()):
+    # A NaN or infinity shows in the sum, which needs no copies; torch.isfinite makes two of a whole embedding.
+    if not all(math.isfinite(float(weight.sum())) for weight in written.values()):
         raise TrainerError(
             "diverged", "The trained weights are not finite.", "Use a lower learning rate and train again."
         )

@@ -9,7 +9,8 @@ from trainer.spec import TrainSpec
 Facts = Mapping[str, Any]
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "q", "k", "v", "o")
-TABLES = (*TOKEN_TABLES, "lm_head", "embed_out")
+HEADS = ("lm_head", "embed_out")  # output heads
+TABLES = (*TOKEN_TABLES, *HEADS)
 # Bytes per weight of a frozen linear layer. nf4: half a byte and a share of its block's double-quantised scale.
 BYTES_PER_WEIGHT = {"nf4": 0.516, "int8": 1.004}
 # Prefixes of architecture names. One layer computes queries, keys and values:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from trainer import SHAPES_KEPT
 from trainer.estimate_layers import (
+    HEADS,
     MAX_SHORT_LENGTH,
     BaseBytes,
     Facts,
@@ -47,7 +48,7 @@ BEFORE_LOADING = 0.53e9  # of these, already taken before the model is loaded on
 # Memory beyond what is saved for the backward pass, measured: bytes, and a factor. On a CPU the factor applies to what
 # one layer saves, without attention scores: in the backward pass it coexists with its own gradients, in a heap that
 # fragments. On a GPU it applies to everything saved: torch's allocator rounds up.
-WORKSPACE = {"cpu": (0.13e9, 1.9), "cuda": (0.1e9, 0.04)}
+WORKSPACE = {"cpu": (0.11e9, 2.1), "cuda": (0.1e9, 0.04)}
 LONG_ROWS = 0.25  # of everything saved, in addition, if torch's own attention runs: its blocks fragment the heap
 # oneDNN compiles bfloat16 matrix products for each exact shape: bytes of one kernel, measured, and how many are new per
 # row length: in attention, and in the layers, whose shape follows the length of the micro-batch.
@@ -292,8 +293,11 @@ def _score_bytes(facts: Facts, largest: Pass) -> float:
 
 
 def _gradient_bytes(spec: TrainSpec, facts: Facts) -> float:
-    """Of all trainable parameters; that of a full module is converted to float32 before it is accumulated."""
-    return lora_parameters(spec, facts) * compute_bytes(spec) + full_module_parameters(spec, facts) * 4
+    """Of all trainable parameters. That of a full module is converted to float32 before it is accumulated, and a
+    trained head gets one from each chunk of the loss beside the sum so far."""
+    number, full = compute_bytes(spec), full_module_parameters(spec, facts)
+    head = int(facts["vocab_size"]) * int(facts["hidden_size"]) if set(HEADS) & set(spec.lora.modules_to_save) else 0
+    return (lora_parameters(spec, facts) + head) * number + full * 4
 
 
 def _workspace(spec: TrainSpec, facts: Facts, largest: Pass, *, saved: float, every: int, hardware: Hardware) -> float:
