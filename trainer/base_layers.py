@@ -1,4 +1,4 @@
-"""Which layers of a base model a training can put an update on; its weights need not be there."""
+"""The layers of a base model that can get LoRA, found without its weights."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What of a base model can learn, told without torch: its layers, and all modules that have weights."""
+"""The parts of a base model that can be trained: its linear layers, and all modules with weights. No torch."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,9 +15,12 @@ TOKENS_KEY = "token_adapter.trainable_tokens_delta"
 
 @dataclass(frozen=True, kw_only=True)
 class BaseParts:
-    """`layers` are the linear ones but the output head; `targets` those of them that a training can put an update on;
-    `modules` all with nothing below them, each with the shapes of its weights; `blocks` those with others below, and
-    `own` such of them as have weights beside; `table` the embeddings, `head` what the scores come from."""
+    """Module paths of a base model.
+
+    layers: linear layers except the output head. targets: those of them that can get LoRA.
+    modules: leaf modules with the shapes of their weights. blocks: modules with submodules. own: blocks with weights of
+    their own. table: the input embeddings. head: the output head.
+    """
 
     layers: Mapping[str, LayerSize]
     targets: tuple[str, ...]
@@ -29,7 +32,7 @@ class BaseParts:
 
     @cached_property
     def holders(self) -> Mapping[str, Shapes]:
-        """All that have weights of their own."""
+        """All modules with weights of their own."""
         return {**self.modules, **self.own}
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,12 +46,12 @@ class BaseParts:
 
 
 def whole_modules(config: LoraConfig, names: Iterable[str]) -> list[str]:
-    """The modules that an adapter has whole."""
+    """The modules that an adapter contains in full."""
     return [name for name in names if config.saves(name)]
 
 
 def biased_modules(config: LoraConfig, parts: BaseParts) -> list[str]:
-    """The modules of whose weights an adapter has the bias alone."""
+    """The modules of which an adapter contains only the bias."""
     if config.bias != "all":
         return []
     return [
@@ -59,12 +62,12 @@ def biased_modules(config: LoraConfig, parts: BaseParts) -> list[str]:
 
 
 def own_shapes(config: LoraConfig, parts: BaseParts) -> Shapes:
-    """The keys that the file holds for what an adapter has of its own beside updates, each with its shape.
+    """Tensor names and shapes of what an adapter overrides besides its LoRA updates.
 
-    Raises TrainerError where that cannot be another one by row.
+    Raises TrainerError if it overrides something that cannot differ between the rows of a batch.
     """
     if blocks := whole_modules(config, parts.blocks):
-        text = f"modules_to_save names {blocks[0][:80]}, which is no single layer of the base model."
+        text = f"modules_to_save names {blocks[0][:80]}, which is not a single layer of the base model."
         raise refused(text, "Name single layers, or use the adapter in plain PEFT.")
     found: Shapes = {}
     for name in whole_modules(config, parts.modules):

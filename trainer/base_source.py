@@ -1,4 +1,4 @@
-"""Where a base model came from, noted beside its files: what an adapter calls its base on other machines."""
+"""The public name and revision of a base model, stored beside its files: what adapters call it on other machines."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a chat template writes a call of a function: found by letting it write one. No torch here."""
+"""How a chat template writes a tool call, found by rendering one. No torch."""
 
 import json
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The demo base model as it is published, a GGUF file in a Python package, turned into safetensors once."""
+"""The demo base model: published as GGUF in a Python package, converted to safetensors once."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What comes before the first step: data, model, optimizer and checkpoint are put together to a `Run`."""
+"""Everything before the first step: data, model, optimizer and checkpoint are assembled into a `Run`."""
 
 from collections.abc import Callable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Ready sets of values for a spec: what a person picks who does not want to pick each value."""
+"""Presets: ready-made values of a spec, for people who do not want to choose each one."""
 
 from typing import Any, Literal, get_args
 

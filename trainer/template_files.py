@@ -1,4 +1,4 @@
-"""What a base model's folder says of conversations: its chat templates, special tokens, and how its answers begin."""
+"""Chat templates, special tokens and generation prompt, read from a base model's folder."""
 
 import json
 from collections.abc import Mapping

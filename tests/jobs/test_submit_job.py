@@ -161,7 +161,7 @@ def test_layers_that_the_base_model_does_not_have_are_told_at_their_fields(
     assert errors["lora_layers_to_transform"].endswith("The base model's layers are 0 to 1.")
     assert re.search(r'id="id_lora_target_modules_error".*Did you mean q_proj\?', response.content.decode())
     card = client.post(reverse("job_estimate"), data).content.decode()
-    assert re.search(r"as the value is wrong: .*Layers that learn", card)
+    assert re.search(r"as the value is wrong: .*Layers with LoRA", card)
     right = {"lora_target_modules": "q_proj", "lora_modules_to_save": "norm", "lora_rank_pattern": "q_proj: 4"}
     assert client.post(reverse("job_new"), data | right | {"lora_layers_to_transform": "1"}).status_code == 302
 
@@ -169,8 +169,8 @@ def test_layers_that_the_base_model_does_not_have_are_told_at_their_fields(
 def test_other_values_are_called_what_the_form_calls_them(cast: Cast) -> None:
     wrong = {"lora_modules_to_save": "q_proj", "lora_target_modules": "q_proj,v_proj", "evaluation_patience": "2"}
     form = cast.client("bob").post(reverse("job_new"), answers(cast, data_holdout="0", **wrong)).context["form"]
-    assert form.errors["lora_modules_to_save"][0].endswith("Name it here or in “Layers that learn”.")
-    assert form.errors["evaluation_patience"][0].endswith("Hold rows out with “Held out to measure”, or use 0.")
+    assert form.errors["lora_modules_to_save"][0].endswith("Name it here or in “Layers with LoRA”.")
+    assert form.errors["evaluation_patience"][0].endswith("Hold rows out with “Held-out share”, or use 0.")
     label = form.fields["lora_rank_pattern"].label
     assert (
         labelled("See lora.rank_pattern, model.layers.0 and data.path.")
