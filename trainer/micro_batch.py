@@ -1,7 +1,8 @@
 """Micro-batches: rows packed end to end, or padded for models that cannot keep packed rows apart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -47,42 +48,64 @@ class MicroBatch:
         return replace(self, ids=ids, positions=positions, labels=labels, encoder_inputs=encoder_inputs)
 
 
-def micro_batches(
-    samples: Sequence[Trainable], budget: int, *, packed: bool = False, sharing: bool = False
-) -> list[MicroBatch]:
+class Passes:
+    """Micro-batches, each built when it is asked for: those of a whole dataset would take more memory than its rows."""
+
+    def __init__(
+        self, groups: Sequence[Sequence[Trainable]], build: Callable[[Sequence[Trainable]], MicroBatch]
+    ) -> None:
+        self._groups = groups
+        self._build = build
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, number: int) -> MicroBatch:
+        return self._build(self._groups[number])
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return map(self._build, self._groups)
+
+
+def micro_batches(samples: Sequence[Trainable], budget: int, *, packed: bool = False, sharing: bool = False) -> Passes:
     """Split a window into micro-batches of at most `budget` tokens; a longer row, or pair, gets one of its own.
 
     `sharing`: packed rows share common prefixes, see `trainer.prefixes`.
     """
     if packed:
         lay_out, prefix = (prefix_tree_layout, _common_prefix(samples)) if sharing else (flat_layout, 0)
-        return [_pack(some, lay_out) for some in _bins(samples, budget, lay_out, prefix)]
-    ordered = sorted(samples, key=_longest, reverse=True)  # similar lengths together, for little padding
-    batches = []
-    while ordered:
-        fitting = _fitting(ordered, budget)
-        batches.append(_pad(ordered[:fitting]))
-        ordered = ordered[fitting:]
-    return batches
+        return Passes(_bins(samples, budget, lay_out, prefix), partial(_pack, lay_out=lay_out))
+    return Passes(_padded_groups(samples, budget), _pad)
 
 
 LayOut = Callable[[Sequence[Tokens]], Layout]
 
 
 def _bins(samples: Sequence[Trainable], budget: int, lay_out: LayOut, prefix: int) -> list[list[Trainable]]:
-    """First-fit decreasing bin packing. Each bin holds the first `prefix` tokens, common to all samples, once."""
+    """First-fit decreasing bin packing. Each bin holds the first `prefix` tokens, common to all samples, once.
+
+    A segment tree finds the first bin with enough room in logarithmic time (Johnson 1974): evaluation and scoring pack
+    whole datasets.
+    """
     bins: list[list[Trainable]] = []
-    room: list[int] = []
+    capacity = budget - prefix
+    leaves = 1 << len(samples).bit_length()
+    room = [capacity] * (2 * leaves)  # of bin n at leaves + n; above that the most of any bin below a node
     sizes = [(lay_out(_inputs(sample)).tokens, sample) for sample in samples]
     for tokens, sample in sorted(sizes, key=itemgetter(0), reverse=True):
         # Beyond the prefix. Each label needs a hidden state of its own, however much of a row is shared.
         added = max(tokens - prefix, sample.trained_tokens)
-        at = next((at for at, left in enumerate(room) if added <= left), len(bins))
+        node = 1
+        while node < leaves:
+            node = 2 * node if added <= room[2 * node] else 2 * node + 1
+        at = node - leaves if added <= capacity else len(bins)  # what no bin holds gets a new one for itself
         if at == len(bins):
             bins.append([])
-            room.append(budget - prefix)
         bins[at].append(sample)
-        room[at] -= added
+        node = leaves + at
+        room[node] -= added
+        while node := node // 2:
+            room[node] = max(room[2 * node], room[2 * node + 1])
     return bins
 
 
@@ -115,16 +138,19 @@ def _longest(sample: Trainable) -> int:
     return max(item.length for item in sample.sequences)
 
 
-def _fitting(ordered: Sequence[Trainable], budget: int) -> int:
-    """How many of the first rows fit into one padded micro-batch; at least one."""
-    sequences = width = source = 0
-    for count, sample in enumerate(ordered):
-        sequences += len(sample.sequences)
-        width = max(width, *(item.width for item in sample.sequences))
-        source = max(source, *(item.source for item in sample.sequences))
-        if sequences * (width + source) > budget:
-            return max(1, count)
-    return len(ordered)
+def _padded_groups(samples: Sequence[Trainable], budget: int) -> list[list[Trainable]]:
+    """Rows of similar length together, for little padding: as many as `budget` holds, and at least one."""
+    groups: list[list[Trainable]] = []
+    sequences = width = source = 0  # of the last group
+    for sample in sorted(samples, key=_longest, reverse=True):
+        own_width, own_source = (max(getattr(item, name) for item in sample.sequences) for name in ("width", "source"))
+        count = sequences + len(sample.sequences)
+        if not groups or count * (max(width, own_width) + max(source, own_source)) > budget:
+            groups.append([])
+            count, width, source = len(sample.sequences), 0, 0
+        groups[-1].append(sample)
+        sequences, width, source = count, max(width, own_width), max(source, own_source)
+    return groups
 
 
 def _pad(samples: Sequence[Trainable]) -> MicroBatch:

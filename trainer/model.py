@@ -28,7 +28,7 @@ from trainer.lean_layers import make_lean
 from trainer.lora_layers import add_lora
 from trainer.lora_start import init_lora
 from trainer.loss import Head
-from trainer.micro_batch import EncoderInputs, MicroBatch, micro_batches
+from trainer.micro_batch import EncoderInputs, MicroBatch, Passes, micro_batches
 from trainer.neftune import Neftune
 from trainer.packing import is_stochastic, packed_inputs, supports_packing
 from trainer.prefixes import Segment
@@ -87,7 +87,7 @@ class AdaptedModel:
         """Last hidden states of a micro-batch."""
         return self.hidden(batch.ids, batch.encoder_inputs, batch.segments)
 
-    def passes(self, samples: Sequence[Trainable], budget: int) -> list[MicroBatch]:
+    def passes(self, samples: Sequence[Trainable], budget: int) -> Passes:
         """Split rows into micro-batches of at most `budget` tokens, packed if this model supports it."""
         return micro_batches(samples, budget, packed=self.packing, sharing=self.prefix_sharing)
 

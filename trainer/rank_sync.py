@@ -35,6 +35,8 @@ def run_idle_pass(model: AdaptedModel) -> None:
 
 def idle_pass_count(model: AdaptedModel, ranks: Ranks, rows: Sequence[Trainable], budget: int) -> int:
     """How many passes fewer than the process with the most this one makes over its share of `rows`."""
+    if ranks.is_alone:
+        return 0
     passes = [len(model.passes(Ranks(rank, ranks.world_size).share(rows), budget)) for rank in range(ranks.world_size)]
     return max(passes) - passes[ranks.rank]
 
