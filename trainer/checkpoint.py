@@ -105,8 +105,8 @@ def find_checkpoint(
 ) -> Path | None:
     """The checkpoint to resume from: `path` itself, or the latest valid one in a run's folder or a folder of runs.
 
-    In a folder, damaged checkpoints are skipped, and so are those of another spec, base model or dataset. If only such
-    foreign ones are valid, the latest of these is returned, so that `load_checkpoint` can report what differs.
+    In a folder, damaged checkpoints are skipped, and so are those of another spec, base model or dataset. If all are
+    foreign, the latest valid one is returned, so that `check_inputs` can report what differs.
     `dataset_hash` reads all rows, and is called only if the checkpoints are of more than one dataset.
     Raises TrainerError(input_changed) if `path` is a damaged checkpoint.
     """
@@ -120,8 +120,8 @@ def find_checkpoint(
     if len({facts[one].get("dataset_hash") for one in ours}) > 1:
         wanted = dataset_hash()
         ours = [one for one in ours if facts[one].get("dataset_hash") == wanted]
-    foreign = [one for one in latest_first if facts[one] and one not in ours]
-    for folder in [*(one for one in latest_first if one not in foreign), *foreign]:
+    readable = [one for one in latest_first if facts[one]]
+    for folder in [one for one in latest_first if one in (ours or readable) or one not in readable]:
         try:
             verify(folder, name=MANIFEST)
         except TrainerError as error:
@@ -146,26 +146,33 @@ def read_position(folder: Path) -> Position:
 
     Raises TrainerError(input_changed) if it has fields that this trainer does not know.
     """
-    values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    values = json.loads(_state_of(folder))
     if unknown := sorted(values.keys() - {one.name for one in dataclasses.fields(Position)}):
         text = f"{folder.name} was written by a newer trainer: it contains {unknown[0]}."
         raise TrainerError("input_changed", text, "Update this trainer, or start the training afresh.")
     return Position(**values)
 
 
-def load_checkpoint(folder: Path, inputs: Inputs, optimizer: MasterAdamW) -> Position:
-    """Load a checkpoint's weights and state into `optimizer`. Raises TrainerError(input_changed)."""
-    manifest = verify(folder, name=MANIFEST)
-    manifest["spec"] = _with_defaults(manifest.get("spec"))
+def check_inputs(folder: Path, inputs: Inputs) -> None:
+    """Raises TrainerError(input_changed), with what differs, if a checkpoint was made from other inputs."""
+    facts = _stored_facts(folder)
     for name, value in inputs.facts().items():
-        if manifest.get(name) != value:
-            raise _changed(name, manifest.get(name), inputs, folder.name)
+        if facts.get(name) != value:
+            raise _changed(name, facts.get(name), inputs, folder.name)
+
+
+def load_checkpoint(folder: Path, optimizer: MasterAdamW) -> Position:
+    """Load a verified checkpoint's weights and state into `optimizer`. Raises TrainerError(input_changed)."""
     try:
         optimizer.load(load_file(folder / "lora.safetensors"), load_file(folder / "optimizer.safetensors"))
     except (KeyError, RuntimeError) as error:
         text = f"The weights in {folder.name} do not match this spec."
         raise TrainerError("input_changed", text, "Start the training afresh.") from error
     return read_position(folder)
+
+
+def _state_of(folder: Path) -> str:
+    return (folder / "state.json").read_text(encoding="utf-8")
 
 
 def load_best(folder: Path, position: Position) -> dict[str, Tensor]:
@@ -255,20 +262,23 @@ class Checkpoints:
     def save(self, position: Position, optimizer: MasterAdamW, best: Mapping[str, Tensor]) -> None:
         """Write and verify a checkpoint, report it, and remove all but the newest two.
 
+        One that was written at this step is replaced if an evaluation or a snapshot has come since.
         `best`: the weights of `position.best_step`, or empty. Each checkpoint includes them, so that it is
         self-contained and can be moved.
         """
         began = time.monotonic()
         target = self._folder / f"step-{position.step:06d}"
-        if target not in self._written:
+        state = json.dumps(dataclasses.asdict(position))
+        if target not in self._written or _state_of(target) != state:
             self._sweep()
             with whole_folder(target, name=MANIFEST, facts={"step": position.step, **self._inputs.facts()}) as folder:
                 save_file(optimizer.masters_on_cpu(), folder / "lora.safetensors")
                 save_file(optimizer.state(), folder / "optimizer.safetensors")
                 if best and position.best_step != position.step:
                     save_file(dict(best), folder / BEST)
-                (folder / "state.json").write_text(json.dumps(dataclasses.asdict(position)), encoding="utf-8")
-            self._written.append(target)
+                (folder / "state.json").write_text(state, encoding="utf-8")
+            if target not in self._written:
+                self._written.append(target)
         self._emit(Checkpoint(step=position.step, folder=f"{self._folder.name}/{target.name}"))
         while len(self._written) > CHECKPOINTS_KEPT:
             shutil.rmtree(self._written.pop(0), ignore_errors=True)

@@ -153,12 +153,12 @@ def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path |
     return dataset
 
 
-def dataset_hash(spec: TrainSpec, emit: Emit, *, out: Path | None = None) -> str:
-    """The `content_hash` of `load_dataset`, without rendering the rows."""
+def dataset_hash(spec: TrainSpec, *, out: Path | None = None) -> str:
+    """The `content_hash` of `load_dataset`, without rendering the rows or reporting what is wrong with them."""
     hashes = []
     for given, name in ((spec.data.path, "dataset"), (spec.data.holdout_path, "holdout")):
         if given:
-            with canonical_rows(Path(given), out=out and out / name, emit=emit) as path:
+            with canonical_rows(Path(given), out=out and out / name, emit=lambda event: None) as path:
                 hashes.append(_hash_of(_canonical_rows(path)))
     return _hash_of_both(*hashes) if len(hashes) > 1 else hashes[0]
 

@@ -46,4 +46,4 @@ class TrainerError(Exception):
 
 
 class Stopped(Exception):
-    """Training was asked to stop and did so at a step boundary, after writing a checkpoint."""
+    """Training ended early: on request (with a checkpoint, if a step was made), or because another process failed."""

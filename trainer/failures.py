@@ -22,7 +22,7 @@ OOM_MESSAGES = (
     "cannot allocate memory",
     "cublas_status_alloc_failed",
 )
-MAY_REPORT = "LOWRANK_MAY_TELL_FAILURE"  # a file descriptor, set if several processes train together
+MAY_REPORT = "LOWRANK_MAY_REPORT"  # a file descriptor, set if several processes train together
 # Messages of gloo, NCCL and torch's store about a lost peer. Any other error is this process's own failure.
 LOST_PEER_MESSAGES = ("closed by peer", "reset by peer", "broken pipe", "remote process exit", "distnetworkerror")
 DISK_FULL_MESSAGES = ("no space left", "disk quota exceeded", "os error 28", "os error 122")

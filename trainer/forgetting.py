@@ -17,6 +17,7 @@ from trainer.rendering import Renderer
 TEXT = Path(__file__).with_name("general_text.txt")
 PARAGRAPH_TOKENS = 64  # paragraphs are cut here: some tokenizers would make them very long
 TOKENS_AT_ONCE = 256  # fixed, for equal results on any machine; few, to fit on small ones
+CHUNK_PARTS = 4  # of the loss's chunk of logits: here those of two models are in memory
 
 BeforePass = Callable[[int, int], None]
 
@@ -63,13 +64,13 @@ def measure_forgetting(model: AdaptedModel, text: GeneralText, *, before_pass: B
         for number, (batch, before) in enumerate(zip(text.passes, text.states, strict=True), start=1):
             before_pass(number, len(text.passes))
             now = _states(model, batch)
-            size = model.head.chunk_size()
+            size = max(1, model.head.chunk_size() // CHUNK_PARTS)
             for start in range(0, len(batch.labels), size):
                 chunk = slice(start, start + size)
                 base = text.head.logits(before[chunk]).log_softmax(-1)
                 tuned = model.head.logits(now[chunk]).log_softmax(-1)
                 loss -= float(tuned.gather(1, batch.labels[chunk, None]).sum())
-                divergence += float(((base - tuned) * base.exp()).sum())
+                divergence -= float(tuned.sub_(base).mul_(base.exp_()).sum())  # in place: two models' logits are large
             tokens += len(batch.labels)
     return Forgotten(divergence / tokens, perplexity_of(loss / tokens))
 

@@ -87,7 +87,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype)[:, None], None, None, None
+        # Multiplied in float32 and rounded once: 1 / units in bfloat16 is up to 0.3 % off, the same way in every pass.
+        return torch.mul(gradient, gradients[0][:, None], out=torch.empty_like(gradient)), None, None, None
 
 
 def token_losses(hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:

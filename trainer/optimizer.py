@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ FOREACH_ELEMENTS = 1 << 22
 # On a CPU bitsandbytes holds a whole parameter's 8-bit state in float32 while updating it: 20 bytes a value. Parameters
 # of this many values, a multiple of its quantisation blocks, bound that and give the same result.
 PARAMETER_8BIT = 1 << 20
+BLOCK_8BIT = 256
+MIN_8BIT = 4096  # values; bitsandbytes keeps the state of smaller parameters in float32
 
 
 class GroupOptions(NamedTuple):
@@ -53,9 +55,8 @@ class MasterAdamW:
         for group, part, gradient in zip(
             named, torch.split(flat, sizes), torch.split(self._gradient, sizes), strict=True
         ):
-            size = PARAMETER_8BIT if spec.optimizer.endswith("8bit") else len(part)
-            pieces = zip(torch.split(part, size), torch.split(gradient, size), strict=True)
-            groups.append({"params": [_parameter(*one) for one in pieces], **group._asdict()})
+            pieces = (torch.split(one, _parameter_sizes(part, spec)) for one in (part, gradient))
+            groups.append({"params": [_parameter(*one) for one in zip(*pieces, strict=True)], **group._asdict()})
         self._adamw = _adamw(groups, spec)
         is_float16 = any(weight.dtype == torch.float16 for weight in self._weights.values())
         self.loss_scale = FLOAT16_LOSS_SCALE if is_float16 else 1.0
@@ -126,16 +127,12 @@ class MasterAdamW:
         return {name: value.cpu().clone() for name, value in self.masters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """AdamW's state, to be saved beside the masters, keyed "{number of the flat parameter}.{name}"."""
-        return {
-            f"{number}.{name}": _for_file(name, value)
-            for number, (_, parameter) in enumerate(self._flat_parameters())
-            for name, value in self._adamw.state.get(parameter, {}).items()
-        }
-
-    def _flat_parameters(self) -> list[tuple[dict[str, Any], torch.nn.Parameter]]:
-        """The flat parameters that AdamW updates, each with its group."""
-        return [(group, parameter) for group in self._adamw.param_groups for parameter in group["params"]]
+        """AdamW's state, to be saved beside the masters, keyed "{parameter group}.{name}"."""
+        found: dict[str, Tensor] = {}
+        for number, group in enumerate(self._adamw.param_groups):
+            states = [self._adamw.state.get(parameter, {}) for parameter in group["params"]]
+            found |= {f"{number}.{name}": _for_file(name, [one[name] for one in states]) for name in states[0]}
+        return found
 
     def is_finite(self) -> bool:
         """Whether all weights are finite: a NaN or infinity would show in their sum."""
@@ -153,10 +150,10 @@ class MasterAdamW:
         for name, value in self.masters.items():
             value.copy_(masters[name])
         if state:
-            for number, (group, parameter) in enumerate(self._flat_parameters()):
+            for number, group in enumerate(self._adamw.param_groups):
                 prefix = f"{number}."
                 saved = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-                _restore(self._adamw, group, parameter, saved)
+                _restore(self._adamw, group, saved)
         self.copy_to_model()
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
@@ -189,30 +186,72 @@ def _adamw(groups: list[dict[str, Any]], spec: OptimSpec) -> torch.optim.Optimiz
     return optimizer
 
 
-def _for_file(name: str, value: Any) -> Tensor:
-    """One tensor of AdamW's state as a file holds it.
+def _parameter_sizes(part: Tensor, spec: OptimSpec) -> list[int]:
+    """Into how many parameters of how many values a group is split, see PARAMETER_8BIT."""
+    count = len(part)
+    if not part.is_cpu or not spec.optimizer.endswith("8bit") or count <= PARAMETER_8BIT:
+        return [count]
+    whole, rest = divmod(count, PARAMETER_8BIT)
+    sizes = [PARAMETER_8BIT] * whole
+    if rest < MIN_8BIT:
+        sizes[-1] += rest
+        return sizes
+    return [*sizes, rest]
+
+
+def _for_file(name: str, values: Sequence[Any]) -> Tensor:
+    """One tensor of AdamW's state as a file holds it, whatever the parameters that a group is split into.
 
     bitsandbytes shares one quantisation map among all parameters, and safetensors rejects tensors that share memory.
     """
-    tensor = torch.as_tensor(value).cpu()
+    if _is_per_value(name) and len(values) > 1:
+        return torch.cat([value.cpu() for value in values])
+    tensor = torch.as_tensor(values[0]).cpu()
     return tensor.clone() if name.startswith("qmap") else tensor
 
 
-def _restore(adamw: Any, group: dict[str, Any], parameter: torch.nn.Parameter, saved: Mapping[str, Tensor]) -> None:
-    """Restore the saved state of one parameter. Raises KeyError or RuntimeError if another optimizer wrote it."""
-    kept = adamw.state[parameter]
+def _is_per_value(name: str) -> bool:
+    """Whether a tensor of bitsandbytes' state has one element per value (state) or per block of values (absmax)."""
+    return name.startswith(("state", "absmax"))
+
+
+def _restore(adamw: Any, group: dict[str, Any], saved: Mapping[str, Tensor]) -> None:
+    """Restore the saved state of a group. Raises KeyError or RuntimeError if another optimizer wrote it."""
     if isinstance(adamw, Optimizer8bit):
-        if not kept:
-            adamw.init_state(group, parameter, 0, 0)  # type: ignore[no-untyped-call] # 0, 0: for overrides, of which none is
-        if kept.keys() != saved.keys():
-            raise KeyError("the state of another optimizer")
-        for name, value in saved.items():  # in place, to keep paged buffers
-            kept[name] = int(value) if name == "step" else kept[name].copy_(value)
+        sizes = [parameter.numel() for parameter in group["params"]]
+        for parameter, part in zip(group["params"], _split_state(saved, sizes), strict=True):
+            _restore_8bit(adamw, group, parameter, part)
         return
     if saved.keys() != {"step", "exp_avg", "exp_avg_sq"}:
         raise KeyError("the state of another optimizer")
+    [parameter] = group["params"]
     # torch's fused kernel wants the step count on the device of the weights, too.
     adamw.state[parameter] = {name: value.clone().to(parameter.device) for name, value in saved.items()}
+
+
+def _split_state(saved: Mapping[str, Tensor], sizes: list[int]) -> Iterator[dict[str, Tensor]]:
+    """The state of each parameter of a group, of so many values each."""
+    blocks = [math.ceil(size / BLOCK_8BIT) for size in sizes]
+    parts = {
+        name: torch.split(value, blocks if name.startswith("absmax") else sizes)
+        if _is_per_value(name)
+        else [value] * len(sizes)
+        for name, value in saved.items()
+    }
+    for number in range(len(sizes)):
+        yield {name: values[number] for name, values in parts.items()}
+
+
+def _restore_8bit(
+    adamw: Any, group: dict[str, Any], parameter: torch.nn.Parameter, saved: Mapping[str, Tensor]
+) -> None:
+    kept = adamw.state[parameter]
+    if not kept:
+        adamw.init_state(group, parameter, 0, 0)  # 0, 0: for overrides by index, of which there are none
+    if kept.keys() != saved.keys():
+        raise KeyError("the state of another optimizer")
+    for name, value in saved.items():  # in place, to keep paged buffers
+        kept[name] = int(value) if name == "step" else kept[name].copy_(value)
 
 
 def learning_rate_at(step: int, of: int, spec: OptimSpec) -> float:

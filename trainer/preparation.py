@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 import torch
 
 from trainer.base_facts import fingerprint, inspect_folder
-from trainer.checkpoint import Checkpoints, Inputs, Position, find_checkpoint, load_best, load_checkpoint, read_position
+from trainer.checkpoint import (
+    Checkpoints,
+    Inputs,
+    Position,
+    check_inputs,
+    find_checkpoint,
+    load_best,
+    load_checkpoint,
+    read_position,
+)
 from trainer.data import Plan, dataset_hash
 from trainer.device import release_memory
 from trainer.errors import Stopped, TrainerError
@@ -50,6 +59,9 @@ def prepare(
     dataset = ranks.main_process_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
     _raise_if_stopped(should_stop, emit)
     plan = Plan(dataset.train, spec)
+    inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
+    if checkpoint:  # before anything is loaded or scored
+        check_inputs(checkpoint, inputs)
     emit(Phase(name="loading"))
     with giving_back_memory():
         model = load_adapted(spec, base, emit, dequantized=earlier.unpacked if earlier else None, ranks=ranks)
@@ -62,14 +74,14 @@ def prepare(
     optimizer = MasterAdamW(model.lora, spec.optim)
     sync_initial_weights(model, optimizer, ranks)
     release_memory()
-    inputs, facts = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps), inspect_folder(base)
+    facts = inspect_folder(base)
     free = ranks.minimum(model.device.free_bytes())  # processes that shard a base need passes of the same size
     budget = _fit_memory(model, spec, facts, position, emit, free=free)
     objective = objective_of(spec, model, ranks)
     scoring = partial(objective.prepare, dataset, before_pass=_before_pass("Scoring the answers", should_stop, emit))
     _retry_setup(scoring, "scoring the answers", emit, ranks)
     if checkpoint:
-        position = load_checkpoint(checkpoint, inputs, optimizer)
+        position = load_checkpoint(checkpoint, optimizer)
     position.budget = budget
     run = Run(
         spec=spec,
@@ -99,7 +111,7 @@ def _find_checkpoint(resume: Path, spec: TrainSpec, base: Path, out: Path, emit:
     """The same checkpoint in every process: the one that the main process finds."""
     if not ranks.is_main:
         return ranks.broadcast_object(None)
-    rows = partial(dataset_hash, spec, emit, out=out)
+    rows = partial(dataset_hash, spec, out=out)
     found = find_checkpoint(resume, spec, emit, base_fingerprint=fingerprint(base), dataset_hash=rows)
     return ranks.broadcast_object(found)
 
@@ -130,7 +142,8 @@ def _log_setup(run: Run, *, of: int) -> None:
     where = device.place if run.ranks.is_alone else f"{run.ranks.world_size} × {device.place.type}"
     run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {where}"))
     if run.position.step:
-        run.emit(Log(text=f"Resuming after step {run.position.step:,}"))
+        checkpoint = "" if run.resumed_from is None else f", from {'/'.join(run.resumed_from.parts[-3:])}"
+        run.emit(Log(text=f"Resuming after step {run.position.step:,}{checkpoint}"))
 
 
 def _general_text(model: AdaptedModel, renderer: Renderer, emit: Emit, ranks: Ranks) -> GeneralText:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -28,6 +28,7 @@ from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
 
+T = TypeVar("T")
 CHECKPOINTS = "checkpoints"  # folder name
 SPEED_STEPS = 20  # recent steps that speed and time left are computed from
 
@@ -170,14 +171,16 @@ class Run:
         """Evaluate on the held-out rows and answer the probes. The step counts as evaluated once both are done."""
         step, began = self.position.step, time.monotonic()
         self.emit(Phase(name="evaluating"))
-        within = partial(retry_on_oom, make_room=self._halve_evaluation_passes, failure=self._evaluation_out_of_memory)
         evaluated = None
         if self.dataset.holdout:
-            evaluated = self.ranks.broadcast_object(self._with_forgetting(within(self._evaluate_holdout)))
+            halve, failure = self._halve_evaluation_passes, self._evaluation_out_of_memory
+            evaluated = retry_on_oom(self._evaluate_holdout, make_room=halve, failure=failure)
+            evaluated = self.ranks.broadcast_object(self._with_forgetting(evaluated))
         for prompt in self.spec.evaluation.probes:
             if self.may_stop_here():
                 self.stop()
-            self.emit(within(partial(answer_probe, self.model, self.renderer, prompt, step=step)))
+            probe = partial(answer_probe, self.model, self.renderer, prompt, step=step)
+            self.emit(self._retry_evaluation(probe, "a probe prompt", "evaluation.probes"))
         if evaluated:
             self.record("evaluated", evaluated)
             self._update_best(evaluated)
@@ -220,6 +223,11 @@ class Run:
         if self.published_step < step:
             self.optimizer.load(self.best, {})
             self.emit(Log(text=f"The adapter is from step {self.published_step:,}, the best on held-out rows"))
+        evaluations = {one["step"]: one["loss"] for one in self.metrics("evaluated")}
+        base, last = evaluations.get(0, math.inf), evaluations.get(self.published_step, 0.0)
+        if last > base:
+            text = f"The adapter predicts held-out rows worse than the base model (loss {last:.3f}, and {base:.3f})"
+            self.emit(Log(level="warning", text=f"{text}: use a lower optim.learning_rate, or look at the dataset"))
 
     def _evaluate_holdout(self) -> Evaluated:
         rows, position = self.dataset.holdout, self.position
@@ -244,26 +252,30 @@ class Run:
         where = f" while evaluating at step {step}, in passes of {budget:,} tokens"
         return out_of_memory(f"{where}{self.save_before_failure()}")
 
-    def _free_memory_for_general_text(self) -> None:
-        """These passes are small and of fixed size: free what memory there is and try once more."""
-        if self.model.is_sharded:  # the other processes are in the middle of the pass
-            raise self._general_text_out_of_memory()
-        release_memory()
-        what = f"Out of memory while evaluating at step {self.position.step:,}: trying the general text once more"
-        self.emit(Log(level="warning", text=what))
+    def _retry_evaluation(self, work: Callable[[], T], what: str, field: str) -> T:
+        """Call `work`, and once more if it runs out of memory. Its passes have a fixed size, so only freeing helps.
 
-    def _general_text_out_of_memory(self) -> TrainerError:
-        what = f"while measuring forgetting (evaluation.forgetting) at step {self.position.step}"
-        return out_of_memory(f" {what}{self.save_before_failure()}")
+        what: the text that is evaluated. field: the spec's value that asks for it.
+        """
+        step = self.position.step
+
+        def failure() -> TrainerError:
+            return out_of_memory(f" while evaluating {what} ({field}) at step {step}{self.save_before_failure()}")
+
+        def make_room() -> None:
+            if self.model.is_sharded:  # the other processes are in the middle of the pass
+                raise failure()
+            release_memory()
+            text = f"Out of memory while evaluating {what} ({field}) at step {step:,}: trying once more"
+            self.emit(Log(level="warning", text=text))
+
+        return retry_on_oom(work, make_room=make_room, failure=failure)
 
     def _with_forgetting(self, evaluated: Evaluated) -> Evaluated:
         if self.general is None:
             return evaluated
-        forgotten = retry_on_oom(
-            partial(measure_forgetting, self.model, self.general, before_pass=self._before_pass),
-            make_room=self._free_memory_for_general_text,
-            failure=self._general_text_out_of_memory,
-        )
+        measure = partial(measure_forgetting, self.model, self.general, before_pass=self._before_pass)
+        forgotten = self._retry_evaluation(measure, "general text", "evaluation.forgetting")
         return replace(evaluated, general_kl=forgotten.kl, general_perplexity=forgotten.perplexity)
 
     def _before_pass(self, number: int, of: int) -> None:

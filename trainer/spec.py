@@ -221,7 +221,7 @@ class TrainSpec:
     def from_yaml(cls, text: str, *, name: str = "") -> "TrainSpec":
         """Read YAML (or JSON, which is YAML). Raises SpecError, also for invalid YAML. `name`: of the file."""
         try:
-            data = yaml.safe_load(text)
+            data = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 # a SafeLoader
         except (yaml.YAMLError, RecursionError) as error:
             problem = f"Not valid YAML: {', '.join(filter(None, (name, _yaml_problem(error))))}."
             raise SpecError([Issue("", problem, "Check indentation, brackets and quotes.")]) from error
@@ -320,6 +320,18 @@ def _paths_of(issue: Issue) -> set[str]:
     """The paths of the values that an issue is about, and of their parts."""
     paths = {issue.path, issue.beside} - {""}
     return paths | {path.partition(".")[0] for path in paths}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Rejects a key that a mapping has twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 # its base class's
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key.value, str)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value[:60]} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _yaml_problem(error: Exception) -> str:

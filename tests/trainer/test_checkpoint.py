@@ -16,7 +16,7 @@ from tests.trainer.training import Training, make_rows, make_spec
 from trainer.base_facts import fingerprint
 from trainer.checkpoint import MANIFEST, find_checkpoint
 from trainer.errors import Stopped, TrainerError
-from trainer.events import Checkpoint, Emit, Evaluated, Event, Finished, Log, Progress, Sample
+from trainer.events import Checkpoint, Emit, Evaluated, Event, Finished, Log, Phase, Progress, Sample
 from trainer.manifest import sha256_of
 from trainer.sft import train
 from trainer.spec import TrainSpec
@@ -170,8 +170,10 @@ def test_another_spec_is_refused(
     stopped_at(3, whole.spec, tmp_path)
     optim = {"max_steps": 12, "epochs": 10.0, **change.get("optim", {})}
     lora = change.get("lora", {"r": 4, "lora_dropout": 0.1})
+    training = Training(make_spec(base, rows, lora=lora, optim=optim), tmp_path / "2")
     with pytest.raises(TrainerError, match="The spec differs from that of step-000003: ") as caught:
-        Training(make_spec(base, rows, lora=lora, optim=optim), tmp_path / "2").run(resume=tmp_path / "checkpoints")
+        training.run(resume=tmp_path / "checkpoints")
+    assert [one.name for one in training.of(Phase)] == ["preparing"], "before the base is loaded"
     assert caught.value.code == "input_changed" and all(one in caught.value.text for one in said)
     for one in said:
         value, was = one.split(" is ")[0], one.rpartition(" ")[2]
@@ -210,6 +212,30 @@ def test_an_older_checkpoint_of_these_rows_comes_before_a_later_one_of_others(
     stopped_at(3, make_run(base, changed, data=held_out), runs / "4")
     stopped_at(5, make_run(base, Path(whole.spec.data.path), data=held_out), runs / "5")
     assert Training(make_run(base, changed, data=held_out), tmp_path / "3").run(resume=runs).of(Progress)[0].step == 4
+
+
+def test_own_damaged_checkpoints_are_not_replaced_by_another_runs(whole: Training, tmp_path: Path) -> None:
+    stopped_at(1, whole.spec, tmp_path)
+    (tmp_path / "checkpoints" / "step-000001" / "state.json").unlink()
+    stopped_at(9, dataclasses.replace(whole.spec, optim=dataclasses.replace(whole.spec.optim, seed=7)), tmp_path / "7")
+    said: list[Log] = []
+    assert find(tmp_path, whole.spec, said.append) is None  # type: ignore[arg-type]
+    assert [one.text.split()[0] for one in said] == ["step-000001", "No"]
+
+
+def test_an_evaluation_after_a_checkpoint_is_kept_when_the_run_is_stopped_there(
+    base: Path, rows: Path, whole: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.checkpoint.SAVING_SHARE", 1e9)  # one is due at every tenth of the steps
+    spec = make_run(base, rows, evaluation={"every_steps": 4})
+    training = Training(spec, tmp_path)
+    training._should_stop = lambda: any(one.step == 4 for one in training.measured)  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        training.run()
+    assert [one.step for one in training.of(Checkpoint)][-2:] == [4, 4]
+    second = Training(spec, tmp_path / "2").run(resume=tmp_path)
+    assert [one.step for one in second.measured] == [8, 12]
+    assert training.losses + second.losses == Training(spec, tmp_path / "3").run().losses
 
 
 def test_rows_are_only_read_where_checkpoints_are_of_several_datasets(whole: Training, tmp_path: Path) -> None:

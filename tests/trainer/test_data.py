@@ -46,6 +46,15 @@ def test_of_many_rows_left_out_the_first_are_named(base: Path, tmp_path: Path) -
     assert text in [one.text for one in said if isinstance(one, Log)]
 
 
+def test_packing_is_first_fit_decreasing() -> None:
+    """Each row, longest first, goes into the first pass with room; one that none holds gets its own."""
+    lengths = [70, 300, 10, 60, 50, 40, 30, 20]
+    passes = micro_batches(make_items(lengths), 100, packed=True)
+    found = [[row.length for row in one.rows] for one in passes]  # type: ignore[union-attr]
+    assert found == [[300], [70, 30], [60, 40], [50, 20, 10]] and len(passes) == 4
+    assert [row.length for row in passes[1].rows] == [70, 30]  # type: ignore[union-attr]
+
+
 def test_the_holdout_does_not_depend_on_the_order(base: Path, tmp_path: Path) -> None:
     rows = make_rows(tmp_path, count=40)
     forward = load(base, rows, data={"holdout": 0.2})

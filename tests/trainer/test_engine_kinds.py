@@ -203,7 +203,7 @@ def test_what_training_made_of_its_own_answers_as_peft(tmp_path: Path, lora: dic
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"modules_to_save": ["mlp"]}, "no single layer"),
+        ({"modules_to_save": ["mlp"]}, "not a single layer"),
         ({"trainable_token_indices": [10**6]}, "a token that the base lacks"),
         ({"trainable_token_indices": {"embed_tokens": [5]}}, "not a list of token ids"),
         ({"modules_to_save": ["(a+)+$"]}, "not a list of plain module names"),

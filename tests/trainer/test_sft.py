@@ -18,7 +18,7 @@ from trainer.data import Item, load_dataset
 from trainer.device import Device, find_device
 from trainer.errors import TrainerError
 from trainer.events import Finished, Log, Phase, Progress, Sample
-from trainer.loss import Head, loss_and_correct, token_losses
+from trainer.loss import loss_and_correct, token_losses
 from trainer.manifest import verify
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, adapt, dequantize, eval_mode, load_adapted, load_base, quantized_layers
@@ -115,26 +115,6 @@ def test_padding_changes_no_row(base: Path, rows: Path) -> None:
         of_each = sum(token_losses(model.hidden(one.ids), one, model.head).sum() for one in alone)
     torch.testing.assert_close(of_all, of_each, rtol=1e-5, atol=1e-5)
     assert sum(item.length for item in items) < together.ids.numel()
-
-
-@pytest.mark.parametrize("softcap", [0.0, 3.0])
-@pytest.mark.parametrize("scale", [1.0, 0.25])
-def test_the_chunked_head_equals_cross_entropy(softcap: float, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.loss.MAX_LOGITS", 50 * 4)  # four rows at once
-    torch.manual_seed(0)
-    head = Head(torch.randn(50, 16), torch.randn(50), scale, softcap)
-    hidden = torch.randn(2, 9, 16, requires_grad=True)
-    item = Item(torch.arange(10).tolist(), bytes([0] + [1] * 9))  # type: ignore[arg-type] # any sequence will do
-    batch = micro_batches([item, item], 100)[0]
-    scores = (hidden.flatten(0, 1)[batch.positions] @ head.weight.T + head.bias) * scale
-    scores = softcap * torch.tanh(scores / softcap) if softcap else scores
-    expected = torch.nn.functional.cross_entropy(scores, batch.labels, reduction="sum")
-    (wanted,) = torch.autograd.grad(expected, hidden)
-    loss, hits = loss_and_correct(hidden, batch, head)
-    (gradient,) = torch.autograd.grad(loss, hidden)
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(gradient, wanted)
-    assert int(hits) == int((scores.argmax(-1) == batch.labels).sum())
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])

@@ -133,6 +133,8 @@ def test_the_group_of_all_layers_is_known_however_it_is_spelt(targets: object) -
         ("model: {base: x", "Not valid YAML: here/spec.yaml, line 1, column 16: expected ',' or '}'"),
         ("model:\n  base: x\n lora: 3", "Not valid YAML: here/spec.yaml, line 3, column 2: expected <block end>"),
         ("a: \x01", "Not valid YAML: here/spec.yaml, special characters are not allowed."),
+        ("lora: {r: 4}\nlora: {r: 8}", "Not valid YAML: here/spec.yaml, line 2, column 1: lora is given twice"),
+        ("lora:\n  r: 4\n  r: 8", "Not valid YAML: here/spec.yaml, line 3, column 3: r is given twice"),
         ("[" * 5000, "Not valid YAML: here/spec.yaml, "),
     ],
 )

@@ -18,6 +18,7 @@ def layer_issues(base: BaseModel, lora: LoraSpec) -> list[Issue]:
     """
     if parts := known_parts(base):
         return issues_in(parts, lora)
-    if cache.add(f"rung-for-parts:{base.pk}", 1, timeout=RING_SECONDS):
-        ring_for_parts(base.pk)
+    rung = f"rung-for-parts:{base.pk}"
+    if base.is_ready and cache.add(rung, 1, timeout=RING_SECONDS) and not ring_for_parts(base.pk):
+        cache.delete(rung)
     return []

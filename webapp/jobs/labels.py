@@ -20,7 +20,7 @@ LABELS = {
     "use_rslora": "Rank-stabilised scaling (rsLoRA)",
     "use_dora": "Magnitude and direction apart (DoRA)",
     "init_lora_weights": "LoRA initialisation",
-    "loraplus_lr_ratio": "Learning rate ratio of B to A (LoRA+)",
+    "loraplus_lr_ratio": "Faster B matrices (LoRA+ ratio)",
     "neftune_noise_alpha": "Noise on embeddings (NEFTune)",
     "bias": "Trained biases",
     "modules_to_save": "Modules trained in full (modules_to_save)",
