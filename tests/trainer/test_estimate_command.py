@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tests.tiny import make_tiny_base
 from tests.trainer.files import rows_of
 from tests.trainer.test_train_command import finish, write_spec
-from tests.trainer.training import make_rows, make_spec
+from tests.trainer.training import make_pairs, make_rows, make_spec
 from trainer.base_facts import inspect_folder
 from trainer.commands import parser
 from trainer.data import Plan, load_dataset
@@ -116,6 +116,26 @@ def test_rows_in_named_parts_are_counted_as_they_are_used(base: Path, tmp_path: 
     facts, _ = told_of(spec)
     assert facts["rows"] == len(used) == 18
     assert facts["steps"] == Plan(load_dataset(spec, Renderer.load(base), lambda event: None).train, spec).steps
+
+
+def test_rows_of_an_evaluation_file_count_like_held_out_ones(base: Path, tmp_path: Path) -> None:
+    """For the time, and for what comparing scores; the steps are those of the other file."""
+    rows = make_pairs(tmp_path, 40)
+    half = tmp_path / "half.jsonl"
+    half.write_text("\n".join(rows.read_text().splitlines()[:20]))
+
+    def told(path: Path, **data: Any) -> dict[str, Any]:
+        spec = make_spec(base, path, data={"method": "dpo", **data}, evaluation={"every_steps": 1})
+        return told_of(spec, speed=100.0)[0]
+
+    shared, apart = told(rows, holdout=0.5), told(half, holdout_path=str(half))
+    assert (apart["rows"], apart["steps"]) == (shared["rows"], shared["steps"]) == (40, 10)
+    assert apart["seconds"] == pytest.approx(shared["seconds"], rel=0.1)
+    assert apart["seconds"] > 3 * told(half, holdout=0.0)["seconds"]
+    sized = make_spec(base, half, data={"holdout_path": str(half)})
+    assert told_of(sized, rows=100, tokens=50)[0]["rows"] == 120
+    gone = make_spec(base, half, data={"holdout_path": str(tmp_path / "gone")})
+    assert told_of(gone, rows=100, tokens=50)[0]["rows"] == 100
 
 
 def rows_of_file(folder: Path) -> list[Any]:
