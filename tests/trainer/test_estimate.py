@@ -32,13 +32,10 @@ from trainer.estimate import (
     calibrated,
     estimate,
     evaluations_after,
-    held_out_rows,
     layer_shapes,
     lora_parameters,
     micro_batch_tokens,
-    optimizer_steps,
     recompute_every,
-    with_evaluation_rows,
 )
 from trainer.estimate_layers import BLOCK, MAX_SHORT_LENGTH
 from trainer.estimate_memory import CODE_BYTES, HEAD_CHUNK
@@ -350,17 +347,6 @@ def test_what_comparing_reads_is_in_the_time() -> None:
     assert seconds("sft") == pytest.approx(200.0)
     assert seconds("dpo") == pytest.approx(200.0 + 100 / 3)
     assert seconds("kto") == pytest.approx(200.0 + 200 / 3 + 200 / 3)
-
-
-def test_rows_to_measure_on_beside_the_dataset_are_held_out_exactly() -> None:
-    """They are among all rows, which a processor's memory holds and DPO scores; the steps are of the others."""
-    spec = make(data={"holdout_path": "other.jsonl", "method": "dpo"}, optim={"batch_size": 8, "epochs": 1.0})
-    for rows, held_out in ((500, 500), (7, 1000), (1, 1), (100, 0)):
-        divided, together = with_evaluation_rows(spec, rows, held_out)
-        assert together - held_out_rows(together, divided.data.holdout) == rows
-        assert estimate(divided, LLAMA_8B, rows=together, tokens=together * 100).steps == optimizer_steps(
-            spec, rows=rows
-        )
 
 
 def test_lengths_of_rows_tell_the_largest_pass() -> None:

@@ -17,7 +17,7 @@ from trainer.base_facts import inspect_folder
 from trainer.commands import parser
 from trainer.data import Plan, load_dataset
 from trainer.errors import TrainerError
-from trainer.estimate import Hardware, estimate, with_split_holdout
+from trainer.estimate import Hardware, estimate, held_out_rows, with_evaluation_rows, with_split_holdout
 from trainer.estimate_command import Overrides, run
 from trainer.events import Event, Failed, Finished, Log
 from trainer.formats.check import check_file
@@ -152,6 +152,14 @@ def test_splits_that_are_left_aside_count_for_nothing() -> None:
     assert rows == 60 and divided.data.holdout == spec.data.holdout
     elsewhere = TrainSpec.from_dict({"data": {"holdout_path": "other.jsonl"}})
     assert with_split_holdout(elsewhere, {"train": 60, "test": 20, "spare": 20}, 100) == (elsewhere, 60)
+
+
+def test_rows_to_measure_on_beside_the_dataset_are_held_out_exactly() -> None:
+    spec = TrainSpec.from_dict({"data": {"holdout_path": "other.jsonl"}})
+    for rows, held_out in ((500, 500), (7, 1000), (1, 1), (100, 0)):
+        divided, together = with_evaluation_rows(spec, rows, held_out)
+        assert not divided.data.holdout_path and together == rows + held_out
+        assert held_out_rows(together, divided.data.holdout) == held_out
 
 
 def test_everything_that_would_keep_it_from_starting_is_told(tmp_path: Path) -> None:
