@@ -137,6 +137,17 @@ class Dataset:
         return sum(item.length for item in self.train)
 
 
+@dataclass(frozen=True)
+class _Rendered:
+    """The rows of one file, ready to train but not divided yet; the fields are as in Dataset."""
+
+    found: list[Found[Trainable]]
+    content_hash: str
+    rows: int
+    truncation: Truncation
+    untrained: list[int]
+
+
 def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path | None = None) -> Dataset:
     """Read, render and split the rows of a spec. Raw files are first converted to canonical rows, in `out`.
 
@@ -144,12 +155,18 @@ def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path |
     """
     given = spec.data
     with canonical_rows(Path(given.path), out=out and out / "dataset", emit=emit) as path:
-        dataset = _render_rows(_canonical_rows(path), spec, renderer, emit)
+        rendered = _render_rows(_canonical_rows(path), spec, renderer)
+    evaluation = None
     if given.holdout_path:
         with canonical_rows(Path(given.holdout_path), out=out and out / "holdout", emit=emit) as path:
-            whole = replace(spec, data=replace(given, split=""))  # the whole file, whatever its splits
-            dataset = _with_holdout(dataset, _render_rows(_canonical_rows(path), whole, renderer, emit))
+            evaluation = _render_rows(_canonical_rows(path), spec, renderer)
+        if not evaluation.found:
+            text = "None of the evaluation rows has a token to predict."
+            raise TrainerError("dataset_invalid", text, "Check the file of data.holdout_path.")
+    dataset = _divided(rendered, evaluation, spec, emit)
     _report(dataset, spec, emit)
+    if evaluation:
+        _report_cuts(evaluation, spec, emit, of=f" of the evaluation file {Path(given.holdout_path).name}")
     return dataset
 
 
@@ -174,13 +191,17 @@ def _hash_of_both(train: str, holdout: str) -> str:
     return hashlib.sha256(f"{train} {holdout}".encode()).hexdigest()
 
 
-def _with_holdout(dataset: Dataset, evaluation: Dataset) -> Dataset:
-    """Train on one file's rows and evaluate on another's; the hash covers both."""
-    if not evaluation.train:
-        text = "None of the evaluation rows has a token to predict."
-        raise TrainerError("dataset_invalid", text, "Check the file of data.holdout_path.")
-    both = _hash_of_both(dataset.content_hash, evaluation.content_hash)
-    return replace(dataset, holdout=evaluation.train, content_hash=both)
+def _divided(rendered: _Rendered, evaluation: _Rendered | None, spec: TrainSpec, emit: Emit) -> Dataset:
+    """The rows to train on, and those to evaluate on: some of them, or all of another file; the hash covers both."""
+    share = 0 if evaluation else spec.data.holdout
+    others = evaluation.found if evaluation else []
+    train, holdout = divide(
+        rendered.found, split=spec.data.split, share=share, seed=spec.optim.seed, emit=emit, evaluation=others
+    )
+    longest, content = spec.data.max_seq_length, rendered.content_hash
+    train, holdout = _with_mismatches(train, longest), _with_mismatches(holdout, longest)
+    both = _hash_of_both(content, evaluation.content_hash) if evaluation else content
+    return Dataset(train, holdout, both, rendered.rows, rendered.truncation, rendered.untrained)
 
 
 def _canonical_rows(path: Path) -> Iterator[Row]:
@@ -194,7 +215,7 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
         ) from error
 
 
-def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit: Emit) -> Dataset:
+def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> _Rendered:
     content = hashlib.sha256()
     found: list[Found[Trainable]] = []
     truncation, untrained, total = Truncation(), list[int](), 0
@@ -210,11 +231,7 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, emit:
             untrained.append(row.line)
         else:
             found.append(Found(row.content_id, row.split, sample))
-    share = 0 if spec.data.holdout_path else spec.data.holdout
-    train, holdout = divide(found, split=spec.data.split, share=share, seed=spec.optim.seed, emit=emit)
-    longest = spec.data.max_seq_length
-    train, holdout = _with_mismatches(train, longest), _with_mismatches(holdout, longest)
-    return Dataset(train, holdout, content.hexdigest(), total, truncation, untrained)
+    return _Rendered(found, content.hexdigest(), total, truncation, untrained)
 
 
 def render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
@@ -283,22 +300,28 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
     if spec.data.holdout and not dataset.holdout:
         text = f"Nothing is held out: {_why_none(dataset)}. There is no evaluation on unseen rows"
         emit(Log(level="warning", text=text))
-    truncation = dataset.truncation
-    if truncation.rows:
-        text = (
-            f"{counted(truncation.rows, 'row is', 'rows are')} longer than {spec.data.max_seq_length} tokens, and cut: "
-            f"{truncation.tokens:,} of {truncation.of:,} tokens are lost; "
-            f"a data.max_seq_length of {truncation.longest} would cut none"
-        )
-        emit(Log(level="warning", text=text))
-    if dataset.untrained:
-        text = f"{counted(len(dataset.untrained), 'row', 'rows')} left out for having no token to learn"
-        emit(Log(level="warning", text=f"{text}: {_named_lines(dataset.untrained)}"))
+    _report_cuts(dataset, spec, emit)
     labels = {row.desirable for row in dataset.train if isinstance(row, LabelledAnswer)}
     if len(labels) == 1:
         which, other = ("desirable", "undesirable") if True in labels else ("undesirable", "desirable")
         text = f"Every row to learn from is labelled {which}: KTO learns from contrast, so add {other} answers"
         emit(Log(level="warning", text=text))
+
+
+def _report_cuts(file: Dataset | _Rendered, spec: TrainSpec, emit: Emit, *, of: str = "") -> None:
+    """Warn of rows that are cut or left out. `of`: names the file, unless it is the dataset itself."""
+    truncation, untrained = file.truncation, file.untrained
+    if truncation.rows:
+        are = " is" if truncation.rows == 1 else " are"
+        text = (
+            f"{counted(truncation.rows, 'row', 'rows')}{of}{are} longer than {spec.data.max_seq_length} tokens, "
+            f"and cut: {truncation.tokens:,} of {truncation.of:,} tokens are lost; "
+            f"a data.max_seq_length of {truncation.longest} would cut none"
+        )
+        emit(Log(level="warning", text=text))
+    if untrained:
+        text = f"{counted(len(untrained), 'row', 'rows')}{of} left out for having no token to learn"
+        emit(Log(level="warning", text=f"{text}: {_named_lines(untrained)}"))
 
 
 def _named_lines(lines: Sequence[int]) -> str:

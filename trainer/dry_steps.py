@@ -11,7 +11,7 @@ import torch
 
 from trainer.base_facts import inspect_folder
 from trainer.data import Trainable
-from trainer.estimate import ADAM_BYTES, Estimate, Hardware, estimate
+from trainer.estimate import ADAM_BYTES, Estimate, Hardware, estimate, with_evaluation_rows
 from trainer.events import Log, Memory
 from trainer.micro_batch import MicroBatch
 from trainer.process import recent_peak_memory, restart_peak
@@ -31,7 +31,9 @@ def estimate_run(run: Run) -> Estimate:
     lengths = [max(item.length for item in row.sequences) for row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
     hardware = Hardware(device.place.type, device.free_bytes() + device.held_bytes())
     facts = inspect_folder(run.base)
-    return estimate(run.spec, facts, rows=len(rows), tokens=run.dataset.tokens, lengths=lengths, on=hardware)
+    spec, together = with_evaluation_rows(run.spec, len(rows), len(run.dataset.holdout))
+    tokens = round(run.dataset.tokens * together / len(rows))
+    return estimate(spec, facts, rows=together, tokens=tokens, lengths=lengths, on=hardware)
 
 
 def needs_dry_steps(run: Run, estimated: Estimate) -> bool:

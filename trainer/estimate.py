@@ -33,6 +33,7 @@ __all__ = [
     "Hardware",
     "ObservedPeak",
     "activation_bytes_per_token",
+    "with_evaluation_rows",
     "with_split_holdout",
     "layer_count",
     "calibrated",
@@ -194,6 +195,13 @@ def with_split_holdout(spec: TrainSpec, splits: Mapping[str, int], rows: int) ->
         return spec, rows - held_out
     share = held_out / max(1, rows) if held_out else spec.data.holdout
     return dataclasses.replace(spec, data=dataclasses.replace(spec.data, holdout=share)), rows
+
+
+def with_evaluation_rows(spec: TrainSpec, rows: int, held_out: int) -> tuple[TrainSpec, int]:
+    """The spec with a share that holds out exactly `held_out` rows beside `rows` to learn from, and their sum."""
+    together = rows + held_out
+    data = dataclasses.replace(spec.data, holdout=held_out / max(1, together), holdout_path="")
+    return dataclasses.replace(spec, data=data), together
 
 
 def _holdout_share(spec: TrainSpec) -> float:

@@ -11,7 +11,7 @@ from trainer.base_facts import inspect_folder
 from trainer.data import render_row, to_trainable
 from trainer.device import find_device
 from trainer.errors import TrainerError
-from trainer.estimate import Estimate, Hardware, estimate, plain_speed, with_split_holdout
+from trainer.estimate import Estimate, Hardware, estimate, plain_speed, with_evaluation_rows, with_split_holdout
 from trainer.events import Emit, Finished, Log
 from trainer.method_spec import kind_issues
 from trainer.raw_data import canonical_rows
@@ -58,6 +58,9 @@ def run(spec: TrainSpec, overrides: Overrides, emit: Emit) -> None:
         stats = RowStats(overrides.rows, overrides.rows * (overrides.tokens or spec.data.max_seq_length))
     else:
         spec, stats = _count_rows(spec, base, emit)
+    if spec.data.holdout_path and (held_out := _evaluation_rows(Path(spec.data.holdout_path), emit)):
+        spec, rows = with_evaluation_rows(spec, stats.rows, held_out)
+        stats = RowStats(rows, round(stats.tokens * rows / stats.rows), stats.lengths)
     found = estimate(spec, facts, rows=stats.rows, tokens=stats.tokens, lengths=stats.lengths, on=hardware)
     _log(found, hardware, emit)
     items = [dataclasses.asdict(one) for one in found.items]
@@ -110,6 +113,14 @@ def _count_rows(spec: TrainSpec, base: Path, emit: Emit) -> tuple[TrainSpec, Row
     rows = max(1, round(rows * len(kept) / seen))
     lengths = tuple(max(item.length for item in one.sequences) for one in kept)
     return divided, RowStats(rows, round(rows * sum(one.length for one in kept) / len(kept)), lengths)
+
+
+def _evaluation_rows(file: Path, emit: Emit) -> int:
+    """Rows of the evaluation file. It need not be there yet if the number of rows is given."""
+    if not file.is_file():
+        return 0
+    with canonical_rows(file, out=None, emit=emit) as path:
+        return int(pq.read_metadata(path).num_rows)
 
 
 def _fits(found: Estimate, hardware: Hardware) -> bool | None:

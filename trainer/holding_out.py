@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from trainer.estimate import held_out_rows
-from trainer.events import Emit, Log
+from trainer.events import Emit, Log, counted
 from trainer.formats.splitting import TRAIN
 
 Sample = TypeVar("Sample")
@@ -19,23 +19,33 @@ class Found(NamedTuple, Generic[Sample]):
     sample: Sample
 
 
-def divide(
-    found: Sequence[Found[Sample]], *, split: str, share: float, seed: int, emit: Emit
+def divide(  # noqa: PLR0913 - all that decides on which side a row is
+    found: Sequence[Found[Sample]],
+    *,
+    split: str,
+    share: float,
+    seed: int,
+    emit: Emit,
+    evaluation: Sequence[Found[Sample]] = (),
 ) -> tuple[list[Sample], list[Sample]]:
     """Training rows and held-out rows.
 
     If the rows have a split called `split`, exactly those are held out, the split `train` is trained on, and any others
     are left out. Otherwise a `share` of the training rows is held out. An empty `split` ignores splits.
+    `evaluation`: rows of another file, which are held out instead.
     """
     if not split or all(one.split is None for one in found):
-        return hold_out([(one.content, one.sample) for one in found], share=share, seed=seed)
-    train = [one for one in found if one.split in (None, TRAIN)]
-    held_out = [one for one in found if one.split == split]
+        train, held_out = list(found), list(evaluation)
+    else:
+        train = [one for one in found if one.split in (None, TRAIN)]
+        held_out = list(evaluation) or [one for one in found if one.split == split]
     if not held_out:
         return hold_out([(one.content, one.sample) for one in train], share=share, seed=seed)
     known = {one.content for one in held_out}
     if twice := sum(one.content in known for one in train):
-        text = f"{twice:,} training rows are the same as rows of the split {split}: its loss will look too good"
+        where = "the evaluation file" if evaluation else f"the split {split}"
+        rows = counted(twice, "training row is", "training rows are")
+        text = f"{rows} the same as rows of {where}: its loss will look too good"
         emit(Log(level="warning", text=text))
     return [one.sample for one in train], [one.sample for one in held_out]
 

@@ -111,6 +111,24 @@ def test_jobs_of_another_kind_do_not(cast: Cast, shaped: BaseModel) -> None:
     assert len(estimates.observed_peaks(spec, shaped, "cuda")) == 1
 
 
+def test_rows_of_another_dataset_to_measure_on_take_time(cast: Cast, shaped: BaseModel) -> None:
+    """As much as a share of as many rows, and nothing is taken off the rows to learn from."""
+    said = {"tokens_per_second": 100.0}
+    make_job(cast.team, base=shaped, spec=TrainSpec().to_dict(), status=JobStatus.SUCCEEDED, progress=said)
+    version, aside = make_version(cast, *[300] * 10), make_version(cast, *[300] * 10)
+    spec = dataclasses.replace(TrainSpec(), data=DataSpec(holdout_path="-", holdout=0.5))
+    without = estimates.outlook(spec, shaped, version)
+    measured = estimates.outlook(spec, shaped, version, aside)
+    shared = estimates.outlook(
+        dataclasses.replace(spec, data=DataSpec(holdout=0.5)), shaped, make_version(cast, *[300] * 20)
+    )
+    assert without and measured and shared and without.estimate.seconds and measured.estimate.seconds
+    assert measured.estimate.steps == without.estimate.steps == shared.estimate.steps
+    assert measured.estimate.seconds == pytest.approx(shared.estimate.seconds, rel=0.01)
+    assert measured.estimate.seconds > 1.2 * without.estimate.seconds
+    assert measured.estimate.tokens == without.estimate.tokens
+
+
 def test_it_fits_only_if_the_upper_end_does(cast: Cast, shaped: BaseModel) -> None:
     version, spec = make_version(cast, *[300] * 10), TrainSpec()
     machine = make_worker(memory_bytes=64 << 30)

@@ -10,7 +10,9 @@ from tests.trainer.test_out_of_memory import fake_lack
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec
 from trainer import dry_steps, preparation
 from trainer.errors import TrainerError
+from trainer.estimate import Estimate, estimate
 from trainer.events import Log, Memory, Progress
+from trainer.run import Run
 from trainer.spec import TrainSpec
 
 MAKERS = {"sft": make_rows, "dpo": make_pairs, "kto": make_judged}
@@ -54,6 +56,32 @@ def test_the_verdict_comes_before_the_first_step(always: None, base: Path, tmp_p
     steps = [one for one in training.events if isinstance(one, Memory | Progress)]
     assert steps[0] is first and first.step == 0 and steps[-1] is last and last.step == 4
     assert first.device == "cpu" and 0 < first.peak_bytes <= last.peak_bytes and first.foretold_bytes > 0
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_the_estimate_of_a_run_is_of_the_steps_it_has(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aside: bool
+) -> None:
+    """Its rows are divided already; the held-out ones still count among the dataset's rows."""
+    spec = make(base, tmp_path, data={"holdout": 0.4}, optim={"epochs": 1.0})
+    if aside:
+        spec = make_spec(base, Path(spec.data.path), data={"holdout_path": spec.data.path}, optim={"epochs": 1.0})
+    found, asked = [], []
+
+    def remembered(spec: TrainSpec, facts: Any, **more: Any) -> Estimate:
+        asked.append(more["rows"])
+        return estimate(spec, facts, **more)
+
+    def look(run: Run) -> Estimate:
+        one = dry_steps.estimate_run(run)
+        found.append((one.steps, run.plan.steps, len(run.dataset.train) + len(run.dataset.holdout)))
+        return one
+
+    monkeypatch.setattr(dry_steps, "estimate", remembered)
+    monkeypatch.setattr("trainer.sft.estimate_run", look)
+    Training(spec, tmp_path / "out").run()
+    ((estimated, planned, rows),) = found
+    assert estimated == planned > 2 and asked == [rows]
 
 
 def test_too_little_memory_ends_it_before_the_first_step(

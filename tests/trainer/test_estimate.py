@@ -20,7 +20,7 @@ from transformers import (
 
 from tests.tiny import make_tiny_base
 from tests.trainer.training import make_rows, make_spec
-from trainer import SHAPES_KEPT
+from trainer import SHAPES_KEPT, loss, short_attention
 from trainer.base_facts import inspect_folder
 from trainer.base_layers import linear_paths
 from trainer.device import Device
@@ -37,7 +37,8 @@ from trainer.estimate import (
     micro_batch_tokens,
     recompute_every,
 )
-from trainer.estimate_memory import CODE_BYTES
+from trainer.estimate_layers import BLOCK, MAX_SHORT_LENGTH
+from trainer.estimate_memory import CODE_BYTES, HEAD_CHUNK
 from trainer.lora_layers import add_lora
 from trainer.model import AdaptedModel, adapt, load_adapted
 from trainer.short_attention import NAME
@@ -384,6 +385,12 @@ def test_earlier_jobs_move_the_estimate() -> None:
     assert moved.expected == pytest.approx(1.1 * plain.expected) and moved.high == pytest.approx(1.1 * plain.high)
     absurd = calibrated(plain, [ObservedPeak(predicted=100, peak=10_000)])
     assert absurd.expected == pytest.approx(2 * plain.expected), "one job of another kind does not make nonsense of it"
+
+
+def test_sizes_written_down_twice_are_the_same() -> None:
+    """The estimate cannot import them: they stand beside torch."""
+    assert HEAD_CHUNK == loss.MAX_LOGITS
+    assert (MAX_SHORT_LENGTH, BLOCK) == (short_attention.MAX_LENGTH, short_attention.BLOCK)
 
 
 def test_it_needs_no_torch() -> None:

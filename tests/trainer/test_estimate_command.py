@@ -12,12 +12,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tests.tiny import make_tiny_base
 from tests.trainer.files import rows_of
 from tests.trainer.test_train_command import finish, write_spec
-from tests.trainer.training import make_rows, make_spec
+from tests.trainer.training import make_pairs, make_rows, make_spec
 from trainer.base_facts import inspect_folder
 from trainer.commands import parser
 from trainer.data import Plan, load_dataset
 from trainer.errors import TrainerError
-from trainer.estimate import Hardware, estimate, with_split_holdout
+from trainer.estimate import Hardware, estimate, held_out_rows, with_evaluation_rows, with_split_holdout
 from trainer.estimate_command import Overrides, run
 from trainer.events import Event, Failed, Finished, Log
 from trainer.formats.check import check_file
@@ -118,6 +118,26 @@ def test_rows_in_named_parts_are_counted_as_they_are_used(base: Path, tmp_path: 
     assert facts["steps"] == Plan(load_dataset(spec, Renderer.load(base), lambda event: None).train, spec).steps
 
 
+def test_rows_of_an_evaluation_file_count_like_held_out_ones(base: Path, tmp_path: Path) -> None:
+    """For the time, and for what comparing scores; the steps are those of the other file."""
+    rows = make_pairs(tmp_path, 40)
+    half = tmp_path / "half.jsonl"
+    half.write_text("\n".join(rows.read_text().splitlines()[:20]))
+
+    def told(path: Path, **data: Any) -> dict[str, Any]:
+        spec = make_spec(base, path, data={"method": "dpo", **data}, evaluation={"every_steps": 1})
+        return told_of(spec, speed=100.0)[0]
+
+    shared, apart = told(rows, holdout=0.5), told(half, holdout_path=str(half))
+    assert (apart["rows"], apart["steps"]) == (shared["rows"], shared["steps"]) == (40, 10)
+    assert apart["seconds"] == pytest.approx(shared["seconds"], rel=0.1)
+    assert apart["seconds"] > 3 * told(half, holdout=0.0)["seconds"]
+    sized = make_spec(base, half, data={"holdout_path": str(half)})
+    assert told_of(sized, rows=100, tokens=50)[0]["rows"] == 120
+    gone = make_spec(base, half, data={"holdout_path": str(tmp_path / "gone")})
+    assert told_of(gone, rows=100, tokens=50)[0]["rows"] == 100
+
+
 def rows_of_file(folder: Path) -> list[Any]:
     (folder / "out").symlink_to(folder)
     return rows_of(folder)
@@ -132,6 +152,14 @@ def test_splits_that_are_left_aside_count_for_nothing() -> None:
     assert rows == 60 and divided.data.holdout == spec.data.holdout
     elsewhere = TrainSpec.from_dict({"data": {"holdout_path": "other.jsonl"}})
     assert with_split_holdout(elsewhere, {"train": 60, "test": 20, "spare": 20}, 100) == (elsewhere, 60)
+
+
+def test_rows_to_measure_on_beside_the_dataset_are_held_out_exactly() -> None:
+    spec = TrainSpec.from_dict({"data": {"holdout_path": "other.jsonl"}})
+    for rows, held_out in ((500, 500), (7, 1000), (1, 1), (100, 0)):
+        divided, together = with_evaluation_rows(spec, rows, held_out)
+        assert not divided.data.holdout_path and together == rows + held_out
+        assert held_out_rows(together, divided.data.holdout) == held_out
 
 
 def test_everything_that_would_keep_it_from_starting_is_told(tmp_path: Path) -> None:

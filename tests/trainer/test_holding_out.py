@@ -96,6 +96,32 @@ def test_what_both_parts_have_is_told(base: Path, tmp_path: Path) -> None:
     assert [text for text in warnings_in(events) if text.startswith("3 training rows are the same")]
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_rows_to_measure_on_that_are_learnt_too_are_told(base: Path, tmp_path: Path, split: bool) -> None:
+    """Of the rows that are really trained on: those of a split that is left aside do not count."""
+    rows = divided(tmp_path, shares={"test": 0.2})
+    aside = tmp_path / "aside.jsonl"
+    names = ("test",) if split else ("train", "test")
+    aside.write_text("\n".join(json.dumps(row.shape()) for row in iter_rows(rows) if row.split in names))
+    events: list[Event] = []
+    load(base, rows, events, holdout_path=str(aside))
+    told = "32 training rows are the same as rows of the evaluation file: its loss will look too good"
+    assert warnings_in(events) == ([] if split else [told])
+
+
+def test_rows_to_measure_on_that_are_cut_or_left_out_are_told(base: Path, tmp_path: Path) -> None:
+    rows, events = make_rows(tmp_path, count=4), list[Event]()
+    aside = tmp_path / "aside.jsonl"
+    asked = ["cat " * (300 if number in (2, 4) else 2) + str(number) for number in range(5)]
+    told = [[{"role": "user", "content": one}, {"role": "assistant", "content": "Yes."}] for one in asked]
+    aside.write_text("\n".join(json.dumps({"messages": one}) for one in told))
+    assert len(load(base, rows, events, holdout_path=str(aside)).holdout) == 3
+    cut, left_out = warnings_in(events)
+    assert cut.startswith("2 rows of the evaluation file aside.jsonl are longer than 128 tokens, and cut: ")
+    said = "2 rows of the evaluation file aside.jsonl left out for having no token to learn: lines 3, 5"
+    assert left_out == said
+
+
 @pytest.mark.parametrize(("copies", "why"), [(1, "there is one row to learn from"), (3, "are the same")])
 def test_where_no_row_can_be_held_out_it_is_said(base: Path, tmp_path: Path, copies: int, why: str) -> None:
     """One row and its copies stay together. A training that waits for measurements to end it would never end early."""
@@ -119,5 +145,6 @@ def test_who_asks_for_no_rows_to_be_held_out_is_told_nothing(base: Path, tmp_pat
     assert not warnings_in(events)
     (tmp_path / "aside").mkdir()
     aside = make_rows(tmp_path / "aside", count=2)
+    aside.write_text(aside.read_text().splitlines()[1])
     load(base, rows, events, holdout_path=str(aside))
     assert not warnings_in(events)

@@ -9,7 +9,16 @@ from uuid import UUID
 from django.core.cache import cache
 
 from trainer.errors import TrainerError
-from trainer.estimate import Estimate, Hardware, ObservedPeak, calibrated, estimate, plain_speed, with_split_holdout
+from trainer.estimate import (
+    Estimate,
+    Hardware,
+    ObservedPeak,
+    calibrated,
+    estimate,
+    plain_speed,
+    with_evaluation_rows,
+    with_split_holdout,
+)
 from trainer.formats import Row, read_rows
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -67,8 +76,13 @@ class Outlook:
         return self.estimate.high > TIGHT * self.capacity
 
 
-def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outlook | None:
-    """None for a base model of which too little is known, and for rows that are still being checked."""
+def outlook(
+    spec: TrainSpec, base: BaseModel, version: DatasetVersion, aside: DatasetVersion | None = None
+) -> Outlook | None:
+    """None for a base model of which too little is known, and for rows that are still being checked.
+
+    `aside` has the rows that are measured on, where they are a dataset of their own.
+    """
     if not version.is_ready:
         return None
     machine = Worker.objects.live().order_by("-memory_bytes").first()
@@ -76,6 +90,8 @@ def outlook(spec: TrainSpec, base: BaseModel, version: DatasetVersion) -> Outloo
     hardware = Hardware("cpu" if on_cpu else "cuda", machine.memory_bytes if machine else 0, _speed(base))
     try:
         spec, rows = with_split_holdout(spec, version.splits, version.row_count)
+        if aside and aside.is_ready:
+            spec, rows = with_evaluation_rows(spec, rows, aside.row_count)
         counted = counted_in(version, base)
         found = estimate(
             spec,
