@@ -19,7 +19,7 @@ from trainer.checkpoint import (
     load_checkpoint,
     read_position,
 )
-from trainer.data import Plan, dataset_hash
+from trainer.data import Dataset, Plan, dataset_hash
 from trainer.device import release_memory
 from trainer.errors import Stopped, TrainerError
 from trainer.estimate import micro_batch_tokens, recompute_every
@@ -28,7 +28,7 @@ from trainer.events import Emit, Heartbeat, Log, Phase
 from trainer.failures import out_of_memory, retry_on_oom
 from trainer.forgetting import GeneralText, read_general_text
 from trainer.model import AdaptedModel, load_adapted
-from trainer.objective import objective_of
+from trainer.objective import Objective, objective_of
 from trainer.optimizer import MasterAdamW
 from trainer.process import giving_back_memory
 from trainer.rank_sync import sync_initial_weights
@@ -68,18 +68,15 @@ def prepare(
     position.unpacked = model.dequantized
     _raise_if_stopped(should_stop, emit)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
-        reading = _before_pass("Reading rows for EVA", should_stop, emit)
-        _retry_setup(partial(start_from_data, model, plan, before_pass=reading), "reading rows for EVA", emit, ranks)
+        _init_from_data(model, plan, should_stop, emit, ranks)
     general = _general_text(model, renderer, emit, ranks) if spec.evaluation.forgetting and dataset.holdout else None
     optimizer = MasterAdamW(model.lora, spec.optim)
     sync_initial_weights(model, optimizer, ranks)
     release_memory()
     facts = inspect_folder(base)
-    free = ranks.minimum(model.device.free_bytes())  # processes that shard a base need passes of the same size
-    budget = _fit_memory(model, spec, facts, position, emit, free=free)
+    budget = _fit_memory(model, spec, facts, position, emit, ranks)
     objective = objective_of(spec, model, ranks)
-    scoring = partial(objective.prepare, dataset, before_pass=_before_pass("Scoring the answers", should_stop, emit))
-    _retry_setup(scoring, "scoring the answers", emit, ranks)
+    _score_answers(objective, dataset, should_stop, emit, ranks)
     if checkpoint:
         position = load_checkpoint(checkpoint, optimizer)
     position.budget = budget
@@ -116,8 +113,22 @@ def _find_checkpoint(resume: Path, spec: TrainSpec, base: Path, out: Path, emit:
     return ranks.broadcast_object(found)
 
 
-def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Position, emit: Emit, *, free: int) -> int:
+def _init_from_data(model: AdaptedModel, plan: Plan, should_stop: Callable[[], bool], emit: Emit, ranks: Ranks) -> None:
+    before_pass = _before_pass("Reading rows for EVA", should_stop, emit)
+    _retry_setup(partial(start_from_data, model, plan, before_pass=before_pass), "reading rows for EVA", emit, ranks)
+
+
+def _score_answers(
+    objective: Objective, dataset: Dataset, should_stop: Callable[[], bool], emit: Emit, ranks: Ranks
+) -> None:
+    """The reference log probabilities of DPO and KTO."""
+    before_pass = _before_pass("Scoring the answers", should_stop, emit)
+    _retry_setup(partial(objective.prepare, dataset, before_pass=before_pass), "scoring the answers", emit, ranks)
+
+
+def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Position, emit: Emit, ranks: Ranks) -> int:
     """Tokens per pass. Turns on gradient checkpointing where memory does not hold all activations of such a pass."""
+    free = ranks.minimum(model.device.free_bytes())  # processes that shard a base need passes of the same size
     kind = model.device.place.type
     fitting = micro_batch_tokens(spec, facts, free_bytes=free, device=kind)
     budget = (spec.optim.micro_batch_tokens >> position.halvings) or position.budget or fitting

@@ -221,7 +221,7 @@ class TrainSpec:
     def from_yaml(cls, text: str, *, name: str = "") -> "TrainSpec":
         """Read YAML (or JSON, which is YAML). Raises SpecError, also for invalid YAML. `name`: of the file."""
         try:
-            data = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 # a SafeLoader
+            data = _StrictLoader.read(text)
         except (yaml.YAMLError, RecursionError) as error:
             problem = f"Not valid YAML: {', '.join(filter(None, (name, _yaml_problem(error))))}."
             raise SpecError([Issue("", problem, "Check indentation, brackets and quotes.")]) from error
@@ -324,6 +324,15 @@ def _paths_of(issue: Issue) -> set[str]:
 
 class _StrictLoader(yaml.SafeLoader):
     """Rejects a key that a mapping has twice, of which YAML would silently take the last."""
+
+    @classmethod
+    def read(cls, text: str) -> Any:
+        """The data of a text. Raises yaml.YAMLError."""
+        loader = cls(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 # its base class's
         seen: set[str] = set()

@@ -106,8 +106,9 @@ def _estimated(form: JobForm) -> dict[str, Any]:
     if asked is None:
         return {"outlook": None}
     spec, base, version = asked
+    aside = form.cleaned_data.get("validation_version") if form.is_bound else None
     return {
-        "outlook": outlook(spec, base, version),
+        "outlook": outlook(spec, base, version, aside),
         "refusal": refusal(version, base),
         "yaml": portable_yaml(spec, base, version),
         "is_pending": version.is_pending,
