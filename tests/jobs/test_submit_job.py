@@ -4,7 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.urls import reverse
@@ -143,13 +143,18 @@ def test_layers_that_the_base_model_does_not_have_are_told_at_their_fields(
 ) -> None:
     """As soon as the base model's parts are known, by the real child; until then the worker alone would say so."""
     rung: list[str] = []
-    monkeypatch.setattr(base_layers, "ring_for_parts", lambda pk: rung.append(str(pk)))
+
+    def ring(pk: UUID) -> bool:
+        rung.append(str(pk))
+        return len(rung) > 1  # the broker is away the first time
+
+    monkeypatch.setattr(base_layers, "ring_for_parts", ring)
     base, client = make_base(path=make_tiny_base(tmp_path / "tiny")), cast.client("bob")
     wrong = {"lora_target_modules": "q_prj, v_proj", "lora_modules_to_save": "nrm", "lora_rank_pattern": "gate: 4"}
     data = answers(cast, base_model=base.pk, lora_layers_to_transform="0, 7", **wrong)
-    for name in ("early", "too"):
+    for name in ("early", "too", "late"):
         assert client.post(reverse("job_new"), data | {"name": name, "form_key": str(uuid4())}).status_code == 302
-    assert rung == [str(base.pk)], "once, not for each look at the form"
+    assert rung == [str(base.pk)] * 2, "once that it is heard, not for each look at the form"
     tasks.find_parts(rung[0])
     response = client.post(reverse("job_new"), data | {"name": "late", "form_key": str(uuid4())})
     assert response.status_code == 422
