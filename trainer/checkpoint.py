@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import shutil
-import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from trainer.events import Checkpoint, Emit, Log
 from trainer.manifest import verify, whole_folder
 from trainer.optimizer import MasterAdamW
 from trainer.spec import PARTS, SpecError, TrainSpec
+from trainer.spec_values import shown
 
 MANIFEST = "MANIFEST.json"
 BEST = "best.safetensors"
@@ -212,14 +212,9 @@ def _changed_values(old: Any, new: dict[str, Any]) -> tuple[str, str]:
     changed = [one for one in values if _value_at(old, one) != _value_at(new, one)] if isinstance(old, dict) else []
     if not changed:
         return "it has another version", "Use the trainer that wrote it"
-    before, after = ([_shortened(_value_at(spec, path)) for path in changed] for spec in (old, new))
+    before, after = ([shown(_value_at(spec, path)) for path in changed] for spec in (old, new))
     what = ", ".join(f"{path} is {now}, and was {was}" for path, was, now in zip(changed, before, after, strict=True))
     return what, f"Set {', '.join(f'{path} to {was}' for path, was in zip(changed, before, strict=True))}"
-
-
-def _shortened(value: Any) -> str:
-    """A value as a spec writes it, shortened."""
-    return textwrap.shorten(json.dumps(value, ensure_ascii=False), 60, placeholder=" …")
 
 
 def _value_at(spec: dict[str, Any], path: str) -> Any:

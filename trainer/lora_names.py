@@ -79,6 +79,8 @@ def _target_issues(parts: BaseParts, lora: LoraSpec) -> list[Issue]:
     text = f"The base model has no layers called {', '.join(missing)}."
     groups = [name for name in missing if name in TARGET_GROUPS] if not isinstance(targets, str) else []
     hint = f"{groups[0]} is a group: write it alone, without brackets. " if groups else ""
+    if (head := _leaf(parts.head)) in missing:
+        hint += f"{head} is the output head, which gets no LoRA: to train it in full, name it in lora.modules_to_save. "
     return [Issue("lora.target_modules", text, hint + _known_names(missing, known))]
 
 

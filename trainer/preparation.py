@@ -21,11 +21,10 @@ from trainer.checkpoint import (
 )
 from trainer.data import Dataset, Plan, dataset_hash
 from trainer.device import release_memory
-from trainer.errors import Stopped, TrainerError
+from trainer.errors import Stopped
 from trainer.estimate import micro_batch_tokens, recompute_every
 from trainer.eva import start_from_data
 from trainer.events import Emit, Heartbeat, Log, Phase
-from trainer.failures import out_of_memory, retry_on_oom
 from trainer.forgetting import GeneralText, read_general_text
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import Objective, objective_of
@@ -35,7 +34,7 @@ from trainer.rank_sync import sync_initial_weights
 from trainer.ranks import Ranks
 from trainer.readiness import make_ready
 from trainer.rendering import Renderer
-from trainer.run import CHECKPOINTS, Run
+from trainer.run import CHECKPOINTS, Run, retry_freed
 from trainer.spec import TrainSpec
 from trainer.token_cache import load_tokens
 
@@ -162,21 +161,8 @@ def _general_text(model: AdaptedModel, renderer: Renderer, emit: Emit, ranks: Ra
 
 
 def _retry_setup(work: Callable[[], T], doing: str, emit: Emit, ranks: Ranks) -> T:
-    """Call `work`, and once more if it runs out of memory: its passes are of fixed size, so only freeing helps.
-
-    Of several processes the others would be in the middle of theirs, and it fails at once.
-    """
-
-    def failure() -> TrainerError:
-        return out_of_memory(f" while {doing}, before the first step")
-
-    def make_room() -> None:
-        if not ranks.is_alone:
-            raise failure()
-        release_memory()
-        emit(Log(level="warning", text=f"Out of memory while {doing}, before the first step: trying once more"))
-
-    return retry_on_oom(work, make_room=make_room, failure=failure)
+    """See `retry_freed`. Of several processes the others would be in the middle of their passes: no retry."""
+    return retry_freed(work, f"{doing}, before the first step", emit, may_retry=ranks.is_alone)
 
 
 def _raise_if_stopped(should_stop: Callable[[], bool], emit: Emit) -> None:

@@ -253,23 +253,10 @@ class Run:
         return out_of_memory(f"{where}{self.save_before_failure()}")
 
     def _retry_evaluation(self, work: Callable[[], T], what: str, field: str) -> T:
-        """Call `work`, and once more if it runs out of memory. Its passes have a fixed size, so only freeing helps.
-
-        what: the text that is evaluated. field: the spec's value that asks for it.
-        """
-        step = self.position.step
-
-        def failure() -> TrainerError:
-            return out_of_memory(f" while evaluating {what} ({field}) at step {step}{self.save_before_failure()}")
-
-        def make_room() -> None:
-            if self.model.is_sharded:  # the other processes are in the middle of the pass
-                raise failure()
-            release_memory()
-            text = f"Out of memory while evaluating {what} ({field}) at step {step:,}: trying once more"
-            self.emit(Log(level="warning", text=text))
-
-        return retry_on_oom(work, make_room=make_room, failure=failure)
+        """See `retry_freed`. what: the text that is evaluated. field: the value of the spec that asks for it."""
+        doing = f"evaluating {what} ({field}) at step {self.position.step:,}"
+        is_alone = not self.model.is_sharded  # otherwise the other processes are in the middle of the pass
+        return retry_freed(work, doing, self.emit, may_retry=is_alone, note=self.save_before_failure)
 
     def _with_forgetting(self, evaluated: Evaluated) -> Evaluated:
         if self.general is None:
@@ -311,6 +298,24 @@ class Run:
             seconds_left=left * seconds / len(self.recent) + evaluating,
             memory_bytes=self.model.device.peak_bytes(),
         )
+
+
+def retry_freed(work: Callable[[], T], doing: str, emit: Emit, *, may_retry: bool, note: Callable[[], str] = str) -> T:
+    """Call `work`, and once more if it runs out of memory: its passes have a fixed size, so only freeing helps.
+
+    doing: what the messages call it. note: a note for the failure, such as which checkpoint is left.
+    """
+
+    def failure() -> TrainerError:
+        return out_of_memory(f" while {doing}{note()}")
+
+    def make_room() -> None:
+        if not may_retry:
+            raise failure()
+        release_memory()
+        emit(Log(level="warning", text=f"Out of memory while {doing}: trying once more"))
+
+    return retry_on_oom(work, make_room=make_room, failure=failure)
 
 
 def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from trainer.lora_spec import TARGET_GROUPS, LoraSpec
 from trainer.method_spec import Method, PreferenceSpec, kind_issues
-from trainer.spec_values import Issue, Option, coerce, did_you_mean, limit_issues, option, plain
+from trainer.spec_values import Issue, Option, coerce, did_you_mean, limit_issues, option, plain, shown
 
 __all__ = [
     "PARTS",
@@ -374,5 +374,5 @@ def _read_part(path: str, part: type[Any], data: Any, problems: list[Issue]) -> 
             try:
                 values[name] = coerce(data[name], hint)
             except (ValueError, OverflowError) as error:
-                problems.append(Issue(f"{path}.{name}", f"{data[name]!r:.80} is not usable here.", str(error)))
+                problems.append(Issue(f"{path}.{name}", f"{shown(data[name])} is not usable here.", str(error)))
     return part(**values)

@@ -1,7 +1,9 @@
 """Values of a spec: their metadata, reading them from plain data, and issues with them."""
 
 import difflib
+import json
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
@@ -107,13 +109,19 @@ def _coerce_many(value: Any, hint: Any) -> Any:
     if get_origin(hint) is dict:
         if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
             raise ValueError("Write name: number, one for each module.")
-        return Pattern({name: _coerce_number(number, get_args(hint)[1]) for name, number in value.items()})
+        try:
+            return Pattern({name: _coerce_number(number, get_args(hint)[1]) for name, number in value.items()})
+        except ValueError as error:
+            raise ValueError(f"{error} One for each module, such as q_proj: 8.") from None
     if isinstance(value, str) and hint == str | tuple[str, ...]:
         return _names(value)
     if hint == tuple[int, ...]:
         if not isinstance(value, (list, tuple)):
             raise ValueError("Write a list of whole numbers.")
-        return tuple(_coerce_number(one, int) for one in value)
+        try:
+            return tuple(_coerce_number(one, int) for one in value)
+        except ValueError:
+            raise ValueError("Write whole numbers, such as 0, 1, 2.") from None
     if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
         return tuple(value)
     raise ValueError("Write a list of strings.")
@@ -143,6 +151,11 @@ def _coerce_number(value: Any, kind: type[int] | type[float]) -> int | float:
     if not math.isfinite(number) or (kind is int and number != int(number)):
         raise ValueError(wanted)
     return kind(number)
+
+
+def shown(value: Any) -> str:
+    """A value as a spec writes it, shortened."""
+    return textwrap.shorten(json.dumps(value, ensure_ascii=False, default=str), 60, placeholder=" …")
 
 
 def as_written(number: float) -> str:

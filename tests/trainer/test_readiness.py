@@ -84,6 +84,11 @@ def test_what_cannot_be_read_hides_nothing(base: Path, tmp_path: Path) -> None:
     ("lora", "said", "fix"),
     [
         ({"target_modules": ["q_proj", "x"]}, "no layers called x.", "It has down_proj, gate_proj, k_proj"),
+        (
+            {"target_modules": ["lm_head"]},
+            "called lm_head.",
+            "lm_head is the output head, which gets no LoRA: to train it",
+        ),
         ({"target_modules": ["mlp"]}, "no layers called mlp.", "mlp is a group: write it alone, without brackets."),
         ({"layers_to_transform": [0, 7]}, "names layer 7", "layers are 0 to 1"),
         (

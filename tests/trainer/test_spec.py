@@ -205,7 +205,7 @@ def test_several_problems_bring_their_own_ways_out() -> None:
     with pytest.raises(SpecError) as caught:
         TrainSpec.from_dict({"data": {"method": "ppo"}, "optim": {"schedule": "cosin"}, "lora": {"rank": 3}})
     error = refusal(caught.value.issues)
-    assert "data.method: 'ppo' is not usable here. Did you mean dpo? Choose one of sft, dpo, kto." in error.text
+    assert 'data.method: "ppo" is not usable here. Did you mean dpo? Choose one of sft, dpo, kto.' in error.text
     assert (
         "Choose one of constant, linear, cosine." in error.text and "lora.rank: There is no such value." in error.text
     )
