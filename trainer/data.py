@@ -159,10 +159,9 @@ def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path |
     evaluation = None
     if given.holdout_path:
         with canonical_rows(Path(given.holdout_path), out=out and out / "holdout", emit=emit) as path:
-            evaluation = _render_rows(_canonical_rows(path), spec, renderer)
+            evaluation = _render_rows(_canonical_rows(path), spec, renderer, file="evaluation file")
         if not evaluation.found:
-            text = "None of the evaluation rows has a token to predict."
-            raise TrainerError("dataset_invalid", text, "Check the file of data.holdout_path.")
+            raise _nothing_left(evaluation, spec, f"the evaluation file {Path(given.holdout_path).name}")
     dataset = _divided(rendered, evaluation, spec, emit)
     _report(dataset, spec, emit)
     if evaluation:
@@ -215,7 +214,7 @@ def _canonical_rows(path: Path) -> Iterator[Row]:
         ) from error
 
 
-def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> _Rendered:
+def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer, *, file: str = "dataset") -> _Rendered:
     content = hashlib.sha256()
     found: list[Found[Trainable]] = []
     truncation, untrained, total = Truncation(), list[int](), 0
@@ -224,7 +223,7 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> _R
         content.update(row.to_bytes())
         if problems := kind_issues(spec.data.method, row.kind):
             raise TrainerError("user_config", f"data.method: {problems[0].problem}", problems[0].fix)
-        examples = render_row(row, spec, renderer)
+        examples = render_row(row, spec, renderer, file=file)
         truncation.count(examples)
         sample = to_trainable(row, examples)
         if sample is None:
@@ -234,12 +233,12 @@ def _render_rows(rows: Iterator[Row], spec: TrainSpec, renderer: Renderer) -> _R
     return _Rendered(found, content.hexdigest(), total, truncation, untrained)
 
 
-def render_row(row: Row, spec: TrainSpec, renderer: Renderer) -> list[Example]:
-    """A row's token sequences for this base model. Raises TrainerError naming the row's line."""
+def render_row(row: Row, spec: TrainSpec, renderer: Renderer, *, file: str = "dataset") -> list[Example]:
+    """A row's token sequences for this base model. Raises TrainerError naming the row's line in the `file`."""
     try:
         return renderer.examples(row, train_on=spec.data.train_on, max_seq_length=spec.data.max_seq_length)
     except TrainerError as error:
-        raise TrainerError(error.code, f"Line {row.line} of the dataset: {error.text}", error.fix) from error
+        raise TrainerError(error.code, f"Line {row.line} of the {file}: {error.text}", error.fix) from error
 
 
 def to_trainable(row: Row, examples: Sequence[Example]) -> Trainable | None:
@@ -284,12 +283,7 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
     if not dataset.rows:
         raise TrainerError("dataset_invalid", "The dataset has no rows.", "Upload a file with at least one row.")
     if not dataset.train:
-        none = "The only row has no token" if dataset.rows == 1 else f"None of the {dataset.rows:,} rows has a token"
-        raise TrainerError(
-            "dataset_invalid",
-            f"{none} to learn within {spec.data.max_seq_length} tokens.",
-            "Raise data.max_seq_length, or check that the rows contain answers of the assistant.",
-        )
+        raise _nothing_left(dataset, spec, "the dataset")
     check_held_out(dataset, spec)
     emit(
         Log(
@@ -306,6 +300,18 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
         which, other = ("desirable", "undesirable") if True in labels else ("undesirable", "desirable")
         text = f"Every row to learn from is labelled {which}: KTO learns from contrast, so add {other} answers"
         emit(Log(level="warning", text=text))
+
+
+def _nothing_left(file: Dataset | _Rendered, spec: TrainSpec, name: str) -> TrainerError:
+    """Why no row of a file is of use: the spec's limit where that cuts every row, else the rows themselves."""
+    none = f"The only row of {name} has no" if file.rows == 1 else f"None of the {file.rows:,} rows of {name} has a"
+    cuts = file.truncation
+    if file.rows and cuts.rows == file.rows:
+        text = f"{none} token to learn within {spec.data.max_seq_length} tokens: every answer begins after them."
+        fix = f"Raise it; {cuts.longest} would cut none."
+        return TrainerError("user_config", f"data.max_seq_length: {text}", fix)
+    fix = "Check that the rows contain answers of the assistant, and that data.max_seq_length leaves room for them."
+    return TrainerError("dataset_invalid", f"{none} token to learn.", fix)
 
 
 def _report_cuts(file: Dataset | _Rendered, spec: TrainSpec, emit: Emit, *, of: str = "") -> None:

@@ -1,6 +1,7 @@
 """From rows to windows: the split, the plan and the cut into micro-batches."""
 
 import json
+import re
 from array import array
 from pathlib import Path
 from typing import Any
@@ -125,17 +126,32 @@ def test_micro_batches_hold_their_budget_and_hardly_pad() -> None:
     assert [batch.ids.shape for batch in micro_batches(make_items([300]), 256)] == [(1, 300)]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [{"role": "assistant", "content": "x"}, {"role": "assistant", "content": "x", "weight": 0}],
-)
-def test_a_dataset_without_anything_to_learn_is_refused(base: Path, tmp_path: Path, answer: dict[str, Any]) -> None:
-    question = "cat" if "weight" in answer else "cat " * 500
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text(json.dumps({"messages": [{"role": "user", "content": question}, answer]}))
-    with pytest.raises(TrainerError, match="The only row has no token to learn|cannot be used") as caught:
-        load(base, rows)
+def one_row(folder: Path, question: str, **answer: Any) -> Path:
+    rows = folder / "rows.jsonl"
+    told = [{"role": "user", "content": question}, {"role": "assistant", "content": "x", **answer}]
+    rows.write_text(json.dumps({"messages": told}))
+    return rows
+
+
+def test_a_dataset_without_anything_to_learn_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="cannot be used") as caught:
+        load(base, one_row(tmp_path, "cat", weight=0))
     assert caught.value.code == "dataset_invalid"
+
+
+def test_a_length_in_which_no_answer_begins_is_the_specs_mistake(base: Path, tmp_path: Path) -> None:
+    (rows := tmp_path / "short").mkdir()
+    long = one_row(tmp_path, "cat " * 500)
+    with pytest.raises(TrainerError, match="The only row of the dataset has no token to learn within 128") as caught:
+        load(base, long)
+    assert (caught.value.code, caught.value.text.split(":")[0]) == ("user_config", "data.max_seq_length")
+    enough = re.search(r"Raise it; (\d+) would cut none", caught.value.fix)
+    assert enough
+    assert len(load(base, long, data={"max_seq_length": int(enough[1])}).train) == 1
+
+    with pytest.raises(TrainerError, match="The only row of the evaluation file rows.jsonl") as caught:
+        load(base, make_rows(rows, count=4), data={"holdout_path": str(long)})
+    assert caught.value.code == "user_config"
 
 
 def test_a_row_that_the_template_refuses_is_named_by_its_line(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def keep_parts(base: BaseModel) -> Path:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with work_folder(kept.parent / f".tmp-{uuid4().hex}") as work:
             (work / "layers").mkdir()
-            told = told_by("layers", run_layers(base.folder, work / "layers"), work)
+            told = told_by("layers", run_layers(base.folder, work / "layers"), work, what="base model")
             made = work / "layers" / "kept.json"
             made.write_text(json.dumps(told), encoding="utf-8")
             sync_path(made)
