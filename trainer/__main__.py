@@ -1,4 +1,4 @@
-"""`python -m trainer`: train, check and fetch; events as JSON lines on stdout, all else on stderr."""
+"""`python -m trainer`: train, check and fetch; events on stdout, all else on stderr."""
 
 import argparse
 import errno

@@ -20,7 +20,9 @@ MAPPING_TEXT = (
     'tools]; text: text. "turns" says how a chat writes its turns: {"role": "speaker", "text": "said", '
     '"user": ["Ann"], "assistant": ["Bot"]}.'
 )
-EVENTS_TEXT = "Events are written to stdout, one JSON object a line; everything else goes to stderr."
+EVENTS_TEXT = (
+    "Events are written to stdout: as text on a terminal, else one JSON object a line. All else goes to stderr."
+)
 
 
 def parser() -> argparse.ArgumentParser:

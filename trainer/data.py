@@ -161,7 +161,9 @@ def load_dataset(spec: TrainSpec, renderer: Renderer, emit: Emit, *, out: Path |
         with canonical_rows(Path(given.holdout_path), out=out and out / "holdout", emit=emit) as path:
             evaluation = _render_rows(_canonical_rows(path), spec, renderer, file="evaluation file")
         if not evaluation.found:
-            raise _nothing_left(evaluation, spec, f"the evaluation file {Path(given.holdout_path).name}")
+            raise nothing_left(
+                f"the evaluation file {Path(given.holdout_path).name}", evaluation.rows, evaluation.truncation, spec
+            )
     dataset = _divided(rendered, evaluation, spec, emit)
     _report(dataset, spec, emit)
     if evaluation:
@@ -283,7 +285,7 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
     if not dataset.rows:
         raise TrainerError("dataset_invalid", "The dataset has no rows.", "Upload a file with at least one row.")
     if not dataset.train:
-        raise _nothing_left(dataset, spec, "the dataset")
+        raise nothing_left("the dataset", dataset.rows, dataset.truncation, spec)
     check_held_out(dataset, spec)
     emit(
         Log(
@@ -302,11 +304,10 @@ def _report(dataset: Dataset, spec: TrainSpec, emit: Emit) -> None:
         emit(Log(level="warning", text=text))
 
 
-def _nothing_left(file: Dataset | _Rendered, spec: TrainSpec, name: str) -> TrainerError:
+def nothing_left(name: str, rows: int, cuts: Truncation, spec: TrainSpec) -> TrainerError:
     """Why no row of a file is of use: the spec's limit where that cuts every row, else the rows themselves."""
-    none = f"The only row of {name} has no" if file.rows == 1 else f"None of the {file.rows:,} rows of {name} has a"
-    cuts = file.truncation
-    if file.rows and cuts.rows == file.rows:
+    none = f"The only row of {name} has no" if rows == 1 else f"None of the {rows:,} rows of {name} has a"
+    if rows and cuts.rows == rows:
         text = f"{none} token to learn within {spec.data.max_seq_length} tokens: every answer begins after them."
         fix = f"Raise it; {cuts.longest} would cut none."
         return TrainerError("user_config", f"data.max_seq_length: {text}", fix)

@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from trainer.base_facts import inspect_folder
-from trainer.data import render_row, to_trainable
+from trainer.data import Truncation, nothing_left, render_row, to_trainable
 from trainer.device import find_device
-from trainer.errors import TrainerError
 from trainer.estimate import Estimate, Hardware, estimate, plain_speed, with_evaluation_rows, with_split_holdout
 from trainer.events import Emit, Finished, Log
 from trainer.method_spec import kind_issues
@@ -96,19 +95,20 @@ def _hardware(spec: TrainSpec, overrides: Overrides) -> Hardware:
 def _count_rows(spec: TrainSpec, base: Path, emit: Emit) -> tuple[TrainSpec, RowStats]:
     """The rows of a spec, tokenised as in training, and the spec with the holdout share of their splits."""
     renderer, task = Renderer.load(base), inspect_folder(base)["task"]
-    kept, seen = [], 0
+    kept, seen, cuts = [], 0, Truncation()
     with canonical_rows(Path(spec.data.path), out=None, emit=emit) as path:
         for row in sample(path, SAMPLE_ROWS):
             if problems := kind_issues(spec.data.method, row.kind, task):
                 raise refusal(problems)
             seen += 1
-            if example := to_trainable(row, render_row(row, spec, renderer)):
+            examples = render_row(row, spec, renderer)
+            cuts.count(examples)
+            if example := to_trainable(row, examples):
                 kept.append(example)
         splits = pq.read_table(path, columns=["split"])["split"].value_counts().to_pylist()
         there = pq.read_metadata(path).num_rows
     if not kept:
-        text = f"None of {seen:,} rows has a token to train on within {spec.data.max_seq_length} tokens."
-        raise TrainerError("dataset_invalid", text, "Raise data.max_seq_length, or check that the rows hold answers.")
+        raise nothing_left("the dataset", seen, cuts, spec)
     divided, rows = with_split_holdout(spec, {one["values"]: one["counts"] for one in splits if one["values"]}, there)
     rows = max(1, round(rows * len(kept) / seen))
     lengths = tuple(max(item.length for item in one.sequences) for one in kept)

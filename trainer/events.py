@@ -1,4 +1,4 @@
-"""The trainer's events: typed, written to stdout as JSON lines, and read back by the supervisor."""
+"""The trainer's events: typed, written to stdout as JSON lines (or as text on a terminal), read by the supervisor."""
 
 import json
 import time

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from trainer.events import Event, encode
+from trainer.terminal import TerminalView
 
 DIE_WITH_PARENT = "LOWRANK_DIE_WITH_PARENT"
 STORE_FD = "LOWRANK_STORE_FD"  # on which the first of several training processes listens for the others
@@ -28,12 +29,16 @@ USUAL = {M_TRIM_THRESHOLD: 1 << 26, M_MMAP_THRESHOLD: 1 << 25}
 
 
 class EventStream:
-    """Writes numbered events to the original stdout. stdout becomes stderr, so no library can write between them."""
+    """Writes numbered events to the original stdout, as text if that is a terminal, else as JSON lines.
+
+    stdout becomes stderr, so no library can write between them.
+    """
 
     def __init__(self) -> None:
         sys.stdout.flush()
         self._file: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
         os.dup2(2, 1)
+        self._view = TerminalView(self._file) if self._file.isatty() else None
         self._number = 0
 
     def fileno(self) -> int:
@@ -41,6 +46,9 @@ class EventStream:
         return self._file.fileno()
 
     def emit(self, event: Event) -> None:
+        if self._view:
+            self._view.show(event)
+            return
         self._number += 1
         self._file.write(encode(self._number, event) + "\n")
         self._file.flush()

@@ -66,7 +66,7 @@ def refusal(issues: Sequence[Issue]) -> TrainerError:
     """One error for all issues of a spec. If there are several, its text includes the fix of each."""
     if len(issues) == 1:
         return TrainerError("user_config", issues[0].text, issues[0].fix)
-    return TrainerError("user_config", " ".join(map(str, issues)), "Change each of them.")
+    return TrainerError("user_config", "\n".join(map(str, issues)), "Change each of them.")
 
 
 def did_you_mean(names: Iterable[object], known: Iterable[str]) -> str:

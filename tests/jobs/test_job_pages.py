@@ -140,10 +140,14 @@ def test_advice_on_a_worse_adapter_follows_its_losses(losses: tuple[float, ...],
 
 
 def test_a_failed_job_says_why_and_what_to_do(cast: Cast) -> None:
-    said = {"reason": "out_of_memory", "reason_text": "The GPU is full.", "reason_fix": "Lower the length."}
+    said = {
+        "reason": "out_of_memory",
+        "reason_text": "The GPU is full.\nIt is small.",
+        "reason_fix": "Lower the length.",
+    }
     job = make_job(cast.team, status=JobStatus.FAILED, **said)
     text = page(cast, job, "bob")
-    for words in ("Out of memory", "The GPU is full.", "Lower the length.", "Try again"):
+    for words in ("Out of memory", "The GPU is full.<br>It is small.", "Lower the length.", "Try again"):
         assert words in text
     assert "Try again" not in page(cast, job)
 
