@@ -25,7 +25,7 @@ LADDER = {
 # Inside an app: a module imports only modules of a lower rank, or of its own.
 RANKS = {"urls": 7, "views": 6, "forms": 5, "services": 5, "tasks": 4, "lifecycle": 3, "models": 1}
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
-BORDER = ("base_source", "base_parts", "spec", "lora_names", "events", "errors", "presets", "estimate")
+BORDER = ("auto_dtype", "base_source", "base_parts", "spec", "lora_names", "events", "errors", "presets", "estimate")
 BORDER += ("rendering", "formats")
 
 # Imports inside a function, each with the reason why it cannot stand at the top.

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from trainer.errors import TrainerError
 from trainer.events import Checkpoint, Emit, Log
-from trainer.manifest import verify, whole_folder
+from trainer.manifest import put_back, verify, whole_folder
 from trainer.optimizer import MasterAdamW
-from trainer.spec import PARTS, SpecError, TrainSpec
+from trainer.spec import PARTS, Dtype, SpecError, TrainSpec
 from trainer.spec_values import shown
 
 MANIFEST = "MANIFEST.json"
@@ -49,12 +49,14 @@ class Position:
     budget: tokens per pass. It is kept because another split of a window would round differently.
     halvings: how often `budget` was halved because a step ran out of memory.
     measuring_halvings: the same for evaluation passes.
+    dtype: the number format of the computation; `auto` depends on the device. "auto" in those of older trainers.
     unpacked: whether quantised weights are dequantised once, which also affects rounding.
     measured: the last step whose evaluation is complete, -1 before the first.
     best_step: the step with the lowest held-out loss, -1 before there is one.
     """
 
     started: str
+    dtype: Dtype = "auto"
     budget: int = 0
     halvings: int = 0
     measuring_halvings: int = 0
@@ -113,7 +115,9 @@ def find_checkpoint(
     if NAME.fullmatch(path.name) or (path / MANIFEST).is_file():
         verify(path, name=MANIFEST)
         return path
-    latest_first = list(reversed(_listed(path)))
+    for parent in (path, *path.glob("checkpoints"), *path.glob("*/checkpoints")):
+        put_back(parent)
+    latest_first = list(reversed(checkpoints_in(path)))
     facts = {folder: _stored_facts(folder) for folder in latest_first}
     expected = {"spec": _bound_values(spec), "base_fingerprint": base_fingerprint}
     ours = [one for one in latest_first if expected.items() <= facts[one].items()]
@@ -161,14 +165,13 @@ def check_inputs(folder: Path, inputs: Inputs) -> None:
             raise _changed(name, facts.get(name), inputs, folder.name)
 
 
-def load_checkpoint(folder: Path, optimizer: MasterAdamW) -> Position:
+def load_checkpoint(folder: Path, optimizer: MasterAdamW) -> None:
     """Load a verified checkpoint's weights and state into `optimizer`. Raises TrainerError(input_changed)."""
     try:
         optimizer.load(load_file(folder / "lora.safetensors"), load_file(folder / "optimizer.safetensors"))
     except (KeyError, RuntimeError) as error:
         text = f"The weights in {folder.name} do not match this spec."
         raise TrainerError("input_changed", text, "Start the training afresh.") from error
-    return read_position(folder)
 
 
 def _state_of(folder: Path) -> str:
@@ -239,7 +242,7 @@ class Checkpoints:
         self._saved = resumed
         self._spent = 0.0
         self._cost = size / BYTES_A_SECOND
-        self._written = [one for one in _listed(folder) if self._is_ours(one, resumed)] if folder.is_dir() else []
+        self._written = [one for one in checkpoints_in(folder) if self._is_ours(one, resumed)]
         self._is_swept = False
 
     @property
@@ -263,7 +266,7 @@ class Checkpoints:
         """
         began = time.monotonic()
         target = self._folder / f"step-{position.step:06d}"
-        state = json.dumps(dataclasses.asdict(position))
+        state = json.dumps(vars(position))
         if target not in self._written or _state_of(target) != state:
             self._sweep()
             with whole_folder(target, name=MANIFEST, facts={"step": position.step, **self._inputs.facts()}) as folder:
@@ -301,8 +304,8 @@ class Checkpoints:
         return manifest.get("step", resumed + 1) <= resumed and {name: manifest.get(name) for name in ours} == ours
 
 
-def _listed(folder: Path) -> list[Path]:
-    """Checkpoints in `folder`, or in the run or runs that it contains, by step."""
-    candidates = [*folder.iterdir(), *folder.glob("checkpoints/*"), *folder.glob("*/checkpoints/*")]
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Checkpoints in `folder`, or in the run or runs that it contains, by step. It need not be there."""
+    candidates = [*folder.glob("*"), *folder.glob("checkpoints/*"), *folder.glob("*/checkpoints/*")]
     checkpoints = [one for one in candidates if NAME.fullmatch(one.name) and one.is_dir()]
     return sorted(checkpoints, key=lambda one: int(one.name.removeprefix("step-")))

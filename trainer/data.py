@@ -80,7 +80,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class LabelledAnswer:
-    """An answer labelled desirable or not, for KTO. `mismatch`: its prompt with the answer to another, set later."""
+    """An answer labelled desirable or not, for KTO. `mismatch`: its prompt with another prompt's answer, set later."""
 
     answer: Item
     desirable: bool
@@ -261,23 +261,41 @@ def _item(example: Example) -> Item | None:
 
 
 def _with_mismatches(samples: list[Trainable], longest: int) -> list[Trainable]:
-    """Pair each labelled answer's prompt with another row's answer; KTO estimates its reference point on these pairs.
-
-    The other row is half the list away, as neighbours often share a prompt.
-    """
-    apart = len(samples) // 2
-    return [
-        replace(one, mismatch=_mismatch(one.answer, other.answer, longest))
-        if isinstance(one, LabelledAnswer) and isinstance(other := samples[at - apart], LabelledAnswer)
-        else one
-        for at, one in enumerate(samples)
+    """Pair each labelled answer's prompt with another row's answer: on these KTO estimates its reference point."""
+    rows = [one for one in samples if isinstance(one, LabelledAnswer)]
+    others = mismatched_rows([hash(_prompt(one.answer).tobytes()) for one in rows])
+    paired = [
+        replace(one, mismatch=_mismatch(one.answer, rows[other].answer, longest))
+        for one, other in zip(rows, others, strict=True)
     ]
+    return list(paired) if rows else samples
+
+
+def mismatched_rows(prompts: Sequence[int]) -> list[int]:
+    """For each row another one with a different prompt, where there is any.
+
+    It is half the list away, as neighbours often share a prompt, or the next one from there that differs.
+    """
+    count = len(prompts)
+    differing = list(range(count))  # for each row the next one with another prompt; the list goes round
+    for at in reversed(range(2 * count)):
+        here, after = at % count, (at + 1) % count
+        differing[here] = differing[after] if prompts[here] == prompts[after] else after
+    found = []
+    for at, prompt in enumerate(prompts):
+        half = (at - count // 2) % count
+        found.append(differing[half] if prompts[half] == prompt != prompts[differing[half]] else half)
+    return found
+
+
+def _prompt(row: Item) -> "array[int]":
+    return row.ids[: row.loss_mask.find(1)]
 
 
 def _mismatch(row: Item, other: Item, longest: int) -> Item:
     """The prompt of `row` with the answer of `other`."""
     prompt, answer = row.loss_mask.find(1), other.loss_mask.find(1)
-    ids = row.ids[:prompt] + other.ids[answer:]
+    ids = _prompt(row) + other.ids[answer:]
     return Item(ids[:longest], (bytes(prompt) + other.loss_mask[answer:])[:longest], row.source)
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
+from trainer import auto_dtype
 from trainer.estimate import PROCESS_BYTES
 from trainer.process import peak_memory
+from trainer.spec import Dtype
 
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-CUDA_BFLOAT16 = (8, 0)  # older GPUs emulate it, slower than float32
+DTYPES: dict[Dtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 CGROUP = Path("/sys/fs/cgroup")  # a container's memory limits
 
 
@@ -29,6 +30,11 @@ class Device:
     @property
     def is_cuda(self) -> bool:
         return self.place.type == "cuda"
+
+    @property
+    def dtype_name(self) -> Dtype:
+        """As in `model.dtype`."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
     def free_bytes(self) -> int:
         """Memory that this process could still take."""
@@ -64,27 +70,12 @@ class Device:
         return peak_memory()
 
 
-def find_device(dtype: str = "auto") -> Device:
+def find_device(dtype: Dtype = "auto") -> Device:
     """This process's GPU, or the CPU if there is none. `auto`: bfloat16 where it is fast, else float32."""
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    return Device(device, DTYPES[dtype] if dtype != "auto" else _auto_dtype(device))
-
-
-def _auto_dtype(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        fast_bfloat16 = torch.cuda.get_device_capability(device) >= CUDA_BFLOAT16
-    else:
-        fast_bfloat16 = bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
-    return torch.bfloat16 if fast_bfloat16 else torch.float32
-
-
-def _cpu_flags() -> set[str]:
-    """The CPU's feature flags from /proc/cpuinfo; empty where it has none."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+    if dtype == "auto" and device.type == "cuda":
+        dtype = auto_dtype.on_gpu(torch.cuda.get_device_capability(device))
+    return Device(device, DTYPES[auto_dtype.on_cpu() if dtype == "auto" else dtype])
 
 
 def _free_ram() -> int:

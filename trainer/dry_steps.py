@@ -29,7 +29,8 @@ def estimate_run(run: Run) -> Estimate:
     """The same estimate as the job form's, from the actual lengths of the rows."""
     device, rows = run.model.device, run.dataset.train
     lengths = [max(item.length for item in row.sequences) for row in rows[:: max(1, len(rows) // SAMPLED_ROWS)]]
-    hardware = Hardware(device.place.type, device.free_bytes() + device.held_bytes())
+    memory = device.free_bytes() + device.held_bytes()
+    hardware = Hardware(device.place.type, memory, auto_dtype=device.dtype_name)
     facts = inspect_folder(run.base)
     spec, together = with_evaluation_rows(run.spec, len(rows), len(run.dataset.holdout))
     tokens = round(run.dataset.tokens * together / len(rows))

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from trainer.estimate_layers import Facts, layer_count, layer_shapes, lora_parameters
+from trainer.estimate_layers import Facts, layer_count, layer_shapes, lora_parameters, with_dtype
 from trainer.estimate_memory import (
     ADAM_BYTES,
     DEQUANTIZED_SHARE,
+    NO_LEVER,
     PROCESS_BYTES,
     Hardware,
     MemoryItem,
@@ -46,14 +47,14 @@ __all__ = [
     "optimizer_steps",
     "plain_speed",
     "recompute_every",
+    "with_dtype",
 ]
 
 FORWARD_SHARE = 1 / 3  # of a training step's time
 GENERAL_TOKENS = 1500  # in the text that forgetting is measured on; about the same for every tokenizer
-CALIBRATION_LIMITS = (
-    0.5,
-    2.0,
-)  # factors by which earlier jobs may correct an estimate; beyond that they do not compare
+# Factors by which earlier jobs may correct an estimate; beyond that they do not compare.
+CALIBRATION_LIMITS = (0.5, 2.0)
+ENOUGH_JOBS = 3  # so many correct it in full
 
 
 class ObservedPeak(NamedTuple):
@@ -96,8 +97,10 @@ class Estimate:
 
     @property
     def advice(self) -> str:
-        """In words: the largest item, and what would lower it."""
-        return f"Most of it is {self.largest.name}. {self.largest.lever}"
+        """In words: the largest item that can be lowered, and what would do so."""
+        lowered = max((one for one in self.items if one.lever != NO_LEVER), key=lambda one: one.expected)
+        what = "Most of it" if lowered == self.largest else "The largest part that a setting lowers"
+        return f"{what} is {lowered.name}. {lowered.lever}"
 
 
 def estimate(
@@ -113,6 +116,8 @@ def estimate(
 
     `rows` and `tokens` are the dataset's; `lengths`: the longest sequence of each row in a sample.
     """
+    hardware = on or Hardware()
+    spec = with_dtype(spec, hardware.auto_dtype)
     train_rows = max(1, rows - held_out_rows(rows, _holdout_share(spec)))
     steps = optimizer_steps(spec, rows=train_rows)
     per_row = min(tokens / max(1, rows), spec.data.max_seq_length * (2 if spec.data.method == "dpo" else 1))
@@ -120,7 +125,6 @@ def estimate(
     trained = round(rows_read * per_row)
     forward_only = _evaluation_tokens(spec, rows=rows, steps=steps, per_row=per_row)
     forward_only += _reference_tokens(spec, rows=rows, trained=trained, per_row=per_row)
-    hardware = on or Hardware()
     seconds = (
         (trained + forward_only * FORWARD_SHARE) / hardware.tokens_per_second if hardware.tokens_per_second else None
     )
@@ -133,21 +137,26 @@ def estimate(
 def calibrated(found: Estimate, observed: Sequence[ObservedPeak]) -> Estimate:
     """The estimate corrected by the median ratio of measured to predicted peak in earlier jobs of the same kind.
 
-    All items in the peak are scaled alike, since it does not tell which one was off.
+    The peak does not tell which item was off, so each is corrected in proportion to its uncertainty: the size of the
+    weights is known, that of the activations is not. Fewer than `ENOUGH_JOBS` correct it in part, and never lower its
+    upper end: the next job may be of another shape.
     """
     if not observed:
         return found
     ratio = statistics.median(one.peak / max(1, one.predicted) for one in observed)
     ratio = min(max(ratio, CALIBRATION_LIMITS[0]), CALIBRATION_LIMITS[1])
-    items = tuple(
-        dataclasses.replace(
-            item, low=round(item.low * ratio), expected=round(item.expected * ratio), high=round(item.high * ratio)
-        )
-        if item.in_peak
-        else item
-        for item in found.items
-    )
+    trust = min(1.0, len(observed) / ENOUGH_JOBS)
+    uncertain = sum(one.high - one.low for one in found.items if one.in_peak)
+    share = (ratio - 1) * trust * found.in_peak / max(1, uncertain)
+    items = tuple(_moved(one, share, keep_high=trust < 1) if one.in_peak else one for one in found.items)
     return dataclasses.replace(found, items=items, jobs=len(observed))
+
+
+def _moved(item: MemoryItem, share: float, *, keep_high: bool) -> MemoryItem:
+    """The item moved by a share of its range."""
+    by = round((item.high - item.low) * share)
+    low, expected, high = (max(0, value + by) for value in (item.low, item.expected, item.high))
+    return dataclasses.replace(item, low=low, expected=expected, high=max(high, item.high) if keep_high else high)
 
 
 def plain_speed(spec: TrainSpec, reported: float) -> float:

@@ -87,9 +87,11 @@ def _problems(spec: TrainSpec, base: Path, overrides: Overrides) -> list[Issue]:
 def _hardware(spec: TrainSpec, overrides: Overrides) -> Hardware:
     here = find_device(spec.model.dtype)
     device = overrides.device or here.place.type
-    memory = here.free_bytes() + here.held_bytes() if device == here.place.type else 0
+    is_here = device == here.place.type
+    memory = here.free_bytes() + here.held_bytes() if is_here else 0
     speed = plain_speed(spec, overrides.speed) if overrides.speed else None
-    return Hardware(device, round(overrides.memory * 1e9) if overrides.memory else memory, speed)
+    memory = round(overrides.memory * 1e9) if overrides.memory else memory
+    return Hardware(device, memory, speed, here.dtype_name if is_here else Hardware.auto_dtype)
 
 
 def _count_rows(spec: TrainSpec, base: Path, emit: Emit) -> tuple[TrainSpec, RowStats]:

@@ -1,10 +1,11 @@
 """A base model's layers, derived from its facts: shapes, trainable parameters, saved activations. No torch."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from trainer.lora_spec import TOKEN_TABLES
-from trainer.spec import TrainSpec
+from trainer.spec import Dtype, TrainSpec
 
 Facts = Mapping[str, Any]
 
@@ -75,8 +76,15 @@ class FamilyExtras(NamedTuple):
 FAMILIES = {"GPT2": FamilyExtras(hidden=4, intermediate=3, attention_dropout=True)}
 
 
+def with_dtype(spec: TrainSpec, auto: Dtype) -> TrainSpec:
+    """The spec with its dtype as on a device where `auto` is this one."""
+    if spec.model.dtype != "auto":
+        return spec
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, dtype=auto))
+
+
 def compute_bytes(spec: TrainSpec) -> int:
-    """Bytes of a value in the compute dtype; `auto` is a 16-bit format, except on old processors."""
+    """Bytes of a value in the compute dtype; `auto` that was not resolved (`with_dtype`) is taken for bfloat16."""
     return 4 if spec.model.dtype == "float32" else 2
 
 

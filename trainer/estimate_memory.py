@@ -23,7 +23,7 @@ from trainer.estimate_layers import (
     lora_parameters,
     saved_values,
 )
-from trainer.spec import TrainSpec
+from trainer.spec import Dtype, TrainSpec
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 MASTER_BYTES = 4 + 4  # float32 master weight and its gradient
@@ -60,6 +60,9 @@ FEW_ROWS_BYTES = 10e6  # rows that take less are no item
 WORKSPACE_RECOMPUTING = {"cpu": WORKSPACE["cpu"], "cuda": (0.1e9, 0.1)}  # with gradient checkpointing
 
 
+NO_LEVER = "No setting lowers it."
+
+
 class Pass(NamedTuple):
     """A micro-batch: its tokens, and the length of the row that a token is in on average."""
 
@@ -88,11 +91,13 @@ class Hardware:
     """Where a job is to run: cpu or cuda, and its memory in bytes (0: unknown; unbounded for the activations).
 
     `tokens_per_second`: the speed of SFT steps on this base, see `trainer.estimate.plain_speed`.
+    `auto_dtype`: what `model.dtype: auto` is there, see `trainer.auto_dtype`.
     """
 
     device: str = "cuda"
     memory_bytes: int = 0
     tokens_per_second: float | None = None
+    auto_dtype: Dtype = "bfloat16"
 
 
 def micro_batch_tokens(spec: TrainSpec, facts: Facts, *, free_bytes: int, device: str = "cuda") -> int:
@@ -187,7 +192,7 @@ def _code_for_lengths(spec: TrainSpec, lengths: Sequence[int], read: int, device
 
 
 def _process(device: str) -> MemoryItem:
-    item = _item("the process itself", PROCESS_BYTES[device], (0.95, 1.05), "No setting lowers it.")
+    item = _item("the process itself", PROCESS_BYTES[device], (0.95, 1.05), NO_LEVER)
     return dataclasses.replace(item, in_peak=device == "cpu")
 
 

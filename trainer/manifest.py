@@ -14,6 +14,7 @@ from uuid import uuid4
 from trainer.errors import TrainerError
 
 FORMAT = 1
+BEFORE = "-before-"  # between a temporary name and that of the folder that is being replaced
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "tokenizers")
 
 
@@ -35,7 +36,7 @@ def whole_folder(target: Path, *, name: str, facts: dict[str, Any]) -> Iterator[
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.parent / f".tmp-{uuid4().hex}"
-    replaced = target.parent / f"{new.name}-before"
+    replaced = target.parent / f"{new.name}{BEFORE}{target.name}"
     new.mkdir()
     try:
         yield new
@@ -81,6 +82,14 @@ def _replace(new: Path, target: Path, replaced: Path) -> None:
         if replaced.exists():
             replaced.rename(target)
         raise
+
+
+def put_back(parent: Path) -> None:
+    """Undo a replacement in `parent` that was killed between its two renames."""
+    for replaced in parent.glob(f".tmp-*{BEFORE}*"):
+        target = parent / replaced.name.partition(BEFORE)[2]
+        if not target.exists():
+            replaced.rename(target)
 
 
 def _damaged(folder: Path, what: str) -> TrainerError:

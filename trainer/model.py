@@ -13,7 +13,7 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from trainer import sharding, short_attention
@@ -125,7 +125,8 @@ def _load(
     dequantized: bool | None,
     into: torch.device | None = None,
 ) -> AdaptedModel:
-    causal = load_base(base, spec.model, device, into=into)
+    # A reference without dropout and a policy with it would differ before anything is learnt.
+    causal = load_base(base, spec.model, device, into=into, dropout=spec.data.method == "sft")
     is_quantized = spec.model.quantization != "none"
     dequantized = is_quantized and (_fits_dequantized(causal, device) if dequantized is None else dequantized)
     if dequantized:
@@ -156,16 +157,23 @@ def _full_weights(base: Path, spec: ModelSpec) -> dict[str, Tensor]:
     return {path: causal.get_submodule(path).weight for path in linear_paths(causal)}
 
 
-def load_base(base: Path, spec: ModelSpec, device: Device, *, into: torch.device | None = None) -> Any:
+def load_base(
+    base: Path, spec: ModelSpec, device: Device, *, into: torch.device | None = None, dropout: bool = True
+) -> Any:
     """The base model of a folder, frozen and quantised. Only safetensors are read; no code of the folder runs.
 
     `into`: load it to this device instead, for shards of it to be moved to `device` later.
+    `dropout`: whether the base's own dropout is active in training, as its config has it.
     """
     weight_files(base)
+    config = AutoConfig.from_pretrained(base, local_files_only=True)
+    if not dropout:
+        _without_dropout(config)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         causal = _auto_class(base).from_pretrained(
             base,
+            config=config,
             dtype=device.dtype,
             quantization_config=_quantization(spec, device),
             device_map={"": into or device.place},
@@ -184,6 +192,15 @@ def load_base(base: Path, spec: ModelSpec, device: Device, *, into: torch.device
     # in place, and `dequantize` would then read wrong values.
     causal.train()
     return causal
+
+
+def _without_dropout(config: Any) -> None:
+    """Families name it `attention_dropout`, `resid_pdrop`, `dropout_rate` and so on."""
+    for name, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            _without_dropout(value)
+        elif isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+            setattr(config, name, 0.0)
 
 
 def _copy_out_of_mmap(causal: nn.Module) -> None:
@@ -351,8 +368,10 @@ def _checked(adapted: AdaptedModel, spec: TrainSpec) -> AdaptedModel:
     if not own.isfinite().all():
         raise TrainerError(
             "user_config",
-            f"The base model's logits are not finite in {str(adapted.device.dtype).removeprefix('torch.')}.",
-            "Set model.dtype to bfloat16 or float32.",
+            f"The base model's logits are not finite in {adapted.device.dtype_name}.",
+            "Set model.dtype to bfloat16 or float32."
+            if adapted.device.dtype == torch.float16
+            else "Its files are damaged, or contain NaN: fetch it again, or choose another base model.",
         )
     if float((own - ours).abs().max()) > tolerance * float(own.abs().max()):
         raise TrainerError(

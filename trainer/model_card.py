@@ -24,7 +24,7 @@ Trained with Lowrank on {rows:,} rows for {steps:,} steps{held_out}.{ended}
 | Layers | {targets} |
 | Learning rate, schedule | {rate:g}, {schedule} |
 | Trained tokens | {trained_tokens:,} |
-| Loss at the end | {loss:.4f} |
+| Loss of step {published_step}, whose weights these are | {loss:.4f} |
 {evaluated}{general}| Dataset (sha256 of its rows) | `{dataset_hash}` |
 
 ## Use
@@ -71,6 +71,7 @@ def model_card(spec: TrainSpec, facts: dict[str, Any]) -> str:
         schedule=spec.optim.schedule,
         trained_tokens=facts["trained_tokens"],
         loss=facts["loss"],
+        published_step=facts["published_step"],
         evaluated=EVALUATED.format(**facts) if "evaluation_loss" in facts else "",
         general=GENERAL.format(**facts) if "general_kl" in facts else "",
         dataset_hash=facts["dataset_hash"],

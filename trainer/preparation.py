@@ -14,15 +14,16 @@ from trainer.checkpoint import (
     Inputs,
     Position,
     check_inputs,
+    checkpoints_in,
     find_checkpoint,
     load_best,
     load_checkpoint,
     read_position,
 )
 from trainer.data import Dataset, Plan, dataset_hash
-from trainer.device import release_memory
+from trainer.device import find_device, release_memory
 from trainer.errors import Stopped
-from trainer.estimate import micro_batch_tokens, recompute_every
+from trainer.estimate import micro_batch_tokens, recompute_every, with_dtype
 from trainer.eva import start_from_data
 from trainer.events import Emit, Heartbeat, Log, Phase
 from trainer.forgetting import GeneralText, read_general_text
@@ -51,8 +52,7 @@ def prepare(
     emit(Phase(name="preparing"))
     base = make_ready(spec, out=out, resume=resume, emit=emit, ranks=ranks)
     checkpoint = _find_checkpoint(resume, spec, base, out, emit, ranks) if resume else None
-    earlier = read_position(checkpoint) if checkpoint else None
-    position = earlier or Position(started=ranks.broadcast_object(datetime.now().isoformat()))
+    position = read_position(checkpoint) if checkpoint else _start(out, emit, ranks)
     moment = datetime.fromisoformat(position.started)
     renderer = Renderer.load(base, moment=moment)
     dataset = ranks.main_process_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
@@ -62,9 +62,8 @@ def prepare(
     if checkpoint:  # before anything is loaded or scored
         check_inputs(checkpoint, inputs)
     emit(Phase(name="loading"))
-    with giving_back_memory():
-        model = load_adapted(spec, base, emit, dequantized=earlier.unpacked if earlier else None, ranks=ranks)
-    position.unpacked = model.dequantized
+    model = _load(spec, base, position if checkpoint else None, emit, ranks)
+    position.unpacked, position.dtype = model.dequantized, model.device.dtype_name
     _raise_if_stopped(should_stop, emit)
     if spec.lora.init_lora_weights == "eva" and not checkpoint:
         _init_from_data(model, plan, should_stop, emit, ranks)
@@ -73,11 +72,11 @@ def prepare(
     sync_initial_weights(model, optimizer, ranks)
     release_memory()
     facts = inspect_folder(base)
-    budget = _fit_memory(model, spec, facts, position, emit, ranks)
+    budget = _fit_memory(model, with_dtype(spec, position.dtype), facts, position, emit, ranks)
     objective = objective_of(spec, model, ranks)
     _score_answers(objective, dataset, should_stop, emit, ranks)
     if checkpoint:
-        position = load_checkpoint(checkpoint, optimizer)
+        load_checkpoint(checkpoint, optimizer)
     position.budget = budget
     run = Run(
         spec=spec,
@@ -112,6 +111,25 @@ def _find_checkpoint(resume: Path, spec: TrainSpec, base: Path, out: Path, emit:
     return ranks.broadcast_object(found)
 
 
+def _start(out: Path, emit: Emit, ranks: Ranks) -> Position:
+    """Before the first step. Checkpoints of an earlier run in the same folder would be mixed with the new ones."""
+    if earlier := checkpoints_in(out / CHECKPOINTS):
+        text = (
+            f"{out} has checkpoints of an earlier run, up to {earlier[-1].name}, and this run starts from the beginning"
+        )
+        emit(Log(level="warning", text=f"{text}: to resume that one, add --resume; else take another --out"))
+    return Position(started=ranks.broadcast_object(datetime.now().isoformat()))
+
+
+def _load(spec: TrainSpec, base: Path, resumed: Position | None, emit: Emit, ranks: Ranks) -> AdaptedModel:
+    """A resumed run computes in the number format, and with the kernels, that it began with: others would round
+    differently."""
+    of_device = find_device(resumed.dtype if resumed else "auto").dtype_name
+    dequantized = resumed.unpacked if resumed else None
+    with giving_back_memory():
+        return load_adapted(with_dtype(spec, of_device), base, emit, dequantized=dequantized, ranks=ranks)
+
+
 def _init_from_data(model: AdaptedModel, plan: Plan, should_stop: Callable[[], bool], emit: Emit, ranks: Ranks) -> None:
     before_pass = _before_pass("Reading rows for EVA", should_stop, emit)
     _retry_setup(partial(start_from_data, model, plan, before_pass=before_pass), "reading rows for EVA", emit, ranks)
@@ -144,10 +162,11 @@ def _fit_memory(model: AdaptedModel, spec: TrainSpec, facts: Any, position: Posi
 def _log_setup(run: Run, *, of: int) -> None:
     trainable = sum(weight.numel() for weight in run.model.lora.values())
     device, rows = run.model.device, run.spec.optim.batch_size
-    number_format = str(device.dtype).removeprefix("torch.")
     if device.dtype == torch.float16 and device.place.type == "cpu":
         run.emit(Log(level="warning", text="A CPU is many times slower in float16; set model.dtype to auto"))
-    run.emit(Log(text=f"{trainable:,} trainable parameters, {of:,} frozen ({trainable / of:.1%}), in {number_format}"))
+    run.emit(
+        Log(text=f"{trainable:,} trainable parameters, {of:,} frozen ({trainable / of:.1%}), in {device.dtype_name}")
+    )
     passes = f"in passes of up to {run.position.budget:,} tokens"
     where = device.place if run.ranks.is_alone else f"{run.ranks.world_size} × {device.place.type}"
     run.emit(Log(text=f"{run.plan.steps:,} steps of {rows} rows, {passes}, on {where}"))

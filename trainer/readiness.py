@@ -25,7 +25,10 @@ def make_ready(spec: TrainSpec, *, out: Path, resume: Path | None, emit: Emit, r
     """
     if problems := problems_of(spec, out=out, resume=resume):
         raise refusal(problems)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # in /proc, say, whoever may write
+        raise refusal([Issue("--out", f"No folder can be made at {out}.", "Choose another.")]) from error
     folder = Path(spec.model.base)
     if folder.is_dir():
         return folder

@@ -12,7 +12,6 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 
 from trainer.base_facts import inspect_folder
 from trainer.device import Device
@@ -34,7 +33,7 @@ def fits(spec: TrainSpec, base: Path, device: Device) -> bool:
     Estimated for rows of `max_seq_length` tokens.
     """
     free = device.free_bytes()
-    hardware = Hardware(device=device.place.type, memory_bytes=free)
+    hardware = Hardware(device=device.place.type, memory_bytes=free, auto_dtype=device.dtype_name)
     whole = dataclasses.replace(spec, model=dataclasses.replace(spec.model, shard="never"))
     return estimate(whole, inspect_folder(base), rows=1, tokens=spec.data.max_seq_length, on=hardware).expected <= free
 
@@ -75,12 +74,6 @@ def as_fsdp_forward(causal: Any, work: Callable[..., Tensor]) -> Callable[..., T
         return out
 
     return forward
-
-
-def local_bytes(model: nn.Module) -> int:
-    """Bytes of a model's parameters in this process."""
-    local = [one.to_local() if isinstance(one, DTensor) else one for one in model.parameters()]
-    return sum(one.numel() * one.element_size() for one in local)
 
 
 def _transformer_blocks(causal: Any) -> Iterator[nn.Module]:

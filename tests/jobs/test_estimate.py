@@ -12,11 +12,13 @@ from django.urls import reverse
 from tests.cast import Cast
 from tests.make import make_base, make_dataset, make_job, make_job_event, make_worker
 from tests.tiny import make_tiny_base
+from trainer import auto_dtype
 from trainer.spec import DataSpec, ModelSpec, TrainSpec
 from webapp.adapters.models import BaseModel
 from webapp.adapters.token_counts import kept_counts
 from webapp.datasets.models import DatasetVersion
 from webapp.jobs import estimates
+from webapp.jobs.machine import Machine, this_machine
 from webapp.jobs.models import JobStatus
 
 
@@ -176,3 +178,43 @@ def test_rows_that_the_template_refuses_are_told_before_the_job(cast: Cast, base
     told = "7 rows of 5,000 looked at cannot be trained on with this base model; the job would fail. Line 9: No."
     assert told in cast.client("bob").get(path).content.decode()
     assert estimates.refusal(make_version(cast, 100), base) == ""
+
+
+def test_it_is_for_the_number_format_of_the_machine(cast: Cast, shaped: BaseModel) -> None:
+    version = make_version(cast, *[300] * 10)
+    machine = make_worker(device="Tesla T4", auto_dtype="float32")
+    old = estimates.outlook(TrainSpec(), shaped, version)
+    machine.delete()
+    make_worker(device="NVIDIA H200", auto_dtype="bfloat16")
+    new = estimates.outlook(TrainSpec(), shaped, version)
+    assert old and new and old.estimate.expected > 1.2 * new.estimate.expected
+
+
+NVIDIA_SMI = """#!/bin/sh
+case "$1" in
+  *compute_cap*) {compute_cap} ;;
+  *) echo "Tesla T4, 15360" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("compute_cap", "dtype"),
+    [("echo 7.5", "float32"), ("echo 9.0", "bfloat16"), ("echo not a field; exit 2", "bfloat16")],
+    ids=["turing", "hopper", "an old driver"],
+)
+def test_a_gpu_tells_what_it_computes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compute_cap: str, dtype: str
+) -> None:
+    """A fake nvidia-smi: there is no GPU to ask."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(NVIDIA_SMI.format(compute_cap=compute_cap))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert this_machine() == Machine("Tesla T4", 15 << 30, dtype)  # type: ignore[arg-type]
+
+
+def test_without_a_gpu_the_processor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = this_machine()
+    assert found.device.startswith("CPU, ") and found.memory_bytes > 1 << 30 and found.auto_dtype == auto_dtype.on_cpu()

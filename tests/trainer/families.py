@@ -55,6 +55,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "qwen2_moe": {**EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 32},
     "mixtral": {"num_local_experts": 4},
+    "mamba": {"state_size": 4},
     "hunyuan_v1_moe": {"head_dim": 16, "num_experts": 4, "moe_topk": 2},
 }
 

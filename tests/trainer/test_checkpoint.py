@@ -322,3 +322,13 @@ def test_other_paths_and_another_cut_are_welcome(base: Path, tmp_path: Path) -> 
     spec = make_spec(moved, make_rows(tmp_path), optim=optim)
     training = Training(spec, tmp_path / "2").run(resume=tmp_path / "checkpoints")
     assert training.losses == pytest.approx(plain.losses[6:], rel=1e-4)
+
+
+def test_checkpoints_of_an_earlier_run_in_the_same_folder_are_told(whole: Training, tmp_path: Path) -> None:
+    first = stopped_at(5, whole.spec, tmp_path)
+    assert not [one for one in first.of(Log) if "earlier run" in one.text]
+    again = stopped_at(1, whole.spec, tmp_path)
+    said = [one.text for one in again.of(Log) if "earlier run" in one.text]
+    assert said and "up to step-000005" in said[0] and "--resume" in said[0]
+    resumed = Training(whole.spec, tmp_path).run(resume=tmp_path)
+    assert not [one for one in resumed.of(Log) if "earlier run" in one.text]

@@ -27,9 +27,7 @@ from trainer.device import Device
 from trainer.estimate import (
     Estimate,
     Hardware,
-    ObservedPeak,
     activation_bytes_per_token,
-    calibrated,
     estimate,
     evaluations_after,
     layer_shapes,
@@ -375,16 +373,6 @@ def test_rows_of_many_lengths_need_code_for_each_on_a_processor() -> None:
     assert not [key for key, size in taken.items() if size and (key[:2] != ("cpu", "bfloat16") or key[2] == "one")]
     two, many = (taken["cpu", "bfloat16", name] for name in ("two", "many"))
     assert 0 < two < many == SHAPES_KEPT * CODE_BYTES
-
-
-def test_earlier_jobs_move_the_estimate() -> None:
-    plain = estimate(make(), LLAMA_8B, rows=100, tokens=20_000, on=Hardware("cpu"))
-    taken = [ObservedPeak(predicted=100, peak=peak) for peak in (104, 110, 190)]
-    moved = calibrated(plain, taken)
-    assert moved.jobs == 3 and calibrated(plain, []) is plain
-    assert moved.expected == pytest.approx(1.1 * plain.expected) and moved.high == pytest.approx(1.1 * plain.high)
-    absurd = calibrated(plain, [ObservedPeak(predicted=100, peak=10_000)])
-    assert absurd.expected == pytest.approx(2 * plain.expected), "one job of another kind does not make nonsense of it"
 
 
 def test_sizes_written_down_twice_are_the_same() -> None:

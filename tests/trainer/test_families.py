@@ -17,7 +17,7 @@ def load(folder: Path, **parts: dict[str, Any]) -> AdaptedModel:
     return load_adapted(make_spec(folder, Path("rows"), **parts), folder, lambda event: None)
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"mamba"}))  # which has no attention, so no eager one
 def test_scores_are_the_models_own(name: str, tmp_path: Path) -> None:
     """Without a mask and padded on the right, against eager attention with a mask, row by row."""
     folder = make_family(tmp_path, name)
@@ -42,7 +42,7 @@ def test_what_learns_beside_experts_are_plain_layers(name: str, tmp_path: Path) 
     assert not any("router" in path or ".gate." in path for path in model.lora)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "bloom", "falcon", "gpt_oss", "gemma2", "glm4_moe"])
+@pytest.mark.parametrize("name", ["gpt2", "bloom", "falcon", "gpt_oss", "gemma2", "glm4_moe", "mamba"])
 def test_a_job_on_it_ends_with_an_adapter(name: str, tmp_path: Path) -> None:
     optim = {"max_steps": 2, "batch_size": 4}
     spec = make_spec(make_family(tmp_path / "base", name), make_rows(tmp_path), optim=optim)
@@ -58,4 +58,19 @@ def test_a_base_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     with pytest.raises(TrainerError, match="not finite in float16") as caught:
         load(folder, model={"dtype": "float16"})
+    assert caught.value.code == "user_config" and caught.value.fix == "Set model.dtype to bfloat16 or float32."
+    with torch.no_grad():
+        model.get_decoder().layers[0].mlp.down_proj.weight.fill_(torch.nan)
+    model.save_pretrained(folder)
+    with pytest.raises(TrainerError, match="not finite in float32") as caught:
+        load(folder)
+    assert caught.value.fix.startswith("Its files are damaged, or contain NaN")
+
+
+def test_what_peft_refuses_in_mamba_is_told_before_loading(tmp_path: Path) -> None:
+    folder = make_family(tmp_path / "base", "mamba")
+    assert {path.rsplit(".", 3)[1] for path in load(folder).lora} == {"in_proj", "x_proj", "dt_proj"}
+    spec = make_spec(folder, make_rows(tmp_path), lora={"target_modules": ["out_proj"]})
+    with pytest.raises(TrainerError, match="lora.target_modules: .*out_proj") as caught:
+        Training(spec, tmp_path / "out").run()
     assert caught.value.code == "user_config"

@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.trainer.test_estimate import LLAMA_8B
 from tests.trainer.training import Training, make_spec
-from trainer import device as devices
+from trainer import auto_dtype
 from trainer.device import find_device
-from trainer.events import Log
+from trainer.errors import Stopped
+from trainer.estimate import Estimate, Hardware, estimate
+from trainer.events import Log, Memory
+from trainer.spec import Dtype, ModelSpec, TrainSpec
 
 
 @pytest.mark.parametrize(
@@ -28,7 +32,7 @@ def test_a_processor_takes_bfloat16_where_it_has_it(
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(devices, "Path", lambda path: tmp_path / Path(path).name)
+    monkeypatch.setattr(auto_dtype, "Path", lambda path: tmp_path / Path(path).name)
     assert find_device().dtype == find_device("auto").dtype == dtype
     assert find_device("float16").dtype == torch.float16, "what is asked for is taken"
 
@@ -61,3 +65,46 @@ def test_half_the_bits_learn_the_same(base: Path, rows: Path, tmp_path: Path, dt
     warned = [one.text for one in half.of(Log) if one.level == "warning" and "float16" in one.text]
     slow = dtype == "float16" and find_device().place.type == "cpu"
     assert bool(warned) == slow
+
+
+def test_a_run_goes_on_in_the_format_it_began_in(
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` is another one on another machine; the run is the same one to the last bit."""
+    spec = make_spec(base, rows, model={"dtype": "auto"}, optim={"max_steps": 6, "epochs": 10.0})
+    monkeypatch.setattr(auto_dtype, "on_cpu", lambda: "bfloat16")
+    whole = Training(spec, tmp_path / "whole").run()
+    first = Training(spec, tmp_path / "first", stop_at=3)
+    with pytest.raises(Stopped):
+        first.run()
+    monkeypatch.setattr(auto_dtype, "on_cpu", lambda: "float32")
+    second = Training(spec, tmp_path / "second").run(resume=tmp_path / "first")
+    assert first.losses + second.losses == whole.losses
+    assert first.measured + second.measured == whole.measured
+    assert Training(spec, tmp_path / "other").run().losses != whole.losses
+
+
+def test_memory_is_estimated_in_the_format_of_the_device(
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run foretells of itself. So small a base takes more in bfloat16, by the code that is compiled for it."""
+    foretold = {}
+    for name, asked in (("float32", "auto"), ("bfloat16", "auto"), ("bfloat16", "float32")):
+        monkeypatch.setattr(auto_dtype, "on_cpu", lambda name=name: name)
+        spec = make_spec(base, rows, model={"dtype": asked}, optim={"max_steps": 1})
+        run = Training(spec, tmp_path / f"{name}-{asked}").run()
+        foretold[name, asked] = run.of(Memory)[-1].foretold_bytes
+    assert foretold["float32", "auto"] == foretold["bfloat16", "float32"] != foretold["bfloat16", "auto"]
+
+
+def test_auto_is_what_the_machine_computes_in() -> None:
+    """The weights of an unquantised 8B fit a 24 GB card in bfloat16, and not in the float32 of a card before Ampere."""
+
+    def told(dtype: Dtype, auto: Dtype) -> Estimate:
+        spec = TrainSpec(model=ModelSpec(base="-", quantization="none", dtype=dtype))
+        on = Hardware("cuda", 24_000_000_000, auto_dtype=auto)
+        return estimate(spec, LLAMA_8B, rows=1000, tokens=200_000, on=on)
+
+    old, new = told("auto", "float32"), told("auto", "bfloat16")
+    assert new.high < 24e9 < old.low
+    assert (old, new) == (told("float32", "bfloat16"), told("bfloat16", "float32"))

@@ -8,14 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.trainer.families import make_family
+from tests.trainer.seq2seq_bases import make_seq2seq
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec, write_lines
-from trainer.data import Item, LabelledAnswer, PreferencePair, Trainable, load_dataset
+from trainer.data import Item, LabelledAnswer, PreferencePair, Trainable, load_dataset, mismatched_rows
 from trainer.errors import Stopped, TrainerError
 from trainer.events import Checkpoint, Log
 from trainer.loss import sequence_logprobs
 from trainer.micro_batch import micro_batches
 from trainer.model import AdaptedModel, load_adapted
 from trainer.objective import objective_of
+from trainer.packing import is_stochastic
 from trainer.ranks import Ranks
 from trainer.rendering import Renderer
 from trainer.spec import TrainSpec
@@ -175,3 +178,45 @@ def test_plain_text_is_learnt_to_its_end(base: Path, tmp_path: Path) -> None:
     assert item.ids[-1] == 2 and 2 not in item.ids[:-1]
     assert renderer.decode(list(item.ids)) == text
     assert len(Training(spec, tmp_path / "out").run().losses) == 2
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 9, 40])
+def test_a_mismatch_answers_another_prompt(count: int) -> None:
+    """Also where all good answers come first and then the bad ones to the same prompts, half the list apart."""
+    for prompts in ([*range(count)] * 2, [one // 2 for one in range(2 * count)], [0] * count + [1], [*range(count)]):
+        others = mismatched_rows(prompts)
+        assert all(prompts[other] != prompt for prompt, other in zip(prompts, others, strict=True))
+    assert mismatched_rows([*range(count)]) == [(at - count // 2) % count for at in range(count)]
+
+
+def test_where_all_prompts_are_the_same_another_row_still_answers() -> None:
+    assert mismatched_rows([7] * 4) == [2, 3, 0, 1]
+    assert (mismatched_rows([7]), mismatched_rows([])) == ([0], [])
+
+
+def test_mismatches_of_a_file_with_good_and_bad_answers_apart(base: Path, tmp_path: Path) -> None:
+    good = [{"prompt": f"What is {one}?", "completion": f"It is {one}.", "label": True} for one in range(8)]
+    bad = [one | {"completion": "Go away.", "label": False} for one in good]
+    file = write_lines(tmp_path / "apart.jsonl", good + bad)
+    spec = make_spec(base, file, data={"method": "kto", "holdout": 0.0})
+    rows = load_dataset(spec, Renderer.load(base), lambda event: None).train
+    prompts = [one.answer.ids[: one.answer.loss_mask.find(1)] for one in rows if isinstance(one, LabelledAnswer)]
+    answers = {bytes(one.answer.ids[len(prompt) :]): prompt for one, prompt in zip(rows[:8], prompts, strict=False)}
+    for row, prompt in zip(rows, prompts, strict=True):
+        assert isinstance(row, LabelledAnswer) and row.mismatch
+        assert row.mismatch.ids[: len(prompt)] == prompt
+        assert answers.get(bytes(row.mismatch.ids[len(prompt) :])) != prompt
+
+
+@pytest.mark.parametrize(("name", "dropout"), [("gpt2", "resid_pdrop"), ("t5", "dropout_rate"), ("bart", "dropout")])
+def test_dropout_of_the_base_does_not_part_the_policy_from_its_reference(
+    tmp_path: Path, name: str, dropout: str
+) -> None:
+    """An update of zero is the reference, so the first loss is ln 2; supervised training keeps the base's dropout."""
+    make = make_family if name == "gpt2" else make_seq2seq
+    base = make(tmp_path / "base", name, **{dropout: 0.3})
+    for method, pairs in (("dpo", make_pairs(tmp_path)), ("sft", make_rows(tmp_path))):
+        spec = make_spec(base, pairs, data={"method": method, "holdout": 0.0}, optim={"max_steps": 1})
+        assert is_stochastic(load_adapted(spec, base, lambda event: None)) == (method == "sft")
+        loss = Training(spec, tmp_path / method).run().losses[0]
+        assert method == "sft" or loss == pytest.approx(math.log(2), abs=1e-6)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.training import make_spec
+from tests.trainer.training import Training, make_spec
 from trainer.checkpoint import BYTES_A_SECOND, MANIFEST, SAVING_SHARE, Checkpoints, Inputs, Position
-from trainer.errors import TrainerError
+from trainer.errors import Stopped, TrainerError
+from trainer.events import Progress
 from trainer.manifest import verify, whole_folder
 from trainer.optimizer import MasterAdamW
 from trainer.spec import OptimSpec, TrainSpec
@@ -138,3 +139,35 @@ def test_what_a_killed_attempt_had_begun_is_removed_before_the_first_one_is_writ
     assert begun.exists(), "a process that only looks removes nothing"
     checkpoints.save(Position(started="", step=3), optimizer, {})
     assert sorted(one.name for one in begun.parent.iterdir()) == [".tmp-6", "step-000003"]
+
+
+def test_a_replacement_that_is_killed_half_way_is_undone(
+    base: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step is saved again after its evaluation. Between two renames neither checkpoint has its name."""
+    spec = make_spec(base, rows, optim={"max_steps": 6, "epochs": 10.0})
+    first = Training(spec, tmp_path / "run", stop_at=3)
+    with pytest.raises(Stopped):
+        first.run()
+    target = tmp_path / "run" / "checkpoints" / "step-000003"
+    saved = {one.name: one.read_bytes() for one in target.iterdir()}
+
+    class Killed(BaseException):
+        """In place of SIGKILL, after which nothing is cleaned up."""
+
+    genuine = Path.rename
+
+    def rename(self: Path, other: Path) -> Path:
+        if other == target:
+            raise Killed
+        return genuine(self, other)
+
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(Path, "rename", rename)
+        broken.setattr("trainer.manifest.shutil.rmtree", lambda *_, **__: None)
+        with whole_folder(target, name=MANIFEST, facts={}) as folder:
+            (folder / "value").write_text("after")
+    assert not target.exists()
+    second = Training(spec, tmp_path / "second").run(resume=tmp_path / "run")
+    assert [one.step for one in second.of(Progress)] == [4, 5, 6]
+    assert {one.name: one.read_bytes() for one in target.iterdir()} == saved

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.trainer.seq2seq_bases import make_seq2seq
 from tests.trainer.test_several_gpus import children_of, finish, in_two, of, start
-from tests.trainer.training import Training, make_pairs, make_rows, make_spec
+from tests.trainer.training import Training, local_bytes, make_pairs, make_rows, make_spec
 from trainer import sharding
 from trainer.data import load_dataset
 from trainer.device import Device, find_device
@@ -85,7 +85,7 @@ from pathlib import Path
 import torch
 from trainer.model import load_adapted
 from trainer.ranks import join_ranks, leave_ranks
-from trainer.sharding import local_bytes
+from tests.trainer.training import local_bytes
 from trainer.spec import TrainSpec
 
 ranks = join_ranks()
@@ -114,7 +114,7 @@ def test_each_process_holds_half_of_the_base(base: Path, tmp_path: Path) -> None
 
 def load(spec: TrainSpec) -> int:
     """Bytes of the whole base, packed."""
-    return sharding.local_bytes(load_base(Path(spec.model.base), spec.model, find_device("float32")))
+    return local_bytes(load_base(Path(spec.model.base), spec.model, find_device("float32")))
 
 
 def test_a_killed_run_goes_on_bit_by_bit(base: Path, rows: Path, tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.distributed.tensor import DTensor
+
 from trainer.events import Evaluated, Event, Progress
 from trainer.sft import train
 from trainer.spec import TrainSpec
@@ -102,3 +105,9 @@ class Training:
     @property
     def measured(self) -> list[Evaluated]:
         return self.of(Evaluated)
+
+
+def local_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters in this process."""
+    local = [one.to_local() if isinstance(one, DTensor) else one for one in model.parameters()]
+    return sum(one.numel() * one.element_size() for one in local)

@@ -3,7 +3,7 @@
 import json
 import logging
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.core.cache import cache
@@ -21,7 +21,7 @@ from trainer.estimate import (
 )
 from trainer.formats import Row, read_rows
 from trainer.rendering import Renderer
-from trainer.spec import TrainSpec
+from trainer.spec import Dtype, TrainSpec
 from webapp.adapters.models import BaseModel
 from webapp.adapters.token_counts import counts_of
 from webapp.common.words import number_text
@@ -86,8 +86,7 @@ def outlook(
     if not version.is_ready:
         return None
     machine = Worker.objects.live().order_by("-memory_bytes").first()
-    on_cpu = machine is None or machine.device.startswith("CPU")
-    hardware = Hardware("cpu" if on_cpu else "cuda", machine.memory_bytes if machine else 0, _speed(base))
+    hardware = _hardware(machine, base)
     try:
         spec, rows = with_split_holdout(spec, version.splits, version.row_count)
         if aside and aside.is_ready:
@@ -104,7 +103,7 @@ def outlook(
     except (KeyError, TypeError, ValueError):  # facts of an unusual model
         return None
     found = calibrated(found, observed_peaks(spec, base, hardware.device))
-    slow = machine is not None and on_cpu and spec.model.dtype == "float16"
+    slow = machine is not None and hardware.device == "cpu" and spec.model.dtype == "float16"
     return Outlook(found, _slices(found, machine.memory_bytes if machine else 0), machine, slow)
 
 
@@ -132,6 +131,13 @@ def counted_in(version: DatasetVersion, base: BaseModel) -> Counted:
     return Counted(**known)
 
 
+def _hardware(machine: Worker | None, base: BaseModel) -> Hardware:
+    if machine is None:
+        return Hardware("cpu", tokens_per_second=_speed(base))
+    kind = "cpu" if machine.device.startswith("CPU") else "cuda"
+    return Hardware(kind, machine.memory_bytes, _speed(base), cast(Dtype, machine.auto_dtype))
+
+
 def refusal(version: DatasetVersion, base: BaseModel) -> str:
     """Why a training would fail at once: how many rows the base's chat template refuses, and the first problem."""
     if not version.is_ready:
@@ -149,8 +155,10 @@ def refusal(version: DatasetVersion, base: BaseModel) -> str:
 
 
 def observed_peaks(spec: TrainSpec, base: BaseModel, device: str) -> list[ObservedPeak]:
-    """What the newest jobs of this kind took: on this base, quantised and checkpointed alike, on such a device."""
+    """What the newest jobs of this kind took: on this base and device, with the same method, quantised and
+    checkpointed alike."""
     alike = {
+        "job__spec__data__method": spec.data.method,
         "job__spec__model__quantization": spec.model.quantization,
         "job__spec__optim__gradient_checkpointing": spec.optim.gradient_checkpointing,
         "job__status": JobStatus.SUCCEEDED,

@@ -1,35 +1,49 @@
 """What machine a worker runs on, in words and bytes, found without torch."""
 
 import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from trainer import auto_dtype
+from trainer.spec import Dtype
 
 
 @dataclass(frozen=True)
 class Machine:
     device: str  # such as "NVIDIA H200" or "CPU, 2 cores"
     memory_bytes: int  # of the device that trains
+    auto_dtype: Dtype  # what `model.dtype: auto` is there
 
 
 def this_machine() -> Machine:
     """The GPUs that `nvidia-smi` knows, else the processor."""
-    return _gpu() or Machine(device=f"CPU, {_cores()} cores", memory_bytes=_memory())
+    return _gpu() or Machine(f"CPU, {_cores()} cores", _memory(), auto_dtype.on_cpu())
 
 
 def _gpu() -> Machine | None:
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    if not shutil.which(command[0]):
-        return None
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        rows = [line.rsplit(",", 1) for line in said.splitlines() if "," in line]
+        rows = [line.rsplit(",", 1) for line in _nvidia_smi("name,memory.total") if "," in line]
         memory = max(int(mebibytes) for _, mebibytes in rows) * 1024 * 1024
     except (OSError, subprocess.SubprocessError, ValueError):  # a driver without a device answers in prose
         return None
     name = rows[0][0].strip()
-    return Machine(device=name if len(rows) == 1 else f"{len(rows)} × {name}", memory_bytes=memory)
+    return Machine(name if len(rows) == 1 else f"{len(rows)} × {name}", memory, _gpu_dtype())
+
+
+def _gpu_dtype() -> Dtype:
+    """A driver too old to tell the compute capability is asked for it apart, so that its GPU is still found."""
+    try:
+        major, minor = _nvidia_smi("compute_cap")[0].strip().split(".")
+        return auto_dtype.on_gpu((int(major), int(minor)))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return "bfloat16"
+
+
+def _nvidia_smi(query: str) -> list[str]:
+    """What it says of each GPU."""
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
 
 
 def _cores() -> int:

@@ -60,6 +60,7 @@ class Worker(models.Model):
     name = models.CharField(max_length=200, unique=True)
     device = models.CharField(max_length=120, blank=True)  # such as "NVIDIA H200" or "CPU, 2 cores"
     memory_bytes = models.PositiveBigIntegerField(default=0)
+    auto_dtype = models.CharField(max_length=10, default="bfloat16")  # what `model.dtype: auto` is there
     beat = models.PositiveBigIntegerField(default=0)
     seen_at = models.DateTimeField(auto_now=True)  # for people to read
     stopped = models.BooleanField(default=False)

@@ -7,6 +7,7 @@ because the task runs in another thread: its supervisor looks at it and hands th
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from celery import signals
@@ -39,7 +40,7 @@ def this_worker() -> Worker:
 def register(name: str) -> Worker:
     """Write down that this process takes jobs from now on, and on what machine."""
     machine = this_machine()
-    facts = {"device": machine.device, "memory_bytes": machine.memory_bytes, "stopped": False}
+    facts = {**asdict(machine), "stopped": False}
     worker, _ = Worker.objects.update_or_create(name=name, defaults=facts)
     return worker
 
