@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.checkpoint import Checkpoints, Inputs, Position
@@ -70,6 +71,7 @@ class Run:
     def save_before_failure(self) -> str:
         """Before failing: discard the partial step, save the last complete one, and return a note on how to resume.
 
+        A checkpoint that cannot be written is mentioned in the note: it must not hide the failure itself.
         With several processes the one that reports the failure does this, since the main process may be stuck waiting
         for it. Raises Stopped in the others.
         """
@@ -78,10 +80,15 @@ class Run:
         self.optimizer.zero_grad()
         if not self.ranks.is_main:  # it has not tracked the main process's checkpoints: list the folder
             self.checkpoints = Checkpoints(self.out / CHECKPOINTS, self.inputs, self.emit, resumed=self.position.step)
+        note = ""
         if self.position.step and self.optimizer.is_finite():
-            self.checkpoints.save(self.position, self.optimizer, self.best)
+            try:
+                self.checkpoints.save(self.position, self.optimizer, self.best)
+            except (OSError, SafetensorError) as error:  # the latter when the disk fills up while weights are written
+                why = error.strerror if isinstance(error, OSError) else error
+                note = f"; step {self.position.step:,} could not be saved: {why}"
         newest = self.checkpoints.newest
-        return "" if newest is None else f"; the last valid checkpoint is of step {newest:,}"
+        return note if newest is None else f"{note}; the last valid checkpoint is of step {newest:,}"
 
     def halve_passes(self, tokens: int) -> None:
         """Halve the tokens per pass; once a pass may hold less than one full-length row, recompute activations as well.
