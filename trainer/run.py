@@ -137,15 +137,15 @@ class Run:
             "Use a lower learning rate or a longer warm-up, and look for odd rows in the dataset.",
         )
 
-    def _holdout_diverged(self) -> TrainerError:
-        """The same for the loss on held-out rows. The base model's own, before the first step, has other reasons."""
+    def _evaluation_diverged(self, text: str) -> TrainerError:
+        """The same for the loss on a text. The base model's own, before the first step, has other reasons."""
         if self.position.step:
-            return self.diverged(f"the loss on held-out rows after step {self.position.step}")
+            return self.diverged(f"the loss on {text} after step {self.position.step}")
         if not self.ranks.is_main:
             raise Stopped
         return TrainerError(
             "diverged",
-            "The base model's loss on the held-out rows is not a finite number, before any training.",
+            f"The base model's loss on {text} is not a finite number, before any training.",
             "Set model.dtype to bfloat16 or float32, whose numbers go further than float16's, or check the base model.",
         )
 
@@ -241,7 +241,7 @@ class Run:
         step, budget = position.step, position.measuring_budget
         evaluated = self.objective.evaluate(rows, step=step, budget=budget, before_pass=self._before_pass)
         if not math.isfinite(evaluated.loss):
-            raise self._holdout_diverged()
+            raise self._evaluation_diverged("the held-out rows")
         return evaluated
 
     def _halve_evaluation_passes(self) -> None:
@@ -270,6 +270,8 @@ class Run:
             return evaluated
         measure = partial(measure_forgetting, self.model, self.general, before_pass=self._before_pass)
         forgotten = self._retry_evaluation(measure, "general text", "evaluation.forgetting")
+        if not (math.isfinite(forgotten.kl) and math.isfinite(forgotten.perplexity)):
+            raise self._evaluation_diverged("general text (evaluation.forgetting)")
         return replace(evaluated, general_kl=forgotten.kl, general_perplexity=forgotten.perplexity)
 
     def _before_pass(self, number: int, of: int) -> None:
