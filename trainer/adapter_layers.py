@@ -1,4 +1,4 @@
-"""The trainable parts of a base model, found without reading its weights."""
+"""The trainable parts of a base model and its context length, found without reading its weights."""
 
 from pathlib import Path
 from typing import Any
@@ -27,3 +27,11 @@ def parts_in(model: Any) -> BaseParts:
     """Those of a model, whose weights may be on the meta device."""
     linears = linear_layers(model, model.get_output_embeddings())
     return parts_of(model, {name: layer_size(layer) for name, layer in linears.items()})
+
+
+def context_length(config: Any) -> int | None:
+    """The most tokens that a model reads and writes together, by its config in transformers.
+
+    None where positions have no limit: relative ones (T5), or ALiBi (BLOOM).
+    """
+    return getattr(config, "max_position_embeddings", None) or None

@@ -85,6 +85,7 @@ class Inputs:
     of: int
 
     def facts(self) -> dict[str, Any]:
+        """The same as plain data, for the manifest; of the spec only the values that must not change."""
         return {
             "spec": _bound_values(self.spec),
             "dataset_hash": self.dataset_hash,
@@ -251,6 +252,7 @@ class Checkpoints:
         return int(self._written[-1].name.removeprefix("step-")) if self._written else None
 
     def due(self, step: int) -> bool:
+        """Whether to write one after `step` complete steps. Never after the last one: the adapter follows."""
         now = time.monotonic()
         affordable = self._spent + self._cost <= (now - self._began) * SAVING_SHARE
         if step >= self._inputs.of or not affordable:

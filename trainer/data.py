@@ -112,6 +112,7 @@ class Truncation:
     longest: int = 0
 
     def count(self, examples: Sequence[Example]) -> None:
+        """Add one row: its examples are one, or two for a preference, and the row counts once however many are cut."""
         self.rows += any(example.truncated for example in examples)
         self.of += sum(example.whole for example in examples)
         self.tokens += sum(example.whole - len(example.ids) for example in examples)

@@ -38,6 +38,7 @@ def estimate_run(run: Run) -> Estimate:
 
 
 def needs_dry_steps(run: Run, estimated: Estimate) -> bool:
+    """Always on a GPU; on a CPU if the upper estimate, in bytes, exceeds NEAR_LIMIT of free and held memory."""
     device = run.model.device
     return device.is_cuda or estimated.high > NEAR_LIMIT * (device.free_bytes() + device.held_bytes())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from trainer.adapter_files import load_adapter
+from trainer.adapter_layers import context_length
 from trainer.answer_row import Chunk, Row
 from trainer.batch import Batch
 from trainer.device import find_device
@@ -66,8 +67,7 @@ class Engine:
         device = find_device(dtype)
         self.device, self.dtype = device.place, device.dtype
         self._model = load_base(base, ModelSpec(quantization=quantization), device).eval()
-        # Some position schemes (ALiBi in BLOOM) have no limit.
-        self.context_length: int = getattr(self._model.config, "max_position_embeddings", None) or UNBOUNDED
+        self.context_length = context_length(self._model.config) or UNBOUNDED
         self._active_adapters, self._layers = add_adapter_hooks(self._model, self._model.get_output_embeddings())
         self._max_adapters = max_adapters
         self._folders: dict[str, Path] = {}

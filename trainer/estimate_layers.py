@@ -215,6 +215,7 @@ def _names(name: str) -> tuple[str, ...]:
 
 
 def target_shapes(spec: TrainSpec, facts: Facts) -> list[Shape]:
+    """The shapes, (out, in), of those of `layer_shapes` that get LoRA."""
     return [shape for path, shape in layer_shapes(facts).items() if _is_target(spec, path.rpartition(".")[2])]
 
 

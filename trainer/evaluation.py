@@ -52,9 +52,14 @@ def perplexity_of(loss: float) -> float:
     return math.exp(min(loss, HIGHEST_EXPONENT))
 
 
+def probe_ids(renderer: Renderer, prompt: str) -> list[int]:
+    """The tokens that a probe prompt is given as: a conversation of one message."""
+    return renderer.prompt_ids([{"role": "user", "content": prompt}])
+
+
 def answer_probe(model: AdaptedModel, renderer: Renderer, prompt: str, *, step: int) -> Sample:
     """The model's greedy answer to a prompt, up to PROBE_TOKENS tokens."""
-    ids = torch.tensor([renderer.prompt_ids([{"role": "user", "content": prompt}])], device=model.device.place)
+    ids = torch.tensor([probe_ids(renderer, prompt)], device=model.device.place)
     with eval_mode(model.peft):
         output = model.peft.generate(  # type: ignore[no-untyped-call]
             input_ids=ids,

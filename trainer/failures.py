@@ -54,6 +54,7 @@ def as_event(error: TrainerError) -> Failed:
 
 
 def out_of_memory(where: str = "") -> TrainerError:
+    """The error to raise. `where` follows "ran out of memory", and begins with a space."""
     text = f"The machine ran out of memory{where}; the trainer held {_peak_bytes() / 1e9:.1f} GB at its peak."
     return TrainerError("out_of_memory", text, MEMORY_FIX)
 

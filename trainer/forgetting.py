@@ -42,13 +42,16 @@ class Forgotten:
     perplexity: float
 
 
+def general_items(renderer: Renderer) -> list[Item]:
+    """The paragraphs as tokens, each cut to PARAGRAPH_TOKENS."""
+    paragraphs = TEXT.read_text(encoding="utf-8").split("\n\n")
+    examples = [renderer.general_example(one.strip(), longest=PARAGRAPH_TOKENS) for one in paragraphs]
+    return [Item(array("i", one.ids), bytes(one.trained), one.source) for one in examples]
+
+
 def read_general_text(model: AdaptedModel, renderer: Renderer) -> GeneralText:
     """Record the base's hidden states. Call this while the adapter is fresh, and the model still equals its base."""
-    items = []
-    for paragraph in TEXT.read_text(encoding="utf-8").split("\n\n"):
-        example = renderer.general_example(paragraph.strip(), longest=PARAGRAPH_TOKENS)
-        items.append(Item(array("i", example.ids), bytes(example.trained), example.source))
-    passes = [one.to(model.device.place) for one in model.passes(items, TOKENS_AT_ONCE)]
+    passes = [one.to(model.device.place) for one in model.passes(general_items(renderer), TOKENS_AT_ONCE)]
     with eval_mode(model.peft):
         return GeneralText(passes, [_states(model, one) for one in passes], model.head.frozen_copy())
 

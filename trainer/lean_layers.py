@@ -145,12 +145,17 @@ def _lean_form(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
 
 def _is_plain(module: Any) -> bool:
-    """One adapter on an unquantised layer, no dropout, no variant such as DoRA."""
+    """One adapter on an unquantised layer of the same dtype, no dropout, no variant such as DoRA.
+
+    transformers keeps a few layers in float32 whatever the model's dtype (T5's `wo` under float16).
+    """
     base = module.base_layer
     frozen = type(base) is nn.Linear and not any(one.requires_grad for one in base.parameters())
+    one_dtype = all(one.weight.dtype == base.weight.dtype for one in module.lora_A.values())
     dropout = any(not isinstance(one, nn.Identity) for one in module.lora_dropout.values())
     biased = any(one.bias is not None for one in module.lora_B.values())
-    return frozen and not dropout and not biased and not module.lora_variant and len(module.lora_A) == 1
+    plain = frozen and one_dtype and not dropout and not biased
+    return plain and not module.lora_variant and len(module.lora_A) == 1
 
 
 def _lora_linear(module: Any, x: Tensor) -> Tensor:
@@ -169,6 +174,9 @@ def _parts(module: Any) -> tuple[FrozenLinear, Tensor, Tensor]:
 
 
 def _rms_norm(module: Any, x: Tensor) -> Tensor:
+    if x.dtype != module.weight.dtype:  # after T5's `wo` under float16: families differ in the dtype they return
+        own: Tensor = type(module).forward(module, x)
+        return own
     out: Tensor = _RMSNorm.apply(x, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
     return out
 

@@ -55,6 +55,7 @@ class Layer:
 
 
 def lora_layers(peft: PeftModel) -> Iterator[Layer]:
+    """All layers with LoRA, in the model's order: the same in every process."""
     for name, module in peft.named_modules():
         if isinstance(module, LoraLayer):
             yield Layer(name.removeprefix(PREFIX), module)

@@ -45,6 +45,7 @@ class Objective(Protocol):
 
 
 def objective_of(spec: TrainSpec, model: AdaptedModel, ranks: Ranks) -> Objective:
+    """The objective of `data.method`; `prepare` it before its first pass."""
     if spec.data.method == "sft":
         return SupervisedFineTuning(model, ranks)
     return (DPO if spec.data.method == "dpo" else KTO)(model, ranks, spec.preference)

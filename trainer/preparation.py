@@ -37,7 +37,7 @@ from trainer.readiness import make_ready
 from trainer.rendering import Renderer
 from trainer.run import CHECKPOINTS, Run, retry_freed
 from trainer.spec import TrainSpec
-from trainer.token_cache import load_tokens
+from trainer.token_limits import load_readable
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ def prepare(
     position = read_position(checkpoint) if checkpoint else _start(out, emit, ranks)
     moment = datetime.fromisoformat(position.started)
     renderer = Renderer.load(base, moment=moment)
-    dataset = ranks.main_process_first(lambda: load_tokens(spec, renderer, emit, base=base, moment=moment, out=out))
+    dataset = ranks.main_process_first(lambda: load_readable(spec, renderer, emit, base=base, moment=moment, out=out))
     _raise_if_stopped(should_stop, emit)
     plan = Plan(dataset.train, spec)
     inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from trainer.adapter_layers import layers_of
+from trainer.adapter_layers import context_length, layers_of
 from trainer.base_facts import inspect_folder
 from trainer.bases import fetch_hub, is_hub_id
 from trainer.errors import TrainerError
@@ -64,7 +64,7 @@ def issues_on_base(spec: TrainSpec, folder: Path) -> list[Issue]:
     """What the base model in `folder` does not support, judged by its config and tensor names."""
     try:
         facts = inspect_folder(folder)
-        longest = getattr(AutoConfig.from_pretrained(folder, local_files_only=True), "max_position_embeddings", None)
+        longest = context_length(AutoConfig.from_pretrained(folder, local_files_only=True))
         parts = layers_of(folder)
     except TrainerError as error:
         return [Issue("model.base", error.text, error.fix)]

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from trainer.checkpoint import Checkpoints, Inputs, Position
@@ -70,6 +71,7 @@ class Run:
     def save_before_failure(self) -> str:
         """Before failing: discard the partial step, save the last complete one, and return a note on how to resume.
 
+        A checkpoint that cannot be written is mentioned in the note: it must not hide the failure itself.
         With several processes the one that reports the failure does this, since the main process may be stuck waiting
         for it. Raises Stopped in the others.
         """
@@ -78,10 +80,15 @@ class Run:
         self.optimizer.zero_grad()
         if not self.ranks.is_main:  # it has not tracked the main process's checkpoints: list the folder
             self.checkpoints = Checkpoints(self.out / CHECKPOINTS, self.inputs, self.emit, resumed=self.position.step)
+        note = ""
         if self.position.step and self.optimizer.is_finite():
-            self.checkpoints.save(self.position, self.optimizer, self.best)
+            try:
+                self.checkpoints.save(self.position, self.optimizer, self.best)
+            except (OSError, SafetensorError) as error:  # the latter when the disk fills up while weights are written
+                why = error.strerror if isinstance(error, OSError) else error
+                note = f"; step {self.position.step:,} could not be saved: {why}"
         newest = self.checkpoints.newest
-        return "" if newest is None else f"; the last valid checkpoint is of step {newest:,}"
+        return note if newest is None else f"{note}; the last valid checkpoint is of step {newest:,}"
 
     def halve_passes(self, tokens: int) -> None:
         """Halve the tokens per pass; once a pass may hold less than one full-length row, recompute activations as well.
@@ -130,15 +137,15 @@ class Run:
             "Use a lower learning rate or a longer warm-up, and look for odd rows in the dataset.",
         )
 
-    def _holdout_diverged(self) -> TrainerError:
-        """The same for the loss on held-out rows. The base model's own, before the first step, has other reasons."""
+    def _evaluation_diverged(self, text: str) -> TrainerError:
+        """The same for the loss on a text. The base model's own, before the first step, has other reasons."""
         if self.position.step:
-            return self.diverged(f"the loss on held-out rows after step {self.position.step}")
+            return self.diverged(f"the loss on {text} after step {self.position.step}")
         if not self.ranks.is_main:
             raise Stopped
         return TrainerError(
             "diverged",
-            "The base model's loss on the held-out rows is not a finite number, before any training.",
+            f"The base model's loss on {text} is not a finite number, before any training.",
             "Set model.dtype to bfloat16 or float32, whose numbers go further than float16's, or check the base model.",
         )
 
@@ -234,7 +241,7 @@ class Run:
         step, budget = position.step, position.measuring_budget
         evaluated = self.objective.evaluate(rows, step=step, budget=budget, before_pass=self._before_pass)
         if not math.isfinite(evaluated.loss):
-            raise self._holdout_diverged()
+            raise self._evaluation_diverged("the held-out rows")
         return evaluated
 
     def _halve_evaluation_passes(self) -> None:
@@ -263,6 +270,8 @@ class Run:
             return evaluated
         measure = partial(measure_forgetting, self.model, self.general, before_pass=self._before_pass)
         forgotten = self._retry_evaluation(measure, "general text", "evaluation.forgetting")
+        if not (math.isfinite(forgotten.kl) and math.isfinite(forgotten.perplexity)):
+            raise self._evaluation_diverged("general text (evaluation.forgetting)")
         return replace(evaluated, general_kl=forgotten.kl, general_perplexity=forgotten.perplexity)
 
     def _before_pass(self, number: int, of: int) -> None:

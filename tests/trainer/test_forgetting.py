@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from tests.trainer.families import make_family
 from tests.trainer.training import Training, make_rows, make_spec
+from trainer.errors import TrainerError
 from trainer.events import Finished
-from trainer.forgetting import PARAGRAPH_TOKENS, TEXT, measure_forgetting, read_general_text
+from trainer.forgetting import PARAGRAPH_TOKENS, TEXT, Forgotten, measure_forgetting, read_general_text
 from trainer.model import load_adapted
 from trainer.rendering import Renderer
 
@@ -66,6 +68,28 @@ def test_other_heads(family: str, tmp_path: Path) -> None:
     for weight in model.lora.values():
         weight.data.normal_(0, 0.1)
     assert measure_forgetting(model, text, before_pass=lambda number, of: None).kl > 0.001
+
+
+@pytest.mark.parametrize(
+    ("at", "said"), [(0, "The base model's loss on general text"), (4, "the loss on general text .* after step 4")]
+)
+def test_a_measure_that_is_no_number_is_named_and_keeps_the_steps_made(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, said: str
+) -> None:
+    """Overflow in float16, say: held-out rows may still have a finite loss then."""
+    spec = make_spec(base, make_rows(tmp_path), optim={"max_steps": 8}, evaluation={"every_steps": 4})
+    training = Training(spec, tmp_path)
+
+    def spoilt(*given: Any, **options: Any) -> Forgotten:
+        found = measure_forgetting(*given, **options)
+        return found if len(training.losses) < at else Forgotten(math.nan, found.perplexity)
+
+    monkeypatch.setattr("trainer.run.measure_forgetting", spoilt)
+    with pytest.raises(TrainerError, match=said) as caught:
+        training.run()
+    assert caught.value.code == "diverged" and len(training.losses) == at
+    assert ("model.dtype" in caught.value.fix) is (at == 0)
+    assert (tmp_path / "checkpoints" / "step-000004").is_dir() is (at == 4)
 
 
 def test_it_can_be_left_out(base: Path, tmp_path: Path) -> None:

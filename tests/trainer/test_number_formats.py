@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.trainer.seq2seq_bases import make_seq2seq
 from tests.trainer.test_estimate import LLAMA_8B
 from tests.trainer.training import Training, make_spec
 from trainer import auto_dtype
@@ -108,3 +109,25 @@ def test_auto_is_what_the_machine_computes_in() -> None:
     old, new = told("auto", "float32"), told("auto", "bfloat16")
     assert new.high < 24e9 < old.low
     assert (old, new) == (told("float32", "bfloat16"), told("bfloat16", "float32"))
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
+@pytest.mark.parametrize("family", ["t5", "mt5"])
+def test_layers_that_stay_in_float32_learn_beside_float16(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, quantization: str
+) -> None:
+    """transformers keeps T5's `wo` in float32 under float16, and its residual stream follows."""
+    monkeypatch.setattr("trainer.model.DEQUANTIZED_SHARE", 0.0)  # unpacked they are plain layers, as of none
+    folder = make_seq2seq(tmp_path / "base", family)
+    lost = []
+    for dtype in ("float32", "float16"):
+        spec = make_spec(
+            folder,
+            rows,
+            model={"dtype": dtype, "quantization": quantization},
+            optim={"max_steps": 2, "learning_rate": 1e-3},
+            evaluation={"probes": ["What is 3?"], "forgetting": False},
+        )
+        training = Training(spec, tmp_path / dtype).run()
+        lost.append([*training.losses, *(one.loss for one in training.measured)])
+    assert lost[1] == pytest.approx(lost[0], rel=0.02)

@@ -113,6 +113,24 @@ def test_a_second_lack_ends_with_a_name_and_keeps_what_was_learnt(
     assert len(again.losses) == 4
 
 
+def test_a_full_disk_does_not_hide_the_lack(spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint before the failure cannot be written; what ended the run is still told, and what is left."""
+
+    def full(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def starve(event: Event) -> None:
+        if isinstance(event, Progress) and event.step == 2:
+            fake_lack(monkeypatch, range(1_000), torch.OutOfMemoryError)
+            monkeypatch.setattr("trainer.checkpoint.save_file", full)
+
+    monkeypatch.setattr("trainer.checkpoint.Checkpoints.due", lambda checkpoints, step: False)
+    with pytest.raises(TrainerError, match="ran out of memory at step 3") as caught:
+        Training(spec, tmp_path).run(emit=starve)
+    assert caught.value.code == "out_of_memory"
+    assert "; step 2 could not be saved: No space left on device" in caught.value.text
+
+
 def test_other_errors_are_no_lack_of_memory(spec: TrainSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(model: AdaptedModel, *read: Any, **told: Any) -> torch.Tensor:
         raise RuntimeError("a shape is wrong")

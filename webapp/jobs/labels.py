@@ -29,7 +29,7 @@ LABELS = {
 # By field; the word of the spec stands behind a name that people would not know it by.
 WORDS = {
     "quantization": {"none": "Not quantised (none)", "int8": "8-bit (int8)", "nf4": "4-bit (nf4)"},
-    "dtype": {"auto": "Automatic (auto)"},
+    "dtype": {"auto": "By the device (auto)"},
     "shard": {"auto": "Where it must be (auto)", "never": "Never", "always": "Always"},
     "init_lora_weights": {
         "default": "As in PEFT (default)",
