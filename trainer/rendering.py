@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from trainer.base_files import read_json_if_any, read_settings
 from trainer.call_form import arguments_at, call_of, tool_called
 from trainer.chat_template import ChatTemplate, Message
 from trainer.errors import TrainerError
 from trainer.formats.canonical import Content
 from trainer.safe_tokens import Marked, SafeTokenizer
-from trainer.template_files import decoder_start, read_json, special_tokens, template_sources
+from trainer.template_files import decoder_start, special_tokens, template_sources
 from trainer.template_messages import left_out, plain, refusal, visible_fields
 
 
@@ -49,9 +50,15 @@ class Renderer:
     start: int | None = None  # the decoder start token of an encoder–decoder model
 
     def __init__(self, folder: Path, *, moment: datetime | None = None) -> None:
-        config = read_json(folder / "tokenizer_config.json")
+        config = read_settings(folder)
         named = special_tokens(config)
         sources = template_sources(folder, config)
+        if "default" not in sources:
+            raise TrainerError(
+                "user_config",
+                "The base model has no chat template.",
+                "Choose an instruction-tuned base model, which has one.",
+            )
         self._tokens = SafeTokenizer(folder, template="\n".join(sources.values()))
         self._templates = {
             name: ChatTemplate(source, named, marks=self._tokens.marks) for name, source in sources.items()
@@ -241,7 +248,9 @@ class Renderer:
 
     def _find_stop_ids(self, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
         """Tokens that end an answer: the config's EOS tokens, and the one that the template writes after answers."""
-        listed = [read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
+        listed = [
+            read_json_if_any(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")
+        ]
         named_ids = next((one for one in listed if one is not None), None)
         found = {one for one in (named_ids if isinstance(named_ids, list) else [named_ids]) if isinstance(one, int)}
         end = self._tokens.special_id(named.get("eos_token", ""))

@@ -18,6 +18,7 @@ from tests.tiny import make_tiny_base
 from trainer.bases import PACKAGE, VERSION, fetch_demo, fetch_hub, inspect_folder
 from trainer.errors import TrainerError
 from trainer.events import Event, Failed, Fetched, Finished, decode
+from trainer.rendering import Renderer
 
 
 @pytest.fixture
@@ -52,6 +53,39 @@ def test_weights_in_several_files_are_added_up(folder: Path) -> None:
     index = {"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert inspect_folder(folder) == whole
+
+
+@pytest.mark.parametrize(
+    ("given", "has_one"),
+    [
+        ("{{ messages }}", True),
+        ([{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}], True),
+        ([{"name": "tool_use", "template": "b"}], False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_a_base_has_a_chat_template_where_conversations_are_written_by_it(
+    folder: Path, given: Any, has_one: bool
+) -> None:
+    (folder / "chat_template.jinja").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": given}))
+    assert inspect_folder(folder)["has_chat_template"] is has_one
+    try:
+        assert Renderer.load(folder).text([{"role": "user", "content": "A"}]) and has_one
+    except TrainerError as error:
+        assert not has_one and "no chat template" in error.text
+
+
+@pytest.mark.parametrize(
+    "text", [b"[1]", b"{", b"[" * 100_000, b" " * (9 << 20), b"\xff"], ids=lambda text: str(text[:3])
+)
+def test_settings_of_a_tokenizer_that_cannot_be_read_are_named(folder: Path, text: bytes) -> None:
+    (folder / "tokenizer_config.json").write_bytes(text)
+    for read in (inspect_folder, Renderer.load):
+        with pytest.raises(TrainerError, match=r"The file tokenizer_config\.json is"):
+            read(folder)
 
 
 def config(**values: Any) -> Callable[[Path], object]:

@@ -312,6 +312,7 @@ def test_what_cannot_be_is_named_before_anything_starts(base: Path, tmp_path: Pa
 def test_the_facts_say_its_kind(base: Path) -> None:
     facts = inspect_folder(base)
     assert facts == facts | {"task": "seq2seq", "layers": 2, "decoder_layers": 2, "heads": 4, "head_dim": 16}
+    assert facts["has_chat_template"]  # or is written to without one, as plain text
     assert facts["context_length"] is None and facts["intermediate_size"] == 128  # T5 tells positions by distance
 
 
