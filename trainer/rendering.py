@@ -41,7 +41,7 @@ class Example:
 
 
 class Renderer:
-    """A base model's tokenizer and chat template.
+    """A base model's tokenizer and chat template. Without a template, plain text can be encoded, and no conversation.
 
     Renders like transformers' `apply_chat_template` and encodes to the same ids, with one difference: special tokens
     spelt in messages are ordinary text. Thread-safe.
@@ -53,12 +53,6 @@ class Renderer:
         config = read_settings(folder)
         named = special_tokens(config)
         sources = template_sources(folder, config)
-        if "default" not in sources:
-            raise TrainerError(
-                "user_config",
-                "The base model has no chat template.",
-                "Choose an instruction-tuned base model, which has one.",
-            )
         self._tokens = SafeTokenizer(folder, template="\n".join(sources.values()))
         self._templates = {
             name: ChatTemplate(source, named, marks=self._tokens.marks) for name, source in sources.items()
@@ -71,7 +65,7 @@ class Renderer:
 
     @classmethod
     def load(cls, folder: Path, *, moment: datetime | None = None) -> "Renderer":
-        """Read tokenizer and template from a base model's or adapter's folder. Raises TrainerError if one is missing.
+        """Read tokenizer and template from a base model's or adapter's folder. Raises TrainerError.
 
         `moment`: what templates take as the current time, so that a run that is resumed later sees the same tokens.
         """
@@ -205,7 +199,9 @@ class Renderer:
         prompt: bool = False,
         moment: datetime | None = None,
     ) -> Marked:
-        template = self._templates["tool_use" if tools and "tool_use" in self._templates else "default"]
+        template = self._templates.get("tool_use" if tools and "tool_use" in self._templates else "default")
+        if template is None:
+            raise _no_template(has_others=bool(self._templates))
 
         def render(turns: Sequence[Message], offered: Sequence[Any] | None) -> str:
             guarded = [self._tokens.guard(visible_fields(one), answer=one["role"] == "assistant") for one in turns]
@@ -329,6 +325,12 @@ class Seq2SeqRenderer(Renderer):
         """Cut the encoder's input to `length` tokens, keeping the tokenizer's suffix."""
         suffix = self._suffix if len(source) > length else []
         return [*source[: length - len(suffix)], *suffix]
+
+
+def _no_template(*, has_others: bool) -> TrainerError:
+    what = "no chat template for a conversation without tools" if has_others else "no chat template"
+    fix = "Choose an instruction-tuned base model, which has one. Without one, only plain text can be used."
+    return TrainerError("user_config", f"The base model has {what}.", fix)
 
 
 def _no_answer(text: str) -> TrainerError:

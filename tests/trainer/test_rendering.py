@@ -265,7 +265,7 @@ def test_a_hostile_template_is_stopped(tmp_path: Path, template: str, monkeypatc
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="no chat template"):
         (make_tiny_base(tmp_path / "a") / "chat_template.jinja").unlink()
-        Renderer.load(tmp_path / "a")
+        Renderer.load(tmp_path / "a").text(ONE_TURN)
     with pytest.raises(TrainerError, match=r"no tokenizer\.json"):
         (make_tiny_base(tmp_path / "b") / "tokenizer.json").unlink()
         Renderer.load(tmp_path / "b")
