@@ -6,6 +6,9 @@ from typing import Any
 
 from trainer.base_files import is_seq2seq, read_json_if_any, read_settings, read_template
 
+DEFAULT_TEMPLATE = "chat_template.jinja"
+ADDITIONAL = "additional_chat_templates"  # a folder with others, each named by its file
+
 # How a conversation is written for an encoder that has no template: a single message is its text. Paragraphs follow
 # each other after an empty line, instructions first; where there are several turns, each begins with who speaks, and
 # the last line is left to the assistant.
@@ -59,13 +62,23 @@ def template_sources(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def stored_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates that transformers finds in a base model's or adapter's folder, by name."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return {"default": read_template(file)}
+    """The chat templates that transformers finds in a base model's or adapter's folder, by name.
+
+    As there, the tokenizer's config counts only if there are no files.
+    """
+    file = folder / DEFAULT_TEMPLATE
+    found = {"default": read_template(file)} if file.is_file() else {}
+    found |= {one.name.removesuffix(".jinja"): read_template(one) for one in additional_templates(folder)}
+    if found:
+        return found
     given = config.get("chat_template")
     if isinstance(given, str):
         return {"default": given}
     entries = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     named = {one.get("name"): one.get("template") for one in entries}
     return {name: text for name, text in named.items() if isinstance(name, str) and isinstance(text, str)}
+
+
+def additional_templates(folder: Path) -> list[Path]:
+    """The files of chat templates besides the default one."""
+    return sorted((folder / ADDITIONAL).glob("*.jinja"))

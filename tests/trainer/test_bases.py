@@ -213,14 +213,18 @@ def fetch(tmp_path: Path, *arguments: str, **environment: str) -> list[Event]:
 def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path: Path, hub: Hub, published: Path) -> None:
     for name in ("onnx.bin", "pytorch_model.bin", "notes.txt"):
         (published / name).write_bytes(b"not wanted")
+    for folder in ("additional_chat_templates", "onnx"):
+        (published / folder).mkdir()
+        (published / folder / "tool_use.jinja").write_text("{{ tools|length }}")
     events = fetch(tmp_path, "owner/tiny", "--revision", "main", HF_ENDPOINT=hub.url)
     last = events[-1]
     assert isinstance(last, Finished), last
     assert last.facts["revision"] == COMMIT
     assert last.facts == inspect_folder(Path(last.folder)) | {"revision": COMMIT}
     here = {one.name for one in Path(last.folder).iterdir()}
-    wanted = {one.name for one in published.iterdir()} - {"onnx.bin", "pytorch_model.bin", "notes.txt"}
+    wanted = {one.name for one in published.iterdir()} - {"onnx.bin", "pytorch_model.bin", "notes.txt", "onnx"}
     assert here == wanted | {"lowrank.json"}
+    assert Renderer.load(Path(last.folder)).text([{"role": "user", "content": "A"}], [{}, {}]) == "2"
     assert not any(".bin" in path for path in hub.asked)
     progress = [event for event in events if isinstance(event, Fetched)]
     assert progress[0].of > 300_000
