@@ -10,6 +10,7 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_SETTINGS_BYTES = 8 << 20  # of tokenizer_config.json, which lists every added token
 MAX_TEMPLATE_BYTES = 1 << 20
 SETTINGS = "tokenizer_config.json"
+GENERATION = "generation_config.json"
 
 # Encoder–decoder families.
 SEQ2SEQ_TYPES = ("t5", "mt5", "bart", "pegasus")

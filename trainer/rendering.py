@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.base_files import read_json_if_any, read_settings
+from trainer.base_files import GENERATION, read_json_if_any, read_settings
 from trainer.call_form import arguments_at, call_of, tool_called
 from trainer.chat_template import ChatTemplate, Message
 from trainer.errors import TrainerError
@@ -244,9 +244,7 @@ class Renderer:
 
     def _find_stop_ids(self, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
         """Tokens that end an answer: the config's EOS tokens, and the one that the template writes after answers."""
-        listed = [
-            read_json_if_any(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")
-        ]
+        listed = [read_json_if_any(folder / name).get("eos_token_id") for name in (GENERATION, "config.json")]
         named_ids = next((one for one in listed if one is not None), None)
         found = {one for one in (named_ids if isinstance(named_ids, list) else [named_ids]) if isinstance(one, int)}
         end = self._tokens.special_id(named.get("eos_token", ""))

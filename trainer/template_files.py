@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.base_files import is_seq2seq, read_json_if_any, read_settings, read_template
+from trainer.base_files import GENERATION, is_seq2seq, read_json_if_any, read_settings, read_template
 
 DEFAULT_TEMPLATE = "chat_template.jinja"
 ADDITIONAL = "additional_chat_templates"  # a folder with others, each named by its file
@@ -32,7 +32,7 @@ def decoder_start(folder: Path) -> int | None:
     config = read_json_if_any(folder / "config.json")
     if not is_seq2seq(config):
         return None
-    own = read_json_if_any(folder / "generation_config.json")
+    own = read_json_if_any(folder / GENERATION)
     named = (own.get("decoder_start_token_id"), config.get("decoder_start_token_id"), config.get("pad_token_id"), 0)
     return next(one for one in named if isinstance(one, int))
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.hub import COMMIT, FolderFiles, Hub, running_hub
 from tests.tiny import make_tiny_base
+from trainer.base_facts import fingerprint
 from trainer.bases import PACKAGE, VERSION, fetch_demo, fetch_hub, inspect_folder
 from trainer.errors import TrainerError
 from trainer.events import Event, Failed, Fetched, Finished, decode
@@ -86,6 +87,37 @@ def test_settings_of_a_tokenizer_that_cannot_be_read_are_named(folder: Path, tex
     for read in (inspect_folder, Renderer.load):
         with pytest.raises(TrainerError, match=r"The file tokenizer_config\.json is"):
             read(folder)
+
+
+TOOL_USE = Path("additional_chat_templates") / "tool_use.jinja"
+
+
+def write_template(folder: Path) -> None:
+    (folder / TOOL_USE).parent.mkdir(exist_ok=True)
+    (folder / TOOL_USE).write_text("{{ tools }}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "generation_config.json").write_text('{"eos_token_id": 13}'),
+        lambda folder: (folder / "generation_config.json").unlink(),
+        lambda folder: (folder / TOOL_USE).write_text("{{ tools|length }}"),
+        lambda folder: (folder / TOOL_USE).rename((folder / TOOL_USE).with_stem("rag")),
+        lambda folder: (folder / TOOL_USE).unlink(),
+        lambda folder: (folder / "chat_template.jinja").unlink(),
+    ],
+    ids=["ends", "no ends", "template", "its name", "no template", "no default"],
+)
+def test_what_decides_how_rows_are_written_is_in_the_fingerprint(
+    folder: Path, change: Callable[[Path], object]
+) -> None:
+    write_template(folder)
+    before = fingerprint(folder)
+    (folder / "README.md").write_text("Other words.")
+    assert fingerprint(folder) == before
+    change(folder)
+    assert fingerprint(folder) != before
 
 
 def config(**values: Any) -> Callable[[Path], object]:
