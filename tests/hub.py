@@ -14,7 +14,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FolderFiles(Mapping[str, bytes]):
-    """The files that lie in a folder now, by name."""
+    """The files that lie in a folder now, by their paths in it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -25,7 +25,7 @@ class FolderFiles(Mapping[str, bytes]):
         return (self._folder / name).read_bytes()
 
     def __iter__(self) -> Iterator[str]:
-        return (one.name for one in self._folder.iterdir())
+        return (one.relative_to(self._folder).as_posix() for one in self._folder.rglob("*") if one.is_file())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

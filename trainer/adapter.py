@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.adapter_format import CONFIG, MANIFEST, TOKENIZER_FILES, WEIGHTS
+from trainer.adapter_format import CONFIG, MANIFEST, WEIGHTS
 from trainer.base_source import source_of
 from trainer.errors import TrainerError
 from trainer.lora_start import published, published_config
@@ -18,6 +17,7 @@ from trainer.manifest import sha256_of, whole_folder
 from trainer.model_card import model_card
 from trainer.run import Run, write_jsonl
 from trainer.spec import TrainSpec
+from trainer.tokenizer_copy import copy_tokenizer
 
 
 def save_adapter(run: Run) -> dict[str, Any]:
@@ -44,9 +44,7 @@ def write_adapter(run: Run, target: Path, facts: dict[str, Any]) -> dict[str, An
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
         _check_written(weights, folder / WEIGHTS)
         facts["weights_sha256"] = sha256_of(folder / WEIGHTS)
-        for name in TOKENIZER_FILES:
-            if (run.base / name).is_file():
-                shutil.copyfile(run.base / name, folder / name)
+        copy_tokenizer(run.base, folder)
         (folder / "spec.json").write_text(json.dumps(spec.to_dict(), indent=2), encoding="utf-8")
         write_jsonl(folder / "metrics.jsonl", run.position.metrics)
         (folder / "README.md").write_text(model_card(spec, {**origin, **facts}), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from trainer.adapter_format import (
     MANIFEST,
     PLAIN_NAME,
     PREFIX,
-    TOKENIZER_FILES,
     WEIGHTS,
     Entry,
     LayerSize,
@@ -34,6 +32,7 @@ from trainer.errors import TrainerError
 from trainer.formats.containers.packed import ZIP
 from trainer.manifest import FORMAT, sha256_of, verify
 from trainer.spec import SpecError, TrainSpec
+from trainer.tokenizer_copy import copy_tokenizer
 
 BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 CHUNK = 1 << 22
@@ -85,7 +84,7 @@ def import_folder(folder: Path, base: Path, parts: BaseParts) -> dict[str, Any]:
     name, revision = source_of(base)
     base_fields = {"base_model_name_or_path": name, "revision": revision or None}
     _write_json(folder / CONFIG, _rebuilt(data, config) | base_fields)
-    _replace_tokenizer(folder, base)
+    copy_tokenizer(base, folder)
     spec = _kept_spec(folder) if ours else {}
     if not spec:
         for file in (SPEC, METRICS):
@@ -212,13 +211,6 @@ VALIDATORS: dict[str, Callable[[Any], bool]] = {
     "qalora_group_size": lambda value: type(value) is int and 0 < value < 1 << 16,
     "task_type": lambda value: value in (None, "CAUSAL_LM", "SEQ_2_SEQ_LM"),
 }
-
-
-def _replace_tokenizer(folder: Path, base: Path) -> None:
-    for name in TOKENIZER_FILES:
-        (folder / name).unlink(missing_ok=True)
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
 
 
 def _kept_spec(folder: Path) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import TrainerError
+from trainer.base_files import GENERATION, SETTINGS, broken, is_seq2seq, read_json
+from trainer.template_files import DEFAULT_TEMPLATE, additional_templates, has_chat_template
 
 CHUNKS, CHUNK_BYTES = 256, 1 << 16  # the fingerprint hashes 16 MB of each weight file, in evenly spaced chunks
-MAX_CONFIG_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 128 << 20
 MAX_HEADER_BYTES = 64 << 20
 MAX_CARD_BYTES = 64 << 10
@@ -41,9 +41,8 @@ OTHER_NAMES = {
     "num_attention_heads": ("n_head", "num_heads"),
     "max_position_embeddings": ("n_positions", "seq_length"),
 }
-# Encoder–decoder families, and their names of the sizes.
-SEQ2SEQ_TYPES = ("t5", "mt5", "bart", "pegasus")
 RELATIVE_POSITIONS = ("t5", "mt5")  # no maximum length: n_positions is only what they were trained with
+# Encoder–decoder families' names of the sizes.
 SEQ2SEQ_NAMES = {
     "num_hidden_layers": ("encoder_layers",),
     "num_attention_heads": ("encoder_attention_heads",),
@@ -105,11 +104,6 @@ def _seq2seq_facts(config: dict[str, Any]) -> dict[str, Any]:
     return {"decoder_layers": config["num_decoder_layers"], "gated_mlp": gated}
 
 
-def is_seq2seq(config: dict[str, Any]) -> bool:
-    """Whether a config.json is that of a supported encoder–decoder model."""
-    return config.get("model_type") in SEQ2SEQ_TYPES
-
-
 def task_of(config: dict[str, Any]) -> str:
     return "seq2seq" if is_seq2seq(config) else "causal"
 
@@ -128,7 +122,7 @@ def refuse_code(path: Path) -> None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.json with normalised names, checked for a supported architecture, plausible sizes and no custom code."""
-    config = read_json(path / "config.json", MAX_CONFIG_BYTES)
+    config = read_json(path / "config.json")
     if "auto_map" in config:
         raise broken(
             "config.json requires custom code (auto_map).", "Choose a model that transformers supports itself."
@@ -165,21 +159,6 @@ def _check_architecture(config: dict[str, Any]) -> None:
     suffix = "ForConditionalGeneration" if is_seq2seq(config) else "ForCausalLM"
     if not first.endswith((suffix, "LMHeadModel")):
         raise broken("config.json names no causal language model and no T5 or BART.", "Choose one for text generation.")
-
-
-def read_json(path: Path, limit: int) -> dict[str, Any]:
-    """The JSON object in a file of at most `limit` bytes. Raises TrainerError."""
-    if not path.is_file():
-        raise broken(f"The file {path.name} is missing.", "Name the folder that holds the model's own files.")
-    if path.stat().st_size > limit:
-        raise broken(f"The file {path.name} is larger than {limit >> 10} kB.", "Check that it is the right file.")
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise broken(f"The file {path.name} is not valid JSON.", "It is damaged: fetch it again.") from error
-    if not isinstance(data, dict):
-        raise broken(f"The file {path.name} is not a JSON object.", "It is damaged: fetch it again.")
-    return data
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -252,23 +231,16 @@ def read_license(path: Path) -> str:
     return named[1] if named else ""
 
 
-def has_chat_template(path: Path) -> bool:
-    if (path / "chat_template.jinja").is_file():
-        return True
-    settings = path / "tokenizer_config.json"
-    return settings.is_file() and bool(read_json(settings, MAX_CONFIG_BYTES * 8).get("chat_template"))
-
-
-def broken(text: str, fix: str) -> TrainerError:
-    return TrainerError("user_config", text, fix)
-
-
 def fingerprint(base: Path) -> str:
-    """A hash that identifies a base model: of its config, tokenizer, chat template, and chunks of its weights."""
+    """A hash that identifies a base model: of its configs, tokenizer, chat templates, and chunks of its weights."""
     digest = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in ("config.json", "tokenizer.json", SETTINGS, DEFAULT_TEMPLATE):
         if (base / name).is_file():
             digest.update(hashlib.sha256((base / name).read_bytes()).digest())
+    # generation_config.json names the tokens that end an answer. Without a name one file could pass for another.
+    for file in (base / GENERATION, *additional_templates(base)):
+        if file.is_file():
+            digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode())
     for file in weight_files(base):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())

@@ -29,6 +29,7 @@ from trainer.base_facts import inspect_folder
 from trainer.base_source import note_source
 from trainer.errors import TrainerError
 from trainer.events import Emit, Fetched
+from trainer.template_files import ADDITIONAL, additional_templates
 
 __all__ = ["fetch_demo", "fetch_hub", "inspect_folder"]
 
@@ -54,8 +55,11 @@ runpy.run_module("pip", run_name="__main__", alter_sys=True)
 POLL_SECONDS = 0.5
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,79}")
-# Only data files, and only at the top: folders contain other formats of the same weights.
-HUB_FILE = re.compile(r"(model(-\d+-of-\d+)?\.safetensors|[A-Za-z0-9_.-]+\.(json|jinja)|README\.md|LICENSE[A-Za-z.]*)")
+# Only data files, and besides chat templates only at the top: folders contain other formats of the same weights.
+HUB_FILE = re.compile(
+    r"(model(-\d+-of-\d+)?\.safetensors|[A-Za-z0-9_.-]+\.(json|jinja)|README\.md|LICENSE[A-Za-z.]*"
+    rf"|{ADDITIONAL}/[A-Za-z0-9_.-]+\.jinja)"
+)
 
 
 def fetch_demo(out: Path, emit: Emit) -> dict[str, Any]:
@@ -98,9 +102,11 @@ def fetch_hub(hub_id: str, revision: str, out: Path, emit: Emit) -> dict[str, An
         raise TrainerError("user_config", f"{revision!r:.80} is not a revision.", "Write a branch, a tag or a commit.")
     with _staged(out) as staging, hub_failures(hub_id, revision):
         snapshot = _snapshot(hub_id, revision or "main", emit)
-        for file in sorted(snapshot.iterdir()):
-            if HUB_FILE.fullmatch(file.name):
-                _link_or_copy(file.resolve(), staging / file.name)
+        for file in sorted([*snapshot.iterdir(), *additional_templates(snapshot)]):
+            name = file.relative_to(snapshot)
+            if HUB_FILE.fullmatch(name.as_posix()):
+                (staging / name).parent.mkdir(exist_ok=True)
+                _link_or_copy(file.resolve(), staging / name)
         note_source(staging, name=hub_id, revision=snapshot.name)
         facts = inspect_folder(staging) | {"revision": snapshot.name}
     emit(Fetched(done=facts["bytes"], of=facts["bytes"], what="Ready"))
@@ -218,7 +224,7 @@ def _staged(out: Path) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
-        for path in [*staging.iterdir(), staging]:
+        for path in [*staging.rglob("*"), staging]:
             handle = os.open(path, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)

@@ -72,7 +72,15 @@ def issues_on_base(spec: TrainSpec, folder: Path) -> list[Issue]:
         why = str(error).rpartition("Error: ")[2].partition(". ")[0].removesuffix(".")
         text = f"Its config.json describes no usable model: {why}."
         return [Issue("model.base", text, "Fetch it again, or choose another base model.")]
-    return [*spec.issues_on(facts["task"], longest), *issues_in(parts, spec.lora)]
+    of_template = _template_issues(spec, has_one=facts["has_chat_template"])
+    return [*spec.issues_on(facts["task"], longest), *of_template, *issues_in(parts, spec.lora)]
+
+
+def _template_issues(spec: TrainSpec, *, has_one: bool) -> list[Issue]:
+    if has_one or not spec.evaluation.probes:
+        return []
+    text = "A probe prompt is asked as a conversation, and the base model has no chat template."
+    return [Issue("evaluation.probes", text, "Leave them out, or choose an instruction-tuned base model.")]
 
 
 def _base_issues(base: str) -> list[Issue]:

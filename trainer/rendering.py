@@ -1,19 +1,20 @@
 """Conversations to token ids and loss masks, the same for training, preview and chat. No torch."""
 
-import os.path
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from trainer.answer_spans import answer_start, tokens_inside
+from trainer.base_files import GENERATION, read_json_if_any, read_settings
 from trainer.call_form import arguments_at, call_of, tool_called
 from trainer.chat_template import ChatTemplate, Message
 from trainer.errors import TrainerError
 from trainer.formats.canonical import Content
 from trainer.safe_tokens import Marked, SafeTokenizer
-from trainer.template_files import decoder_start, read_json, special_tokens, template_sources
+from trainer.template_files import decoder_start, special_tokens, template_sources
 from trainer.template_messages import left_out, plain, refusal, visible_fields
 
 
@@ -40,7 +41,7 @@ class Example:
 
 
 class Renderer:
-    """A base model's tokenizer and chat template.
+    """A base model's tokenizer and chat template. Without a template, plain text can be encoded, and no conversation.
 
     Renders like transformers' `apply_chat_template` and encodes to the same ids, with one difference: special tokens
     spelt in messages are ordinary text. Thread-safe.
@@ -49,7 +50,7 @@ class Renderer:
     start: int | None = None  # the decoder start token of an encoder–decoder model
 
     def __init__(self, folder: Path, *, moment: datetime | None = None) -> None:
-        config = read_json(folder / "tokenizer_config.json")
+        config = read_settings(folder)
         named = special_tokens(config)
         sources = template_sources(folder, config)
         self._tokens = SafeTokenizer(folder, template="\n".join(sources.values()))
@@ -64,7 +65,7 @@ class Renderer:
 
     @classmethod
     def load(cls, folder: Path, *, moment: datetime | None = None) -> "Renderer":
-        """Read tokenizer and template from a base model's or adapter's folder. Raises TrainerError if one is missing.
+        """Read tokenizer and template from a base model's or adapter's folder. Raises TrainerError.
 
         `moment`: what templates take as the current time, so that a run that is resumed later sees the same tokens.
         """
@@ -153,7 +154,7 @@ class Renderer:
         if train_on == "everything":
             trained = [True] * len(ids)
         else:
-            trained = _tokens_inside(offsets, self._answer_spans(turns, tools, full, moment))
+            trained = tokens_inside(offsets, self._answer_spans(turns, tools, full, moment))
         cut = max_seq_length if max_seq_length is not None and len(ids) > max_seq_length else None
         return Example(ids[:cut], trained[:cut], whole=len(ids))
 
@@ -198,7 +199,9 @@ class Renderer:
         prompt: bool = False,
         moment: datetime | None = None,
     ) -> Marked:
-        template = self._templates["tool_use" if tools and "tool_use" in self._templates else "default"]
+        template = self._templates.get("tool_use" if tools and "tool_use" in self._templates else "default")
+        if template is None:
+            raise _no_template(has_others=bool(self._templates))
 
         def render(turns: Sequence[Message], offered: Sequence[Any] | None) -> str:
             guarded = [self._tokens.guard(visible_fields(one), answer=one["role"] == "assistant") for one in turns]
@@ -232,7 +235,7 @@ class Renderer:
     def _answer_span(
         self, messages: list[dict[str, Any]], at: int, full: Marked, render: Callable[..., str]
     ) -> tuple[int, int]:
-        start = _answer_start(messages, at, full.text, render)
+        start = answer_start(messages, at, full.text, render)
         after = render(messages[: at + 1])
         ends = [len(after)] if full.text.startswith(after) else []
         stop = self._tokens.end_of_next(full.text, start=start, ids=self.stop_ids)
@@ -241,7 +244,7 @@ class Renderer:
 
     def _find_stop_ids(self, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
         """Tokens that end an answer: the config's EOS tokens, and the one that the template writes after answers."""
-        listed = [read_json(folder / name).get("eos_token_id") for name in ("generation_config.json", "config.json")]
+        listed = [read_json_if_any(folder / name).get("eos_token_id") for name in (GENERATION, "config.json")]
         named_ids = next((one for one in listed if one is not None), None)
         found = {one for one in (named_ids if isinstance(named_ids, list) else [named_ids]) if isinstance(one, int)}
         end = self._tokens.special_id(named.get("eos_token", ""))
@@ -253,6 +256,14 @@ class Renderer:
         except TrainerError:  # its error is raised when a conversation is rendered
             turn_end = None
         return frozenset(found | {one for one in (end, turn_end) if one is not None})
+
+
+class _Sides(NamedTuple):
+    """What the encoder and the decoder of an encoder–decoder model read of a row, in tokens, before truncation."""
+
+    source: list[int]
+    answer: list[int]
+    is_trained: bool
 
 
 class Seq2SeqRenderer(Renderer):
@@ -286,6 +297,21 @@ class Seq2SeqRenderer(Renderer):
         In a row that is too long, first the end of the conversation is cut, down to half of the length, and then the
         end of the answer.
         """
+        return self._fitted([self._sides(messages, tools, train_on)], max_seq_length)[0]
+
+    def examples(
+        self,
+        row: Content,
+        *,
+        train_on: Literal["answers", "everything"] = "answers",
+        max_seq_length: int | None = None,
+    ) -> list[Example]:
+        """As for other models. Where there are two answers, they are compared, so both are to the same cut source."""
+        if row.text is not None:
+            return [self.text_example(row.text)]
+        return self._fitted([self._sides(one, row.tools, train_on) for one in row.conversations()], max_seq_length)
+
+    def _sides(self, messages: Sequence[Message], tools: Sequence[Any] | None, train_on: str) -> _Sides:
         if train_on == "everything":
             raise _no_answer("data.train_on is everything, and an encoder–decoder model can only be trained on answers")
         answers = [at for at, message in enumerate(messages) if message.get("role") == "assistant"]
@@ -297,13 +323,21 @@ class Seq2SeqRenderer(Renderer):
         source = self.prompt_ids(messages[: answers[-1]], tools)
         answer, _ = self._tokens.encode(self._tokens.mark(self._tokens.guard(last["content"], answer=True)).text)
         written = [self.start, *self._prefix, *answer, *self._answer_end]
-        whole = len(source) + len(written)
-        if max_seq_length is not None and whole > max_seq_length:
-            written = written[: max(max_seq_length // 2, max_seq_length - len(source))]
-            source = self._cut(source, max_seq_length - len(written))
-        is_trained = last.get("weight", 1) != 0
-        trained = [False] * (len(source) + 1) + [is_trained] * (len(written) - 1)
-        return Example([*source, *written], trained, whole=whole, source=len(source))
+        return _Sides(source, written, is_trained=last.get("weight", 1) != 0)
+
+    def _fitted(self, rows: list[_Sides], longest: int | None) -> list[Example]:
+        """Examples of at most `longest` tokens, whose sources are all cut for the longest of the answers."""
+        answers, room = [one.answer for one in rows], None
+        if longest is not None:
+            answers = [one.answer[: max(longest // 2, longest - len(one.source))] for one in rows]
+            room = longest - max(map(len, answers))
+        found = []
+        for one, answer in zip(rows, answers, strict=True):
+            source = one.source if room is None else self._cut(one.source, room)
+            trained = [False] * (len(source) + 1) + [one.is_trained] * (len(answer) - 1)
+            whole = len(one.source) + len(one.answer)
+            found.append(Example([*source, *answer], trained, whole=whole, source=len(source)))
+        return found
 
     def text_example(self, text: str, *, max_seq_length: int | None = None) -> Example:
         raise _no_answer("It is plain text, and an encoder–decoder model is trained on answers to prompts")
@@ -322,46 +356,12 @@ class Seq2SeqRenderer(Renderer):
         return [*source[: length - len(suffix)], *suffix]
 
 
+def _no_template(*, has_others: bool) -> TrainerError:
+    what = "no chat template for a conversation without tools" if has_others else "no chat template"
+    fix = "Choose an instruction-tuned base model, which has one. Without one, only plain text can be used."
+    return TrainerError("user_config", f"The base model has {what}.", fix)
+
+
 def _no_answer(text: str) -> TrainerError:
     fix = "Use rows with a question and a text answer, or a causal base model."
     return TrainerError("dataset_invalid", f"{text}.", fix)
-
-
-def _answer_start(messages: list[dict[str, Any]], at: int, full: str, render: Callable[..., str]) -> int:
-    """Where the answer `messages[at]` begins in the rendered conversation `full`.
-
-    Templates of reasoning models open a thought in the generation prompt (`<think>`), but render answers without one.
-    Then the answer begins where the two diverge. Rendering a different answer shows what belongs to the template.
-    """
-    before = render(messages[:at], prompt=True)
-    if full.startswith(before):
-        return len(before)
-    closed = render(messages[:at])
-    if not (before.startswith(closed) and full.startswith(closed)):
-        raise TrainerError(
-            "dataset_invalid",
-            f"The base model's chat template writes the turns before message {at + 1} differently once more "
-            "turns follow, so it is unclear where the answer begins.",
-            "Keep one answer and no system message in each row, or choose a base model with another template.",
-        )
-    other = render([*messages[:at], {"role": "assistant", "content": "A"}, *messages[at + 1 :]])
-    start = len(os.path.commonprefix([before, other, full]))
-    if start <= len(closed):
-        raise TrainerError(
-            "dataset_invalid",
-            f"The base model's chat template opens an answer in one way and writes message {at + 1} in another, so it "
-            "is unclear where the answer begins.",
-            "Choose a base model with another chat template.",
-        )
-    return start
-
-
-def _tokens_inside(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
-    """Which tokens begin inside one of the spans (both in order)."""
-    inside = []
-    remaining = list(reversed(spans))
-    for start, _ in offsets:
-        while remaining and remaining[-1][1] <= start:
-            remaining.pop()
-        inside.append(bool(remaining) and remaining[-1][0] <= start)
-    return inside

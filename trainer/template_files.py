@@ -1,12 +1,13 @@
 """Chat templates, special tokens and generation prompt, read from a base model's folder."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.base_facts import is_seq2seq
-from trainer.errors import TrainerError
+from trainer.base_files import GENERATION, is_seq2seq, read_json_if_any, read_settings, read_template
+
+DEFAULT_TEMPLATE = "chat_template.jinja"
+ADDITIONAL = "additional_chat_templates"  # a folder with others, each named by its file
 
 # How a conversation is written for an encoder that has no template: a single message is its text. Paragraphs follow
 # each other after an empty line, instructions first; where there are several turns, each begins with who speaks, and
@@ -28,22 +29,12 @@ PLAIN = """
 
 def decoder_start(folder: Path) -> int | None:
     """The token that every answer of an encoder–decoder model begins with; None for other models."""
-    config = read_json(folder / "config.json")
+    config = read_json_if_any(folder / "config.json")
     if not is_seq2seq(config):
         return None
-    own = read_json(folder / "generation_config.json")
+    own = read_json_if_any(folder / GENERATION)
     named = (own.get("decoder_start_token_id"), config.get("decoder_start_token_id"), config.get("pad_token_id"), 0)
     return next(one for one in named if isinstance(one, int))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise TrainerError("user_config", f"The base model's {path.name} is no valid JSON: {error}.") from error
-    return data if isinstance(data, dict) else {}
 
 
 def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
@@ -56,24 +47,38 @@ def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Whether a conversation can be written for the base model in `folder`."""
+    return "default" in template_sources(folder, read_settings(folder))
+
+
 def template_sources(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Chat templates by name; `default` is always there.
+    """Chat templates by name, empty if there are none. `config`: the tokenizer's.
 
     Encoder–decoder models seldom have one. Without it they read plain text.
     """
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return {"default": file.read_text(encoding="utf-8")}
+    found = stored_templates(folder, config)
+    return {"default": PLAIN, **found} if decoder_start(folder) is not None else found
+
+
+def stored_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates that transformers finds in a base model's or adapter's folder, by name.
+
+    As there, the tokenizer's config counts only if there are no files.
+    """
+    file = folder / DEFAULT_TEMPLATE
+    found = {"default": read_template(file)} if file.is_file() else {}
+    found |= {one.name.removesuffix(".jinja"): read_template(one) for one in additional_templates(folder)}
+    if found:
+        return found
     given = config.get("chat_template")
     if isinstance(given, str):
         return {"default": given}
-    if isinstance(given, list):
-        entries = [one for one in given if isinstance(one, dict) and {"name", "template"} <= one.keys()]
-        named = {one["name"]: one["template"] for one in entries}
-        if "default" in named:
-            return named
-    if decoder_start(folder) is not None:
-        return {"default": PLAIN}
-    raise TrainerError(
-        "user_config", "The base model has no chat template.", "Choose an instruction-tuned base model, which has one."
-    )
+    entries = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    named = {one.get("name"): one.get("template") for one in entries}
+    return {name: text for name, text in named.items() if isinstance(name, str) and isinstance(text, str)}
+
+
+def additional_templates(folder: Path) -> list[Path]:
+    """The files of chat templates besides the default one."""
+    return sorted((folder / ADDITIONAL).glob("*.jinja"))

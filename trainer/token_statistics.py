@@ -74,7 +74,6 @@ def count_tokens(rows: Path, base: Path, out: Path, emit: Emit) -> None:
     """Write `out`/tokens.json for a rows.parquet and a base model's folder, and emit Finished.
 
     Besides the reported statistics, the file contains the sorted lengths of the counted rows in tokens and characters.
-    Raises TrainerError(user_config) for a base model without a chat template.
     """
     renderer = Renderer.load(base)
     counts, total = Counts(), pq.read_metadata(rows).num_rows

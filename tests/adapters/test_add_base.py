@@ -45,12 +45,15 @@ def test_folders_outside_are_refused_by_any_road(staff: Cast, root: Path, tmp_pa
     make_tiny_base(root / "mixed")
     (root / "mixed" / "model.safetensors").unlink()
     (root / "mixed" / "model.safetensors").symlink_to(outside / "model.safetensors")
+    (make_tiny_base(root / "templates") / "additional_chat_templates").mkdir()
+    (root / "templates" / "additional_chat_templates" / "rag.jinja").symlink_to(outside / "config.json")
     (root / "link").symlink_to(outside)
     (root / "loop").symlink_to(root / "loop")
     tempting = [
         str(outside),
         str(root / "link"),
         str(root / "mixed"),
+        str(root / "templates"),
         str(root / "loop"),
         f"{root}/../../outside",
         f"{root}-evil",

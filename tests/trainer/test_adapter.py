@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
-from tests.tiny import make_tiny_base
+from tests.tiny import CHATML, make_tiny_base
 from tests.trainer.training import Training, make_rows, make_spec
 from trainer.adapter_format import MANIFEST, WEIGHTS
 from trainer.adapter_import import import_folder, unpack_sent
@@ -72,6 +73,28 @@ def test_it_comes_back_as_it_left(training: Training, adapter: Path, tmp_path: P
     told = training.of(Finished)[0].facts
     assert facts["metrics"] == {name: told[name] for name in facts["metrics"]}
     assert {"loss", "trained_tokens", "parameters", "weights_sha256"} <= facts["metrics"].keys()
+
+
+def test_templates_that_a_base_keeps_in_a_folder_travel_with_it(tmp_path: Path) -> None:
+    """transformers writes tools with the adapter's folder as with the base model's; and it comes back as it left."""
+    base = make_tiny_base(tmp_path / "base")
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "tool_use.jinja").write_text("Größe: {{ tools|length }} tools. " + CHATML)
+    training = Training(make_spec(base, make_rows(tmp_path), optim={"max_steps": 1}), tmp_path / "out").run()
+    adapter, asked = training.out / "adapter", [{"role": "user", "content": "A"}]
+    for tools in (None, [{"type": "function", "function": {"name": "add"}}]):
+        theirs, ours = (
+            AutoTokenizer.from_pretrained(folder).apply_chat_template(asked, tools=tools, tokenize=False)
+            for folder in (base, adapter)
+        )
+        assert theirs == ours == Renderer.load(adapter).text(asked, tools)
+        assert theirs.startswith("Größe: 1") == bool(tools)
+    assert verify(adapter, name=MANIFEST)["steps"] == 1
+    imported = Path(shutil.copytree(adapter, tmp_path / "imported"))
+    import_folder(imported, base, layers_of(base))
+    assert {one.name: one.read_bytes() for one in imported.iterdir()} == {
+        one.name: one.read_bytes() for one in adapter.iterdir()
+    }
 
 
 def test_of_one_that_was_changed_no_training_is_told(training: Training, adapter: Path, tmp_path: Path) -> None:

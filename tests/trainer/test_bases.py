@@ -15,9 +15,11 @@ import pytest
 
 from tests.hub import COMMIT, FolderFiles, Hub, running_hub
 from tests.tiny import make_tiny_base
+from trainer.base_facts import fingerprint
 from trainer.bases import PACKAGE, VERSION, fetch_demo, fetch_hub, inspect_folder
 from trainer.errors import TrainerError
 from trainer.events import Event, Failed, Fetched, Finished, decode
+from trainer.rendering import Renderer
 
 
 @pytest.fixture
@@ -52,6 +54,70 @@ def test_weights_in_several_files_are_added_up(folder: Path) -> None:
     index = {"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert inspect_folder(folder) == whole
+
+
+@pytest.mark.parametrize(
+    ("given", "has_one"),
+    [
+        ("{{ messages }}", True),
+        ([{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}], True),
+        ([{"name": "tool_use", "template": "b"}], False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_a_base_has_a_chat_template_where_conversations_are_written_by_it(
+    folder: Path, given: Any, has_one: bool
+) -> None:
+    (folder / "chat_template.jinja").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": given}))
+    assert inspect_folder(folder)["has_chat_template"] is has_one
+    try:
+        assert Renderer.load(folder).text([{"role": "user", "content": "A"}]) and has_one
+    except TrainerError as error:
+        assert not has_one and "no chat template" in error.text
+
+
+@pytest.mark.parametrize(
+    "text", [b"[1]", b"{", b"[" * 100_000, b" " * (9 << 20), b"\xff"], ids=lambda text: str(text[:3])
+)
+def test_settings_of_a_tokenizer_that_cannot_be_read_are_named(folder: Path, text: bytes) -> None:
+    (folder / "tokenizer_config.json").write_bytes(text)
+    for read in (inspect_folder, Renderer.load):
+        with pytest.raises(TrainerError, match=r"The file tokenizer_config\.json is"):
+            read(folder)
+
+
+TOOL_USE = Path("additional_chat_templates") / "tool_use.jinja"
+
+
+def write_template(folder: Path) -> None:
+    (folder / TOOL_USE).parent.mkdir(exist_ok=True)
+    (folder / TOOL_USE).write_text("{{ tools }}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "generation_config.json").write_text('{"eos_token_id": 13}'),
+        lambda folder: (folder / "generation_config.json").unlink(),
+        lambda folder: (folder / TOOL_USE).write_text("{{ tools|length }}"),
+        lambda folder: (folder / TOOL_USE).rename((folder / TOOL_USE).with_stem("rag")),
+        lambda folder: (folder / TOOL_USE).unlink(),
+        lambda folder: (folder / "chat_template.jinja").unlink(),
+    ],
+    ids=["ends", "no ends", "template", "its name", "no template", "no default"],
+)
+def test_what_decides_how_rows_are_written_is_in_the_fingerprint(
+    folder: Path, change: Callable[[Path], object]
+) -> None:
+    write_template(folder)
+    before = fingerprint(folder)
+    (folder / "README.md").write_text("Other words.")
+    assert fingerprint(folder) == before
+    change(folder)
+    assert fingerprint(folder) != before
 
 
 def config(**values: Any) -> Callable[[Path], object]:
@@ -179,14 +245,18 @@ def fetch(tmp_path: Path, *arguments: str, **environment: str) -> list[Event]:
 def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path: Path, hub: Hub, published: Path) -> None:
     for name in ("onnx.bin", "pytorch_model.bin", "notes.txt"):
         (published / name).write_bytes(b"not wanted")
+    for folder in ("additional_chat_templates", "onnx"):
+        (published / folder).mkdir()
+        (published / folder / "tool_use.jinja").write_text("{{ tools|length }}")
     events = fetch(tmp_path, "owner/tiny", "--revision", "main", HF_ENDPOINT=hub.url)
     last = events[-1]
     assert isinstance(last, Finished), last
     assert last.facts["revision"] == COMMIT
     assert last.facts == inspect_folder(Path(last.folder)) | {"revision": COMMIT}
     here = {one.name for one in Path(last.folder).iterdir()}
-    wanted = {one.name for one in published.iterdir()} - {"onnx.bin", "pytorch_model.bin", "notes.txt"}
+    wanted = {one.name for one in published.iterdir()} - {"onnx.bin", "pytorch_model.bin", "notes.txt", "onnx"}
     assert here == wanted | {"lowrank.json"}
+    assert Renderer.load(Path(last.folder)).text([{"role": "user", "content": "A"}], [{}, {}]) == "2"
     assert not any(".bin" in path for path in hub.asked)
     progress = [event for event in events if isinstance(event, Fetched)]
     assert progress[0].of > 300_000

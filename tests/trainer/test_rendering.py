@@ -1,6 +1,7 @@
 """Rendering without torch: equal to transformers on real templates, people's text stays text, answers are masked."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -265,7 +266,7 @@ def test_a_hostile_template_is_stopped(tmp_path: Path, template: str, monkeypatc
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="no chat template"):
         (make_tiny_base(tmp_path / "a") / "chat_template.jinja").unlink()
-        Renderer.load(tmp_path / "a")
+        Renderer.load(tmp_path / "a").text(ONE_TURN)
     with pytest.raises(TrainerError, match=r"no tokenizer\.json"):
         (make_tiny_base(tmp_path / "b") / "tokenizer.json").unlink()
         Renderer.load(tmp_path / "b")
@@ -297,6 +298,34 @@ def test_templates_of_the_tokenizer_config(tmp_path: Path) -> None:
     renderer = Renderer.load(folder)
     assert renderer.text(ONE_TURN) == "plain"
     assert renderer.text(ONE_TURN, TOOLS) == "1"
+
+
+@pytest.mark.parametrize("kept", ["in a file", "in the config", "nowhere"])
+@pytest.mark.parametrize("named", [["tool_use"], ["default"], ["rag"], ["default", "tool_use"]], ids="+".join)
+def test_templates_in_a_folder_of_their_own_are_chosen_as_transformers_does(
+    tmp_path: Path, kept: str, named: list[str]
+) -> None:
+    """Files replace what the tokenizer's config says altogether."""
+    folder = make_tiny_base(tmp_path)
+    if kept != "in a file":
+        (folder / "chat_template.jinja").unlink()
+    if kept == "in the config":
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": CHATML}))
+    (folder / "additional_chat_templates").mkdir()
+    for name in named:
+        (folder / "additional_chat_templates" / f"{name}.jinja").write_text(name + " {{ tools|length if tools }}")
+
+    def written(render: Callable[[], str]) -> str | None:
+        try:
+            return render()
+        except (TrainerError, ValueError) as error:
+            assert "no chat template" in str(error) or "no default" in str(error)
+            return None
+
+    for tools in (None, TOOLS):
+        own = written(lambda tools=tools: Renderer.load(folder).text([USER], tools))
+        assert own == written(lambda tools=tools: theirs(folder, [USER], tools=tools, tokenize=False))
 
 
 def test_a_template_without_calls_says_so_in_words(tmp_path: Path) -> None:

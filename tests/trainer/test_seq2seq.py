@@ -9,9 +9,8 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM
 
-from tests.tiny import CHATML
 from tests.trainer.seq2seq_bases import SEQ2SEQ, make_seq2seq
 from tests.trainer.training import Training, make_judged, make_pairs, make_rows, make_spec
 from trainer.base_facts import inspect_folder
@@ -312,6 +311,7 @@ def test_what_cannot_be_is_named_before_anything_starts(base: Path, tmp_path: Pa
 def test_the_facts_say_its_kind(base: Path) -> None:
     facts = inspect_folder(base)
     assert facts == facts | {"task": "seq2seq", "layers": 2, "decoder_layers": 2, "heads": 4, "head_dim": 16}
+    assert facts["has_chat_template"]  # or is written to without one, as plain text
     assert facts["context_length"] is None and facts["intermediate_size"] == 128  # T5 tells positions by distance
 
 
@@ -325,61 +325,6 @@ def test_other_kinds_of_encoders_are_refused(tmp_path: Path, changed: dict[str, 
     (folder / "config.json").write_text(json.dumps(config | changed))
     with pytest.raises(TrainerError, match="names no causal language model and no T5 or BART"):
         inspect_folder(folder)
-
-
-SYSTEM = {"role": "system", "content": "Be nice."}
-ASKED = {"role": "user", "content": "Who sat?"}
-SAID = {"role": "assistant", "content": "The cat."}
-
-
-@pytest.mark.parametrize(
-    ("messages", "text"),
-    [
-        ([ASKED], "Who sat?"),
-        ([SYSTEM, ASKED], "Be nice.\n\nWho sat?"),
-        ([ASKED, SAID, ASKED], "User: Who sat?\n\nAssistant: The cat.\n\nUser: Who sat?\n\nAssistant:"),
-    ],
-)
-@families
-def test_both_texts_are_as_the_tokenizer_makes_them(base: Path, messages: list[dict[str, str]], text: str) -> None:
-    tokenizer, renderer = AutoTokenizer.from_pretrained(base), Renderer.load(base)
-    assert renderer.prompt_ids(messages) == tokenizer(text)["input_ids"]
-    example = renderer.example([*messages, SAID, ASKED])  # what follows the last answer is left out
-    assert example.ids[: example.source] == tokenizer(text)["input_ids"]
-    start, *labels = example.ids[example.source :]
-    assert start == renderer.start and labels == tokenizer("The cat.")["input_ids"] and labels[-1] in renderer.stop_ids
-    assert example.trained == [False] * (example.source + 1) + [True] * len(labels)
-
-
-def test_a_template_of_the_base_is_used(tmp_path: Path) -> None:
-    renderer = Renderer.load(make_seq2seq(tmp_path, template=CHATML))
-    text = renderer.decode(renderer.prompt_ids([SYSTEM, ASKED]), skip_special=False)
-    assert text.startswith("<|im_start|>system\nBe nice.<|im_end|>") and text.endswith("assistant\n<|im_end|>")
-
-
-def test_a_long_row_keeps_its_answer_and_both_ends(base: Path) -> None:
-    renderer = Renderer.load(base)
-    messages = [{"role": "user", "content": "cat " * 90}, SAID]
-    whole, cut = renderer.example(messages), renderer.example(messages, max_seq_length=32)
-    assert len(cut.ids) == 32 and cut.whole == len(whole.ids) and cut.truncated
-    assert cut.ids[cut.source :] == whole.ids[whole.source :]
-    assert cut.ids[: cut.source - 1] == whole.ids[: cut.source - 1] and cut.ids[cut.source - 1] in renderer.stop_ids
-    both = renderer.example([messages[0], {"role": "assistant", "content": "dog " * 90}], max_seq_length=32)
-    assert both.source == 16 and len(both.ids) == 32
-
-
-def test_an_answer_without_weight_teaches_nothing(base: Path) -> None:
-    assert not any(Renderer.load(base).example([ASKED, SAID | {"weight": 0}]).trained)
-
-
-def test_plain_text_and_tools_are_refused_by_their_line(base: Path, tmp_path: Path) -> None:
-    texts = tmp_path / "rows.txt"
-    texts.write_text("One text.\n\nAnother text.\n")
-    with pytest.raises(TrainerError, match="Line 1 of the dataset: It is plain text"):
-        items_of(make_spec(base, texts), base)
-    asked = {"role": "user", "content": "How warm is it?"}
-    with pytest.raises(TrainerError, match="could write tools"):
-        Renderer.load(base).prompt_ids([asked], [{"type": "function", "function": {"name": "warmth"}}])
 
 
 def test_the_answer_can_be_asked_for_in_a_sentence(base: Path, tmp_path: Path) -> None:

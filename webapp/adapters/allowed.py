@@ -13,7 +13,7 @@ def allowed_folder(given: str) -> Path:
         folder = Path(given).expanduser().resolve()
         inside = _is_below_root(folder)
         missing = inside and not folder.is_dir()  # of what lies outside nothing is said
-        inside = inside and (missing or all(_is_below_root(one.resolve()) for one in folder.iterdir()))
+        inside = inside and (missing or all(_is_below_root(one.resolve()) for one in _files(folder)))
     except (OSError, RuntimeError, ValueError):  # unreadable, a loop of links, a NUL in the name
         inside = missing = False
     if not inside:
@@ -22,6 +22,11 @@ def allowed_folder(given: str) -> Path:
     if missing:
         raise UserError("base_missing", folder=given)
     return folder
+
+
+def _files(folder: Path) -> list[Path]:
+    """What is read of a base model: the files in its folder, and the chat templates that have one of their own."""
+    return [*folder.iterdir(), *folder.glob("*/*.jinja")]
 
 
 def _is_below_root(path: Path) -> bool:
