@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from trainer.base_files import GENERATION, SETTINGS, broken, is_seq2seq, read_json
+from trainer.base_files import SETTINGS, broken, is_seq2seq, read_json
 from trainer.template_files import DEFAULT_TEMPLATE, additional_templates, has_chat_template
 
 CHUNKS, CHUNK_BYTES = 256, 1 << 16  # the fingerprint hashes 16 MB of each weight file, in evenly spaced chunks
@@ -232,15 +232,13 @@ def read_license(path: Path) -> str:
 
 
 def fingerprint(base: Path) -> str:
-    """A hash that identifies a base model: of its configs, tokenizer, chat templates, and chunks of its weights."""
+    """A hash that identifies a base model: of its config, tokenizer, chat templates, and chunks of its weights."""
     digest = hashlib.sha256()
     for name in ("config.json", "tokenizer.json", SETTINGS, DEFAULT_TEMPLATE):
         if (base / name).is_file():
             digest.update(hashlib.sha256((base / name).read_bytes()).digest())
-    # generation_config.json names the tokens that end an answer. Without a name one file could pass for another.
-    for file in (base / GENERATION, *additional_templates(base)):
-        if file.is_file():
-            digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode())
+    for file in additional_templates(base):
+        digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode())
     for file in weight_files(base):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())

@@ -77,12 +77,16 @@ class Position:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is made from. A checkpoint can only be resumed with the same inputs."""
+    """What a run is made from. A checkpoint can only be resumed with the same inputs.
+
+    stop_ids: the tokens that end an answer, which a base model's generation_config.json decides.
+    """
 
     spec: TrainSpec
     dataset_hash: str
     base_fingerprint: str
     of: int
+    stop_ids: tuple[int, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """The same as plain data, for the manifest; of the spec only the values that must not change."""
@@ -91,6 +95,7 @@ class Inputs:
             "dataset_hash": self.dataset_hash,
             "base_fingerprint": self.base_fingerprint,
             "of": self.of,
+            "stop_ids": list(self.stop_ids),
         }
 
 
@@ -161,9 +166,14 @@ def read_position(folder: Path) -> Position:
 def check_inputs(folder: Path, inputs: Inputs) -> None:
     """Raises TrainerError(input_changed), with what differs, if a checkpoint was made from other inputs."""
     facts = _stored_facts(folder)
-    for name, value in inputs.facts().items():
-        if facts.get(name) != value:
-            raise _changed(name, facts.get(name), inputs, folder.name)
+    for name in _differing(facts, inputs):
+        raise _changed(name, facts.get(name), inputs, folder.name)
+
+
+def _differing(facts: Mapping[str, Any], inputs: Inputs) -> list[str]:
+    """Which inputs are not those of a manifest. Older trainers did not write `stop_ids`."""
+    missing = {"stop_ids": list(inputs.stop_ids)}
+    return [name for name, value in inputs.facts().items() if facts.get(name, missing.get(name)) != value]
 
 
 def load_checkpoint(folder: Path, optimizer: MasterAdamW) -> None:
@@ -201,6 +211,10 @@ def _changed(name: str, old: Any, inputs: Inputs, checkpoint: str) -> TrainerErr
     messages = {
         "dataset_hash": (f"The rows of {files} are not those that {checkpoint} was made from", f"Restore {files}"),
         "base_fingerprint": (f"{folder} is not the base model that {checkpoint} was made from", f"Restore {folder}"),
+        "stop_ids": (
+            f"The tokens that end an answer are {new}, and {old} for {checkpoint}",
+            f"Restore generation_config.json of {folder}",
+        ),
         "of": (f"{checkpoint} is from a run of {old} steps, and this one has {new}", "Use the same trainer"),
     }
     if name == "spec":
@@ -302,8 +316,7 @@ class Checkpoints:
             manifest = verify(folder, name=MANIFEST)
         except TrainerError:
             return False
-        ours = self._inputs.facts()
-        return manifest.get("step", resumed + 1) <= resumed and {name: manifest.get(name) for name in ours} == ours
+        return manifest.get("step", resumed + 1) <= resumed and not _differing(manifest, self._inputs)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ def prepare(
     dataset = ranks.main_process_first(lambda: load_readable(spec, renderer, emit, base=base, moment=moment, out=out))
     _raise_if_stopped(should_stop, emit)
     plan = Plan(dataset.train, spec)
-    inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps)
+    inputs = Inputs(spec, dataset.content_hash, fingerprint(base), plan.steps, tuple(sorted(renderer.stop_ids)))
     if checkpoint:  # before anything is loaded or scored
         check_inputs(checkpoint, inputs)
     emit(Phase(name="loading"))

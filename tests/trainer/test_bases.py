@@ -100,14 +100,12 @@ def write_template(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda folder: (folder / "generation_config.json").write_text('{"eos_token_id": 13}'),
-        lambda folder: (folder / "generation_config.json").unlink(),
         lambda folder: (folder / TOOL_USE).write_text("{{ tools|length }}"),
         lambda folder: (folder / TOOL_USE).rename((folder / TOOL_USE).with_stem("rag")),
         lambda folder: (folder / TOOL_USE).unlink(),
         lambda folder: (folder / "chat_template.jinja").unlink(),
     ],
-    ids=["ends", "no ends", "template", "its name", "no template", "no default"],
+    ids=["template", "its name", "no template", "no default"],
 )
 def test_what_decides_how_rows_are_written_is_in_the_fingerprint(
     folder: Path, change: Callable[[Path], object]

@@ -194,6 +194,22 @@ def test_another_dataset_or_base_is_refused(base: Path, whole: Training, tmp_pat
         Training(make_run(other, make_rows(tmp_path)), tmp_path / "3").run(resume=tmp_path / "checkpoints")
 
 
+def test_other_ends_of_answers_are_refused(base: Path, whole: Training, tmp_path: Path) -> None:
+    """The base's generation_config.json decides which tokens are learnt. Older checkpoints do not tell them."""
+    stopped_at(3, whole.spec, tmp_path)
+    folder, rows = shutil.copytree(base, tmp_path / "base"), Path(whole.spec.data.path)
+    (folder / "generation_config.json").write_text('{"eos_token_id": 13}')
+    with pytest.raises(TrainerError, match="The tokens that end an answer are ") as caught:
+        Training(make_run(folder, rows), tmp_path / "2").run(resume=tmp_path / "checkpoints")
+    assert caught.value.code == "input_changed" and "Restore generation_config.json of base" in caught.value.fix
+    manifest = tmp_path / "checkpoints" / "step-000003" / MANIFEST
+    facts = json.loads(manifest.read_text())
+    assert facts.pop("stop_ids")
+    manifest.write_text(json.dumps(facts))
+    older = Training(whole.spec, tmp_path / "3").run(resume=tmp_path / "checkpoints")
+    assert older.losses == whole.losses[3:]
+
+
 def test_an_older_checkpoint_of_these_rows_comes_before_a_later_one_of_others(
     base: Path, whole: Training, tmp_path: Path
 ) -> None:
