@@ -78,9 +78,10 @@ def submit(client: OpenAI) -> str:
     own: Any = {
         "model": {"quantization": "none", "dtype": "float32"},
         "data": {"max_seq_length": 64},
-        "evaluation": {"every_steps": 80, "forgetting": False},
+        "evaluation": {"every_steps": 240, "forgetting": False},
     }
-    hyper: Any = {"n_epochs": 40, "batch_size": 4, "learning_rate_multiplier": 5}
+    # Seven hundred steps: it must not be over before the pause has reached it.
+    hyper: Any = {"n_epochs": 120, "batch_size": 4, "learning_rate_multiplier": 5}
     made = client.fine_tuning.jobs.create(
         model="tiny",
         training_file=training,
@@ -127,19 +128,19 @@ def look_at_events(client: OpenAI, job: str, stopped_at: int) -> None:
     assert told[0] == "The job has succeeded." and told[-1] == "The job was created."
     assert not stopped_at or any(one.startswith(f"Resuming after step {stopped_at}, from ") for one in told)
     steps = [one.data["step"] for one in events if "train_loss" in (one.data or {})]  # type: ignore[index,operator]
-    assert sorted(steps) == list(range(1, 241)), "each step once, over both attempts"
+    assert sorted(steps) == list(range(1, 721)), "each step once, over both attempts"
 
 
 def look_at_checkpoints(client: OpenAI, job: str) -> None:
     kept = list(client.fine_tuning.jobs.checkpoints.list(job))
-    assert {one.step_number for one in kept} >= {160, 80}
+    assert {one.step_number for one in kept} >= {480, 240}
     assert len(kept) <= 3
     assert all(one.metrics.valid_loss and one.metrics.train_loss for one in kept)
     done, names = client.fine_tuning.jobs.retrieve(job), {one.id for one in client.models.list()}
     assert {one.fine_tuned_model_checkpoint for one in kept} <= names
     assert done.fine_tuned_model in names and "threes" in str(done.fine_tuned_model)
     table = client.files.content(done.result_files[0]).text.splitlines()
-    assert (len(table), table[0]) == (242, "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy")
+    assert (len(table), table[0]) == (722, "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy")
     shares = [float(line.split(",")[2]) for line in table[2:]]
     assert all(0 <= one <= 1 for one in shares) and shares[-1] > shares[0], "over both attempts"
     assert kept[0].metrics.train_mean_token_accuracy is not None

@@ -47,7 +47,7 @@ def test_a_peak_on_a_gpu_is_held_to_what_was_foretold_of_it() -> None:
         == sum(one.expected for one in found.items if one.in_peak)
     )
     assert calibrated(found, [ObservedPeak(found.in_peak, found.in_peak)]).expected == found.expected
-    moved = calibrated(found, [ObservedPeak(found.in_peak, round(1.5 * found.in_peak))])
+    moved = calibrated(found, [ObservedPeak(found.in_peak, round(1.5 * found.in_peak))] * 3)
     assert moved.expected == pytest.approx(1.5 * found.in_peak + PROCESS_BYTES["cuda"], abs=10), "a context stays one"
     assert predicted("cpu").in_peak == predicted("cpu").expected
 

@@ -17,7 +17,7 @@ def load(folder: Path, **parts: dict[str, Any]) -> AdaptedModel:
     return load_adapted(make_spec(folder, Path("rows"), **parts), folder, lambda event: None)
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"mamba"}))  # which has no attention, so no eager one
+@pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_scores_are_the_models_own(name: str, tmp_path: Path) -> None:
     """Without a mask and padded on the right, against eager attention with a mask, row by row."""
     folder = make_family(tmp_path, name)
