@@ -243,3 +243,13 @@ def test_a_base_that_is_neither_a_folder_nor_an_id_is_both_named(tmp_path: Path)
     said = events[-1]
     assert isinstance(said, Failed) and code == EXIT_CODES["user_config"]
     assert said.text == "model.base: There is no folder smollm2 here, and it is not a hub id."
+
+
+def test_a_run_in_a_place_without_folders_is_named(base: Path, rows: Path, tmp_path: Path) -> None:
+    """/proc can be written to by its permissions, and has no room for a folder."""
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(make_spec(base, rows).to_dict()))
+    code, events, stderr = finish("train", spec, "--out", Path("/proc/run"))
+    said = events[-1]
+    assert isinstance(said, Failed) and (code, stderr) == (EXIT_CODES["user_config"], "")
+    assert said.text.startswith("--out: No folder can be made at /proc/run")
