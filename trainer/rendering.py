@@ -103,6 +103,11 @@ class Renderer:
         return self._tokens.size
 
     @property
+    def largest_id(self) -> int:
+        """The largest token id that the tokenizer has; ids may have gaps."""
+        return self._tokens.largest_id
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """Tokens that only a template can write, not a message."""
         return self._tokens.special_ids

@@ -143,6 +143,10 @@ class SafeTokenizer:
         return int(self._plain.get_vocab_size())
 
     @property
+    def largest_id(self) -> int:
+        return max(self._plain.get_vocab().values(), default=0)
+
+    @property
     def special_ids(self) -> frozenset[int]:
         return frozenset(one for one in self._ids.values() if one is not None)
 

@@ -59,6 +59,8 @@ def check_tokens(spec: TrainSpec, renderer: Renderer, dataset: Dataset, base: Pa
     """
     parts = layers_of(base)
     rows, _ = parts.modules[parts.table]["weight"]
+    if renderer.largest_id < rows:  # as nearly always: no need to look through the rows
+        return
     for where, sequences in _read_by_model(spec, renderer, dataset):
         largest = max((max(ids, default=0) for ids in sequences), default=0)
         if largest >= rows:
